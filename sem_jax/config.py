@@ -1,0 +1,307 @@
+"""Every setting once, with its unit and reason; and the checks that refuse what cannot work.
+
+    cfg = get_default()                      # a file in configs/ starts from this and overrides what differs
+    apply_method(cfg, "mixup+es+sem")        # one of the paper's nine
+    validate(cfg)                            # raises ConfigError before anything compiles
+
+Any field can be set from the command line: `--config.objective.gamma=0.5`. Importing this module imports no jax.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+from sem_jax.errors import ConfigError
+from sem_jax.registry import lookup, nearest
+
+METHODS = (
+    "erm",
+    "mixup",
+    "mixup+sem",
+    "mixup+es",
+    "mixup+es+sem",
+    "cutmix",
+    "cutmix+sem",
+    "cutmix+es",
+    "cutmix+es+sem",
+)
+DEFAULT_GAMMA = 0.3
+
+# Groups whose fields cannot change a number that is reported; a run may be resumed with other values of them.
+SPEED_ONLY = ("runtime",)
+
+
+def get_default() -> ConfigDict:
+    """The paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM, every field at its default."""
+    epochs = FieldReference(200)
+    cfg = ConfigDict()
+    cfg.seed = 0  # with the step it gives every random number and the data order
+
+    cfg.data = ConfigDict()
+    cfg.data.name = "cifar10"
+    cfg.data.dir = ""  # where the data is; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets
+    cfg.data.val_size = 0  # items held out of train, class-balanced; selection uses 5,000, the final runs none
+    cfg.data.image_size = 0  # pixels; only for image folders: shorter side resized, centre cropped; 0 = as they are
+    cfg.data.crop_padding = 4  # pixels of black border before a random crop of the original size; 0 = no crop
+    cfg.data.flip = True  # mirror left and right with probability 0.5
+
+    cfg.model = ConfigDict()
+    cfg.model.name = "preact_resnet"
+    cfg.model.num_classes = 0  # 0 = as many as the data set has
+    cfg.model.depth = 18
+    cfg.model.width = 64  # preact_resnet: channels of the first stage; wide_resnet: the widen factor
+    cfg.model.variant = ""  # "" = the family's usual one (preact_resnet: v1)
+    cfg.model.stem = "3x3"  # 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2 (224 pixels)
+    cfg.model.dropout = 0.0  # rate; wide_resnet only
+    cfg.model.dtype = "auto"  # of the computation: float32, bfloat16; auto = float32 on CPU, else bfloat16
+
+    cfg.mixer = ConfigDict()
+    cfg.mixer.name = "mixup"
+    cfg.mixer.alpha = 1.0  # lam ~ Beta(alpha, alpha)
+    cfg.mixer.scope = "sample"  # "sample": a lam for every pair; "batch": one for all pairs of a step
+    cfg.mixer.prob = 1.0  # probability that a pair (scope sample) or a batch (scope batch) is mixed
+    cfg.mixer.pairing = "permutation"
+    # Mixing is on in epochs < stop_epoch. A reference derived from train.epochs, so that it follows an override of
+    # that field (the sum makes it a reference of its own: setting it must not set train.epochs).
+    cfg.mixer.stop_epoch = epochs + 0
+
+    cfg.objective = ConfigDict()
+    cfg.objective.gamma = DEFAULT_GAMMA  # coefficient of the SEM penalty; 0 = none
+    # "auto": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
+    # "stop_gradient": always, as targets only (an ablation).
+    cfg.objective.clean_features = "auto"
+    cfg.objective.bn_running = "both"  # streams whose statistics enter BatchNorm's running averages: both, mixed, clean
+    cfg.objective.label_smoothing = 0.0
+
+    cfg.optim = ConfigDict()
+    cfg.optim.learning_rate = 0.1
+    cfg.optim.momentum = 0.9
+    cfg.optim.nesterov = False
+    cfg.optim.weight_decay = 1e-4  # on every parameter, added to the gradient; mixup wants less than the usual 5e-4
+    cfg.optim.schedule = "step"  # step, cosine, onecycle or constant
+    cfg.optim.boundaries = (0.5, 0.75)  # step: x0.1 after these fractions of training = epochs 100 and 150 of 200
+    cfg.optim.warmup_epochs = 0.0  # linear from 0; step, cosine and constant
+
+    cfg.train = ConfigDict()
+    cfg.train.epochs = epochs
+    cfg.train.batch_size = 128  # of all devices together; an epoch drops the remainder
+    cfg.train.eval_every = 5  # epochs between scores on val (or, without val, on test); the last epoch always
+    cfg.train.checkpoint_every = 5  # epochs between checkpoints; the last epoch always
+    cfg.train.keep = 2  # latest checkpoints kept, beside the best one on val
+    cfg.train.on_nan = "stop"  # a loss or gradient that is not finite: "stop" the run or "skip" the update
+
+    cfg.runtime = ConfigDict()  # nothing in here changes a number, beyond the rounding of another order of sums
+    cfg.runtime.streams = "auto"  # clean and mixed images stacked in one pass or sequential; auto = stacked but on CPU
+    cfg.runtime.loop = "auto"  # steps of a call loop on the "device" or on the "host"; auto = device but on CPU
+    cfg.runtime.steps_per_call = 0  # optimizer steps per compiled call; 0 = about one second's worth
+    cfg.runtime.devices = 0  # number of devices; 0 = all
+    cfg.runtime.residency = "auto"  # training images live on the "device" or on the "host"; auto = device if they fit
+    cfg.runtime.eval_batch_size = 500
+    cfg.runtime.cache_dir = ""  # folder of JAX's persistent compilation cache; "" = none
+    cfg.runtime.progress = True  # progress bar on a terminal
+    return cfg.lock()
+
+
+def apply_method(cfg: ConfigDict, method: str) -> ConfigDict:
+    """Sets mixer, penalty and early stop (ES) by one of the paper's nine names.
+
+    ES ends the mixing after three quarters of training, epoch 150 of 200; the paper gives no number.
+
+    Args:
+      cfg: changed in place.
+      method: one of METHODS; "" leaves cfg as it is.
+
+    Returns:
+      cfg.
+
+    Raises:
+      ConfigError: for another name.
+    """
+    if not method:
+        return cfg
+    mixer, *extras = lookup({name: name for name in METHODS}, "method", method.lower()).split("+")
+    cfg.mixer.name = "none" if mixer == "erm" else mixer
+    cfg.objective.gamma = (cfg.objective.gamma or DEFAULT_GAMMA) if "sem" in extras else 0.0
+    epochs = cfg.train.get_ref("epochs")
+    cfg.mixer.stop_epoch = epochs * 3 // 4 if "es" in extras else epochs + 0
+    return cfg
+
+
+def method_of(cfg: ConfigDict) -> str:
+    """What a configuration amounts to, in the paper's words: "mixup+es+sem"."""
+    if cfg.mixer.name == "none":
+        return "erm"
+    stopped = cfg.mixer.stop_epoch < cfg.train.epochs
+    return cfg.mixer.name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
+
+
+def flatten(cfg: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every field."""
+    for name, value in cfg.items():
+        if isinstance(value, ConfigDict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def to_dict(cfg: ConfigDict) -> dict:
+    """Nested plain values, as written to config.json."""
+    return {
+        name: to_dict(value) if isinstance(value, ConfigDict) else list(value) if isinstance(value, tuple) else value
+        for name, value in cfg.items()
+    }
+
+
+def from_dict(values: dict) -> ConfigDict:
+    """A validated configuration from what `to_dict` gave; nothing is executed.
+
+    Raises:
+      ConfigError: for a field this version does not know, one that is missing, or a value that cannot work.
+    """
+    cfg = get_default()
+    known = dict(flatten(cfg))
+    flat: dict[str, Any] = {}
+
+    def collect(part: dict, prefix: str) -> None:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{name}.")
+            else:
+                flat[f"{prefix}{name}"] = tuple(value) if isinstance(value, list) else value
+
+    collect(values, "")
+    for name, value in flat.items():
+        if name not in known:
+            raise ConfigError(f"Unknown field {name!r} in the saved configuration.{nearest(name, known)}")
+        group, _, field = name.rpartition(".")
+        target = cfg[group] if group else cfg
+        try:
+            target[field] = float(value) if isinstance(known[name], float) and type(value) is int else value
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name} must be {_kind(known[name])}, got {value!r}") from None
+    missing = sorted(set(known) - set(flat))
+    if missing:
+        raise ConfigError(f"The saved configuration lacks the field {missing[0]!r}.")
+    validate(cfg)
+    return cfg
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list of numbers"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _check_types(cfg: ConfigDict) -> None:
+    default = dict(flatten(get_default()))
+    for name, value in flatten(cfg):
+        if name not in default:
+            raise ConfigError(f"Unknown field {name!r}.{nearest(name, default)}")
+        expected = type(default[name])
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise ConfigError(f"{name} must be {_kind(default[name])}, got {value!r}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if expected in (float, tuple) and not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+            raise ConfigError(f"{name} must be finite, got {value}")
+
+
+def _check_ranges(cfg: ConfigDict) -> None:
+    def need(name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            value = cfg
+            for part in name.split("."):
+                value = value[part]
+            raise ConfigError(f"{name} must be {expected}, got {value!r}")
+
+    def one_of(name: str, known: tuple[str, ...]) -> None:
+        group, field = name.split(".")
+        lookup(dict.fromkeys(known), name, cfg[group][field])
+
+    d, m, x, o, p, t, r = cfg.data, cfg.model, cfg.mixer, cfg.objective, cfg.optim, cfg.train, cfg.runtime
+    need("seed", 0 <= cfg.seed < 2**32, "in [0, 2**32)")
+    need("data.val_size", d.val_size >= 0, ">= 0")
+    need("data.image_size", d.image_size == 0 or d.image_size >= 8, "0 or >= 8 pixels")
+    need("data.crop_padding", d.crop_padding >= 0, ">= 0 pixels")
+    need("model.num_classes", m.num_classes == 0 or m.num_classes >= 2, "0 (from the data) or >= 2")
+    need("model.width", m.width >= 1, ">= 1")
+    need("mixer.alpha", x.alpha > 0, "> 0")
+    need("mixer.prob", 0 <= x.prob <= 1, "in [0, 1]")
+    one_of("mixer.scope", ("sample", "batch"))
+    one_of("mixer.pairing", ("permutation",))
+    need("objective.gamma", o.gamma >= 0, ">= 0")
+    one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
+    one_of("objective.bn_running", ("both", "mixed", "clean"))
+    need("objective.label_smoothing", 0 <= o.label_smoothing < 1, "in [0, 1)")
+    need("optim.learning_rate", p.learning_rate > 0, "> 0")
+    need("optim.momentum", 0 <= p.momentum < 1, "in [0, 1)")
+    need("optim.weight_decay", p.weight_decay >= 0, ">= 0")
+    one_of("optim.schedule", ("step", "cosine", "onecycle", "constant"))
+    rising = all(a < b for a, b in zip((0, *p.boundaries), (*p.boundaries, 1), strict=True))
+    need("optim.boundaries", rising, "rising fractions of training between 0 and 1")
+    need("train.epochs", t.epochs >= 1, ">= 1")
+    need("optim.warmup_epochs", 0 <= p.warmup_epochs < t.epochs, "in [0, train.epochs)")
+    need("train.batch_size", t.batch_size >= 1, ">= 1")
+    need("train.eval_every", t.eval_every >= 1, ">= 1 epochs")
+    need("train.checkpoint_every", t.checkpoint_every >= 1, ">= 1 epochs")
+    need("train.keep", t.keep >= 1, ">= 1")
+    one_of("train.on_nan", ("stop", "skip"))
+    one_of("model.dtype", ("auto", "float32", "bfloat16"))
+    one_of("runtime.streams", ("auto", "stacked", "sequential"))
+    one_of("runtime.loop", ("auto", "device", "host"))
+    one_of("runtime.residency", ("auto", "device", "host"))
+    need("runtime.steps_per_call", r.steps_per_call >= 0, ">= 0")
+    need("runtime.devices", r.devices >= 0, ">= 0")
+    need("runtime.eval_batch_size", r.eval_batch_size >= 1, ">= 1")
+    need("mixer.stop_epoch", 0 <= x.stop_epoch <= t.epochs, f"in [0, train.epochs = {t.epochs}]")
+    if x.name == "none" and o.gamma > 0:
+        raise ConfigError(
+            f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
+        )
+    if p.nesterov and p.momentum == 0:
+        raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
+    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):
+        raise ConfigError(
+            f"objective.bn_running={o.bn_running!r} needs the clean pass (gamma > 0 or clean_features='grad')"
+        )
+
+
+def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
+    """Refuses what cannot work, before data is read or anything compiles.
+
+    Args:
+      cfg: the configuration, command-line overrides included.
+      num_devices: devices that are there; None leaves the device checks out (they need jax to be started).
+
+    Raises:
+      ConfigError: names the field, its value and what was expected; for names, the known and the nearest ones.
+    """
+    _check_types(cfg)
+    _check_ranges(cfg)
+    # Imported here: the registries bring jax, and config files are to be read without it.
+    from sem_jax.data import DATASETS
+    from sem_jax.mixers import MIXERS
+    from sem_jax.models import MODELS
+
+    source = lookup(DATASETS, "data set", cfg.data.name)
+    lookup(MIXERS, "mixer", cfg.mixer.name)(alpha=cfg.mixer.alpha)
+    options = {name: value for name, value in cfg.model.items() if name not in ("name", "num_classes", "dtype")}
+    lookup(MODELS, "model", cfg.model.name)(num_classes=cfg.model.num_classes or 2, **options)
+    if source.num_classes and cfg.model.num_classes not in (0, source.num_classes):
+        raise ConfigError(
+            f"model.num_classes must be 0 or {source.num_classes}, the classes of {cfg.data.name}, "
+            f"got {cfg.model.num_classes}"
+        )
+    if cfg.data.image_size and source.image_size:
+        raise ConfigError(
+            f"data.image_size is for image folders; {cfg.data.name} has {source.image_size} pixels, "
+            f"got {cfg.data.image_size}"
+        )
+    if num_devices is not None:
+        devices = cfg.runtime.devices or num_devices
+        if devices > num_devices:
+            raise ConfigError(f"runtime.devices must be at most {num_devices}, the devices found, got {devices}")
+        if cfg.train.batch_size % devices:
+            raise ConfigError(
+                f"train.batch_size must be divisible by the {devices} devices, got {cfg.train.batch_size}"
+            )

@@ -1,0 +1,64 @@
+"""`arrays`: images that are already NumPy arrays.
+
+    folder/train_data.npy  u8[n h w] or u8[n h w c]      folder/train_labels.npy  integers [n], classes 0..k-1
+    folder/test_data.npy                                 folder/test_labels.npy
+
+    --config.data.name=arrays --config.data.dir=folder
+
+Mean and standard deviation are computed from train. `class_names.txt`, one name a line, is read where it is there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sem_jax.data.public import Loaded
+from sem_jax.data.sources import read_array_pair
+from sem_jax.data.splits import check_split
+from sem_jax.errors import DataError
+
+
+def load_arrays(
+    *,
+    data_dir: str = "",
+    splits: Sequence[str] = ("train", "test"),
+    image_size: int = 0,
+    cache: bool = True,
+    prepare=True,
+) -> Loaded:
+    """Loader of the data set `arrays`.
+
+    Args:
+      data_dir: the folder.
+      splits: which of train and test to read.
+      image_size: 0, or the size the images must have; arrays are not resized.
+      cache: ignored; the files are arrays already.
+      prepare: ignored; there is nothing to download.
+
+    Raises:
+      DataError: a file that is missing, holds pickled objects or has another dtype or shape than said above, unequal
+        lengths, or a class without an image in train.
+    """
+    if not data_dir:
+        raise DataError("data.dir is empty, but arrays needs a folder", "Give --config.data.dir=FOLDER.")
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder", "Expected train_data.npy, train_labels.npy and the same for test.")
+    out = {split: read_array_pair(folder / f"{split}_data.npy") for split in splits}
+    num_classes = max(int(split.labels.max(initial=-1)) for split in out.values()) + 1
+    names = tuple(str(i) for i in range(num_classes))
+    if (listing := folder / "class_names.txt").is_file():
+        names = tuple(listing.read_text().split("\n"))
+        names = tuple(name.strip() for name in names if name.strip())
+        if len(names) < num_classes:
+            raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give one line a class.")
+    shapes = {name: split.images.shape[1:] for name, split in out.items()}
+    for name, split in out.items():
+        where = str(folder / f"{name}_data.npy")
+        check_split(split, len(names), where, every_class=name == "train")
+        if shapes[name] != shapes[splits[0]]:
+            message = f"{where}: images are {shapes[name]}, those of {splits[0]} are {shapes[splits[0]]}"
+            raise DataError(message, "Give both splits images of one shape.")
+        if image_size and shapes[name][:2] != (image_size, image_size):
+            message = f"{where}: images are {shapes[name]}, but data.image_size={image_size}"
+            raise DataError(message, "Set data.image_size=0: arrays are taken as they are.")
+    return Loaded(out, names, None, None)

@@ -1,0 +1,105 @@
+"""Downloads one official file with pooch: into a temporary name, checksum, then rename. A part is never believed.
+
+    path = fetch(Remote(url, size, digest), Path("~/tensorflow_datasets/downloads/manual").expanduser())
+
+$SEM_JAX_MIRROR, if set, is the address of a folder that has the same files under the same names; it replaces
+everything before the file name. Checksums are compared all the same.
+"""
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sem_jax.data.public import Remote
+from sem_jax.errors import DataError
+
+TIMEOUT = 30.0  # seconds without a byte
+
+
+def source_url(remote: Remote) -> str:
+    """The address the file is taken from: its own, or the mirror's."""
+    mirror = os.environ.get("SEM_JAX_MIRROR", "")
+    return f"{mirror.rstrip('/')}/{remote.file}" if mirror else remote.url
+
+
+def fetch(
+    remote: Remote,
+    folder: Path,
+    *,
+    url: str = "",
+    timeout: float = TIMEOUT,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The file, downloaded unless a copy with the right checksum lies in `folder` already.
+
+    Args:
+      remote: name, size and checksum of the official file.
+      folder: where it is put; made if missing.
+      url: address to take it from; "" means the mirror's or its own.
+      timeout: seconds to wait for the server.
+      say: is told when a download begins, that is, when the server has answered.
+
+    Returns:
+      Path of the checked file.
+
+    Raises:
+      DataError: no network, an error of the server, a cut connection or another checksum; nothing is left behind.
+    """
+    import pooch
+
+    url = url or source_url(remote)
+    pooch.get_logger().setLevel(logging.WARNING)
+
+    def announce(response, **_):
+        if response.ok and not response.is_redirect:
+            say(f"downloading {url} ({remote.size / 1e6:.0f} MB) to {folder}")
+
+    # pooch's bar is for a terminal only: it would also be drawn into log files.
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout, hooks={"response": announce})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(pooch.retrieve(url, remote.digest, fname=remote.file, path=folder, downloader=downloader))
+    except ValueError as error:
+        if "hash" not in str(error):
+            raise DataError(f"{url} cannot be downloaded: {_reason(error)}") from error
+        message = f"{url}: checksum of the download is not the official {remote.digest[:19]}..., so it was deleted"
+        raise DataError(
+            message, "Try again; if it stays, get the file elsewhere and give it with --archive."
+        ) from error
+    except Exception as error:  # requests' and urllib3's many, OSError for a full disk
+        raise DataError(
+            f"{url} cannot be downloaded: {_reason(error)}",
+            f"Try again with a network, or set SEM_JAX_MIRROR, or put {remote.file} into {folder}.",
+        ) from error
+
+
+def is_official(path: Path, remote: Remote) -> bool:
+    """True if the file has the official checksum."""
+    algorithm, _, expected = remote.digest.partition(":")
+    if remote.size and path.stat().st_size != remote.size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == expected
+
+
+def _reason(error: BaseException) -> str:
+    """Short cause of a failed download: the innermost of requests' nested exceptions."""
+    if (response := getattr(error, "response", None)) is not None:
+        return f"the server answers {response.status_code} {response.reason}"
+    text = f"{type(error).__name__}: {error}"
+    for phrase, plain in (
+        ("refused", "connection refused"),
+        ("resolve", "no such host, or no network"),
+        ("unreachable", "network unreachable"),
+        ("timed out", "no answer in time"),
+        ("IncompleteRead", "the connection was cut"),
+        ("Connection reset", "the connection was cut"),
+        ("RemoteDisconnected", "the connection was cut"),
+        ("Connection broken", "the connection was cut"),
+    ):
+        if phrase.lower() in text.lower():
+            return plain
+    return " ".join(text.split())[:120]

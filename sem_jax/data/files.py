@@ -1,0 +1,170 @@
+"""Read-only view of a folder, a zip or a tar archive as named files; nothing is ever extracted to disk.
+
+    files = open_files(Path("tiny-imagenet-200.zip"))
+    files.names                     # ('tiny-imagenet-200/wnids.txt', ...), sorted, always with "/"
+    files.read("tiny-imagenet-200/wnids.txt")
+
+Archives come from strangers: a member whose name leaves the archive, a link, a device or a member that unpacks to
+more than MEMBER_LIMIT bytes is refused with a DataError that names archive and member.
+"""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from sem_jax.errors import DataError
+
+MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (an SVHN .mat) has 182 MB
+TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
+REMEDY = "Download the archive again, or unpack it yourself and give the folder."
+
+
+class Files:
+    """Named files below one root. Subclasses fill `names` and `read`."""
+
+    def __init__(self, root: Path, names):
+        self.root = root
+        self.names = tuple(sorted(n for n in names if not _hidden(n)))
+
+    def read(self, name: str) -> bytes:
+        """Content of one file; DataError if it is missing, damaged or too large."""
+        raise NotImplementedError
+
+    def where(self, name: str) -> str:
+        """The file's name as an error message shows it."""
+        return f"{self.root}: {name}"
+
+    def identity(self) -> list[tuple[str, int, int]]:
+        """(path, size, time of change in ns) of every file on disk that this view depends on."""
+        status = self.root.stat()
+        return [(str(self.root.resolve()), status.st_size, status.st_mtime_ns)]
+
+
+class FolderFiles(Files):
+    """A folder; links to files and folders are followed, since the user made them."""
+
+    def __init__(self, root: Path):
+        super().__init__(root, _walk(root))
+
+    def where(self, name: str) -> str:
+        return str(self.root / name)
+
+    def read(self, name: str) -> bytes:
+        try:
+            if (self.root / name).stat().st_size > MEMBER_LIMIT:
+                raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", "Remove it from the folder.")
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            remedy = "Put the file back, or make it readable."
+            raise DataError(f"cannot read {self.where(name)}: {error.strerror}", remedy) from error
+
+    def identity(self) -> list[tuple[str, int, int]]:
+        stats = [(name, os.stat(os.path.join(self.root, name))) for name in self.names]
+        return [(str(self.root.resolve()), 0, 0), *((n, s.st_size, s.st_mtime_ns) for n, s in stats)]
+
+
+class ZipFiles(Files):
+    """A zip, read member by member."""
+
+    def __init__(self, root: Path):
+        try:
+            self._zip = zipfile.ZipFile(root)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{root} is not a readable zip file: {error}", REMEDY) from error
+        members = [i.filename for i in self._zip.infolist() if not i.is_dir()]
+        for name in members:
+            _check_name(root, name)
+        super().__init__(root, members)
+
+    def read(self, name: str) -> bytes:
+        try:
+            info = self._zip.getinfo(name)
+            with self._zip.open(info) as member:
+                # The size in the header may lie, so the limit is on what really comes out.
+                data = member.read(min(info.file_size, MEMBER_LIMIT) + 1)
+        except KeyError:
+            raise DataError(f"{self.where(name)} is missing", REMEDY) from None
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise DataError(f"{self.where(name)} cannot be unpacked: {error}", REMEDY) from error
+        if len(data) > MEMBER_LIMIT or len(data) != info.file_size:
+            raise DataError(
+                f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes", REMEDY
+            )
+        return data
+
+
+class TarFiles(Files):
+    """A tar, compressed or not, read once from front to back and kept in memory (it has no index to seek by)."""
+
+    def __init__(self, root: Path):
+        self._content: dict[str, bytes] = {}
+        total = 0
+        try:
+            with tarfile.open(root) as tar:
+                for member in tar:
+                    _check_name(root, member.name)
+                    if member.isdir():
+                        continue
+                    if not member.isreg():
+                        raise DataError(f"{root}: {member.name} is a link or a device, not a file", REMEDY)
+                    total += member.size
+                    if member.size > MEMBER_LIMIT or total > TOTAL_LIMIT:
+                        raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
+                    self._content[str(PurePosixPath(member.name))] = tar.extractfile(member).read()
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+            raise DataError(f"{root} is not a readable tar archive: {error}", REMEDY) from error
+        super().__init__(root, self._content)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._content[name]
+        except KeyError:
+            raise DataError(f"{self.where(name)} is missing", REMEDY) from None
+
+
+def is_archive(path: Path) -> bool:
+    """True for the name of an existing zip or tar file."""
+    return path.is_file() and path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
+
+
+def open_files(path: Path) -> Files:
+    """View of a folder, `.zip` or `.tar[.gz]`.
+
+    Raises:
+      DataError: the path does not exist, is of another kind, or the archive is damaged or unsafe.
+    """
+    if path.is_dir():
+        return FolderFiles(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", "Give an existing folder, zip or tar archive.")
+    if path.name.lower().endswith(".zip"):
+        return ZipFiles(path)
+    if is_archive(path):
+        return TarFiles(path)
+    raise DataError(f"{path} is neither a folder nor a .zip or .tar.gz archive", "Give one of those.")
+
+
+def _check_name(root: Path, name: str) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        raise DataError(f"{root}: member {name!r} points outside the archive, so nothing of it is read", REMEDY)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _walk(root: Path):
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above would otherwise be walked for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [f for f in folders if not _hidden(f)]
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        for name in names:
+            yield name if below == "." else f"{below}/{name}"

@@ -1,0 +1,181 @@
+"""Image files to uint8 RGB arrays, with Pillow: every mode people have, and a DataError for a file that is no image.
+
+decode(data, "cat/1.png")                     # u8[h w 3]
+decode(data, "cat/1.png", image_size=64)      # u8[64 64 3]: shorter side to 64 (antialiased), then the centre
+decode_all(count, read, where, image_size=0)  # u8[n h w 3], with a progress bar on a terminal
+encode_png(image)                             # bytes
+"""
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sem_jax.errors import DataError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+MAX_PIXELS = 89_478_485  # Pillow's own warning limit; one such image has 268 MB as RGB
+THREADS_FROM = 20_000  # bytes: below it the interpreter lock makes threads slower than one loop (measured, 32x32 PNG)
+
+
+def is_image(name: str) -> bool:
+    """True if the name ends like an image's."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def decode(data: bytes, where: str, image_size: int = 0) -> np.ndarray:
+    """One encoded image as RGB.
+
+    EXIF orientation is applied, 16-bit grey is scaled to 8 bit, alpha is dropped (as torchvision does), CMYK,
+    palette and grey become RGB, and of an animation the first frame is taken.
+
+    Args:
+      data: the file's bytes.
+      where: the file's name, for messages.
+      image_size: 0 leaves the size; else the shorter side is resized to it, antialiased, and the centre cut out.
+
+    Returns:
+      u8[h w 3].
+
+    Raises:
+      DataError: an empty or damaged file, one that is no image, or one of more than MAX_PIXELS.
+    """
+    from PIL import Image, ImageOps
+
+    if not data:
+        raise DataError(f"{where} is empty (0 bytes)", "Delete the file or replace it by a good copy.")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+        # Only a picture with Exif can be turned; asking every other one costs a third of the decoding time.
+        if image.getexif():
+            image = ImageOps.exif_transpose(image)
+        image = _to_rgb(image, where)
+        if image_size:
+            image = _fit(image, image_size)
+        return np.asarray(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        remedy = f"At most {MAX_PIXELS} pixels are read; delete the file or make it smaller."
+        raise DataError(f"{where} is too large to be a training image: {error}", remedy) from error
+    except DataError:
+        raise
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ... on bad bytes
+        reason = " ".join(str(error).split(" <_io")[0].split())[:120]
+        raise DataError(
+            f"{where} is not a readable image: {reason}", "Delete it or replace it by a good copy."
+        ) from error
+
+
+def decode_all(
+    count: int,
+    read: Callable[[int], bytes],
+    where: Callable[[int], str],
+    *,
+    image_size: int = 0,
+    shape: tuple[int, ...] | None = None,
+    progress: str = "",
+) -> np.ndarray:
+    """Decodes `count` images of one size.
+
+    Args:
+      count: n, at least 1.
+      read: index -> encoded bytes.
+      where: index -> name, for messages.
+      image_size: see `decode`.
+      shape: (h, w, 3) every image must have; None takes the first image's.
+      progress: label of the bar, which is shown on a terminal only.
+
+    Returns:
+      u8[n h w 3].
+
+    Raises:
+      DataError: an image that cannot be read, or of another size than the first (or than `shape`); or more pixels than
+        the machine has memory.
+    """
+    from tqdm import tqdm
+
+    data = read(0)
+    first = decode(data, where(0), image_size)
+    expected = shape or first.shape
+    _check_memory(count, expected, where(0))
+    out = np.empty((count, *expected), np.uint8)
+
+    def one(index: int) -> None:
+        image = first if index == 0 else decode(read(index), where(index), image_size)
+        if image.shape != out.shape[1:]:
+            _raise_size(image.shape, expected, where(index), where(0), shape)
+        out[index] = image
+
+    if len(data) < THREADS_FROM:
+        work = map(one, range(count))
+        for _ in tqdm(work, total=count, desc=progress, unit="img", disable=None, leave=False):
+            pass
+    else:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for _ in tqdm(
+                pool.map(one, range(count)), total=count, desc=progress, unit="img", disable=None, leave=False
+            ):
+                pass
+    return out
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """u8[h w 3] -> lossless PNG bytes."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _check_memory(count: int, shape: tuple[int, ...], where: str) -> None:
+    """A clear error in place of a process killed by the operating system half an hour later."""
+    needed = count * int(np.prod(shape))
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not known on this system
+        return
+    if needed > there:
+        size = f"{count} images of {shape[1]}x{shape[0]} ({where} and others)"
+        message = f"{size} need {needed / 1e9:.0f} GB of memory, this machine has {there / 1e9:.0f} GB"
+        raise DataError(message, "Set data.image_size to a smaller number, or use fewer images.")
+
+
+def _raise_size(found, expected, where: str, where_first: str, shape) -> None:
+    size, want = (f"{s[1]}x{s[0]}" for s in (found, expected))
+    if shape:
+        raise DataError(
+            f"{where} has {size} pixels, expected {want}", "Prepare the data again from the official files."
+        )
+    message = f"images differ in size: {where_first} has {want} pixels, {where} has {size}"
+    raise DataError(message, "Set data.image_size (for example --config.data.image_size=64) to bring them to one size.")
+
+
+def _to_rgb(image, where: str):
+    from PIL import Image
+
+    if image.mode == "F":
+        raise DataError(f"{where} has floating-point pixels, whose range is unknown", "Save it as an 8-bit PNG.")
+    if image.mode.startswith("I"):  # 16-bit grey; older Pillows open it as 32-bit "I"
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((np.clip(values, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _fit(image, size: int):
+    from PIL import Image
+
+    width, height = image.size
+    if min(width, height) != size:
+        scale = size / min(width, height)
+        width, height = max(size, round(width * scale)), max(size, round(height * scale))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,105 @@
+"""From arrays on the device to batches, by index: order and augmentation are functions of seed, step and index.
+
+order = epoch_order(key, epoch, num_items=50_000, batch_size=128)          # i32[390 128]
+fetch = make_fetch(mean=mean, std=std, crop_padding=4, flip=True)
+batch, take = fetch(DeviceData(images, labels), order[0], key, step)        # inside jit
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.data.augment import apply_augment, draw_augment, normalise
+from sem_jax.rngs import stream
+from sem_jax.types import Batch, Key, Split
+
+
+class DeviceData(NamedTuple):
+    """A split, or the part of it that a call needs, on every device."""
+
+    images: jax.Array  # u8[n h w c]
+    labels: jax.Array  # i32[n]
+
+
+def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
+    """Which items each step of an epoch uses: a fresh permutation, i32[num_items // batch_size, batch_size].
+
+    The remainder of fewer than batch_size items is left out, another one every epoch.
+    """
+    steps = num_items // batch_size
+    permutation = jax.random.permutation(stream(key, "order", epoch), num_items)
+    return permutation[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+def make_fetch(
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    crop_padding: int,
+    flip: bool,
+    sharding: jax.sharding.NamedSharding | None = None,
+) -> Callable:
+    """The function that makes a training batch of some rows of a data set, to be called inside jit.
+
+    Args:
+      mean, std: per channel, of pixels in [0, 1].
+      crop_padding: pixels of black border for the random crop; 0 = none.
+      flip: mirror with probability 0.5.
+      sharding: how the leading axis of a batch lies on the devices; None on one device.
+
+    Returns:
+      fetch(data, rows i32[b], key, step) -> (Batch, take), where `take(pairing)` gives `batch.images[pairing]`
+      gathered from the data by index: with several devices the indices travel, the images do not.
+    """
+
+    def local(x):
+        return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
+
+    def fetch(data: DeviceData, rows: jax.Array, key: Key, step: jax.Array) -> tuple[Batch, Callable]:
+        keys = jax.random.split(stream(key, "augment", step), len(rows))
+        draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
+
+        def images_of(rows, draws):
+            images = data.images[local(rows)]
+            images = jax.vmap(lambda d, x: apply_augment(d, x, padding=crop_padding))(
+                jax.tree.map(local, draws), images
+            )
+            return local(normalise(images, mean, std))
+
+        def take(pairing):
+            return images_of(rows[pairing], jax.tree.map(lambda x: x[pairing], draws))
+
+        labels = local(data.labels[rows])
+        return Batch(images_of(rows, draws), labels, jnp.ones(len(rows), jnp.float32)), take
+
+    return fetch
+
+
+class Feeder:
+    """Brings a split to the compiled call: resident on the device, or a call's worth of images at a time.
+
+    Args:
+      split: in host memory.
+      resident: keep the whole split on the device (as uint8); False sends only what the next call uses.
+      steps: steps per call at most; with `resident` any number.
+      sharding: of arrays that every device holds.
+    """
+
+    def __init__(self, split: Split, *, resident: bool, steps: int, batch_size: int, sharding):
+        self.resident, self.steps = resident, steps
+        self._split, self._batch_size, self._sharding = split, batch_size, sharding
+        self._data = jax.device_put(DeviceData(*split), sharding) if resident else None
+
+    def __call__(self, order: jax.Array, first: int, count: int) -> tuple[DeviceData, jax.Array, int]:
+        """(data, order, first) with which the compiled call runs `count` steps from row `first` of `order`."""
+        if self.resident:
+            return self._data, order, first
+        rows = np.asarray(order)[first : first + count].reshape(-1)
+        # One shape for all calls: the last one of an epoch is filled up with rows that no step reads.
+        rows = np.pad(rows, (0, self.steps * self._batch_size - len(rows)))
+        data = DeviceData(self._split.images[rows], self._split.labels[rows])
+        local = np.arange(len(rows), dtype=np.int32).reshape(self.steps, self._batch_size)
+        return jax.device_put(data, self._sharding), local, 0

@@ -1,0 +1,190 @@
+"""Writes a public data set as tensorflow-datasets would, in array_record and without TensorFlow.
+
+    prepare(CIFAR10)                                        # download, check, write; returns the directory
+    prepare(CIFAR10, source=Path("cifar-10-binary.tar.gz")) # from a local archive, folder, image folder or zip
+
+The directory has the canonical name and version, so that `tfds.data_source("cifar10", split="train")` reads it. It is
+built under another name, read back and compared, and renamed when complete: what an interrupted run leaves is never
+believed and is removed by the next.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sem_jax.data import download, prepared
+from sem_jax.data.files import is_archive
+from sem_jax.data.images import encode_png
+from sem_jax.data.public import PublicSet, Raw, find_raw, missing, places
+from sem_jax.errors import DataError
+
+
+def prepare(
+    spec: PublicSet,
+    *,
+    data_dir: str | os.PathLike = "",
+    source: Path | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Makes <data_dir>/<name>/<version>.
+
+    Args:
+      spec: the data set.
+      data_dir: root of prepared sets; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      source: archive or folder with the official files, or an image folder (or zip) of the set; None downloads to
+        <data_dir>/downloads/manual, where tensorflow-datasets looks too.
+      force: replace a set that is there already.
+      say: is given each line of the report.
+
+    Returns:
+      The directory.
+
+    Raises:
+      DataError: nothing to be downloaded, a source that cannot be used, or a place that cannot be written.
+    """
+    root = places(data_dir)[0]
+    target = root / spec.name / spec.version
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.parent / ".prepare.lock"):
+            if (target / prepared.INFO).is_file() and not force:
+                say(f"{spec.name} is prepared already in {target}; --force makes it anew")
+                return target
+            _sweep(target.parent)
+            readers = spec.open_raw(spec, _source(spec, source, root, say))
+            splits = {name: read() for name, read in readers.items()}
+            for name, raw in splits.items():
+                say(_summary(spec, name, raw))
+            _write(spec, splits, target)
+    except OSError as error:
+        where = error.filename or target
+        raise DataError(f"cannot write {where}: {error.strerror}", "Give another place with --data-dir.") from error
+    say(f"written to {target}")
+    return target
+
+
+def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
+    if source is None:
+        folder = root / "downloads" / "manual"
+        try:
+            files = [download.fetch(remote, folder, say=say) for remote in spec.remotes]
+        except DataError as error:
+            raise missing(spec, places(root), str(error).split("\n")[0]) from error
+        return files[0] if len(files) == 1 else folder
+    if not source.exists():
+        raise DataError(f"{source} does not exist", "Give the archive with --archive, or a folder with --folder.")
+    found = find_raw(spec, source)
+    if found is None:
+        wanted = " or ".join(remote.file for remote in spec.remotes)
+        message = f"{source} holds nothing of {spec.name}"
+        raise DataError(message, f"Expected {wanted}, unpacked or not, or an image folder with train/ and test/.")
+    if is_archive(found) and not any(download.is_official(found, remote) for remote in spec.remotes):
+        say(f"warning: {found} has not the official checksum; it is taken because you named it")
+    return found
+
+
+def _summary(spec: PublicSet, name: str, raw: Raw) -> str:
+    classes = len(np.unique(raw.labels))
+    line = f"{name}: {len(raw.labels)} images of {classes} classes"
+    official = (spec.sizes[name], spec.num_classes)
+    return (
+        line if (len(raw.labels), classes) == official else f"{line} (the official set: {official[0]} of {official[1]})"
+    )
+
+
+def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
+    class_names = next(iter(splits.values())).class_names
+    if any(raw.class_names != class_names for raw in splits.values()):
+        raise DataError(f"{spec.name}: classes of {' and '.join(splits)} differ", "Give both the same class folders.")
+    temporary = Path(tempfile.mkdtemp(prefix="incomplete.", dir=target.parent))
+    try:
+        _build(spec, splits, class_names, temporary)
+        built = temporary / spec.name / spec.version
+        for name, raw in splits.items():
+            split, names = prepared.read_split(built, name, spec.shape)
+            if names != class_names or not all(map(np.array_equal, split, (raw.images, raw.labels))):
+                raise DataError(
+                    f"{built}: what was read back of {name} is not what was written", "Is the disk in order?"
+                )
+        if target.exists():  # --force, or a directory without dataset_info.json
+            os.replace(target, temporary / "replaced")
+        os.replace(built, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, ...], root: Path) -> None:
+    """Runs a tensorflow-datasets builder over the arrays; it shuffles by index, as the official builders do."""
+    import tensorflow_datasets as tfds
+    from tqdm import tqdm
+
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=spec.shape, encoding_format=None if spec.class_names else "jpeg"),
+        "label": tfds.features.ClassLabel(names=list(class_names)),
+    }
+    if spec.coarse:
+        features["coarse_label"] = tfds.features.ClassLabel(names=list(spec.coarse[0]))
+    digits = 5 if spec.name.startswith("cifar") else 6  # of the ids in the official builds
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = spec.name
+        VERSION = tfds.core.Version(spec.version)
+        url_infos = {}  # else it looks beside this file, with importlib_resources, which it forgets to depend on
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=spec.description,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+                homepage=spec.homepage,
+            )
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(name, raw) for name, raw in splits.items()}
+
+        def _generate_examples(self, split, raw):
+            bar = tqdm(raw.labels.tolist(), desc=f"writing {spec.name} {split}", unit="img", disable=None, leave=False)
+            for i, label in enumerate(bar):
+                image = raw.encoded[i] if raw.encoded else encode_png(raw.images[i])
+                row = {"id": f"{split}_{i:0{digits}d}", "image": image, "label": label}
+                if spec.coarse:
+                    row["coarse_label"] = spec.coarse[1][label]
+                yield i, row
+
+    level = logging.getLogger("absl").level
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it announces itself on stdout
+            Builder(data_dir=str(root), file_format="array_record").download_and_prepare()
+    finally:
+        logging.getLogger("absl").setLevel(level)
+        tfds.enable_progress_bar()
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what interrupted runs have left; the caller holds the lock, so nobody is writing there."""
+    for stale in folder.glob("incomplete.*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(path: Path):
+    """One preparation of a set at a time; the operating system lets go of the lock when a process dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,196 @@
+"""Readers for the formats people have: .npy/.npz array pairs and trees of image files. Used by the loaders and the
+evaluation alike.
+
+    read_array_pair("cinic10/cinic10_imagenet_data.npy")      # Split; the labels are found beside it
+    read_image_tree("places_crops")                           # (Split, class names); folders, zip or tar
+    read_image_tree("photos", image_size=32)                  # no class folders: labels are -1, class names ()
+
+Nothing is unpickled, nothing is extracted; a file that cannot be used raises a DataError that names it.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sem_jax.data.files import Files, open_files
+from sem_jax.data.images import decode_all, is_image
+from sem_jax.errors import DataError
+from sem_jax.types import Split
+
+_IMAGE_KEYS, _LABEL_KEYS = ("images", "data", "x"), ("labels", "targets", "y")
+
+
+def as_images(array: np.ndarray, where: str) -> np.ndarray:
+    """u8[n h w] or u8[n h w c] -> u8[n h w c]; DataError for anything else."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        message = f"{where} holds {array.dtype}{list(array.shape)}, expected uint8 [n h w] or [n h w c]"
+        raise DataError(message, "Save the pixels as uint8 0..255, channels last.")
+    if array.ndim == 4 and array.shape[-1] > 4:
+        message = f"{where} has shape {list(array.shape)}: {array.shape[-1]} channels, expected 1 to 4, channels last"
+        raise DataError(message, "Transpose it to [n h w c].")
+    return array if array.ndim == 4 else array[..., None]
+
+
+def as_labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
+    """Integer labels [n] or [n 1] -> i32[n]; DataError for another type or length."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        message = f"{where} holds {array.dtype}{list(array.shape)}, expected integers [n]"
+        raise DataError(message, "Save one class number (0, 1, ...) for every image.")
+    if len(array) != count:
+        raise DataError(f"{where} has {len(array)} labels for {count} images", "Give one label for every image.")
+    if count and (array.min() < -1 or array.max() > 1_000_000):
+        raise DataError(f"{where} has labels from {array.min()} to {array.max()}, expected class numbers from 0")
+    return array.astype(np.int32)
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """A .npy file in memory, never unpickled; DataError if it is missing, damaged or holds objects."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", "Expected a pair of files: <name>_data.npy and <name>_labels.npy.")
+    try:
+        # Mapping first compares the header's shape with the file's length, so a lying header allocates nothing.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        if "allow_pickle" in str(error) or "objects" in str(error):
+            raise DataError(f"{path} holds pickled objects, which are never loaded", _resave(path)) from error
+        raise DataError(f"{path} is not a readable .npy file: {_line(error)}", _resave(path)) from error
+
+
+def read_array_pair(path: str | os.PathLike) -> Split:
+    """Images and labels from `<name>_data.npy` and `<name>_labels.npy`, as CIFAR-10.1 is published, or from one .npz.
+
+    Args:
+      path: the `_data.npy` file; or the common prefix `<name>`; or a folder with exactly one `*_data.npy`; or an .npz
+        with the keys images (or data, x) and labels (or targets, y).
+
+    Returns:
+      Split(u8[n h w c], i32[n]).
+
+    Raises:
+      DataError: a missing or damaged file, pickled objects, another dtype or shape, unequal lengths.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.is_dir():
+        found = sorted(path.glob("*_data.npy"))
+        if len(found) != 1:
+            message = f"{path} has {len(found)} files named *_data.npy, expected one"
+            raise DataError(message, "Give the file itself: <name>_data.npy, with <name>_labels.npy beside it.")
+        path = found[0]
+    elif not path.name.endswith("_data.npy"):
+        path = path.with_name(f"{path.name.removesuffix('.npy')}_data.npy")
+    images = as_images(load_npy(path), str(path))
+    labels_path = path.with_name(path.name.removesuffix("_data.npy") + "_labels.npy")
+    return Split(images, as_labels(load_npy(labels_path), len(images), str(labels_path)))
+
+
+def read_image_tree(
+    path: str | os.PathLike, *, classes: Sequence[str] | None = None, image_size: int = 0
+) -> tuple[Split, tuple[str, ...]]:
+    """Images of a folder, zip or tar: one class a sub-folder, or all directly in the folder without labels.
+
+    Args:
+      path: the folder or archive. Folders inside a class folder belong to that class.
+      classes: class names in label order; None takes the sub-folders' names, sorted. A sub-folder that is not among
+        them is an error, a class without a sub-folder is not (`labels` then lack it).
+      image_size: 0 if all images have one size; else the size to bring them to (see `images.decode`).
+
+    Returns:
+      (Split(u8[n h w 3], i32[n]), class names); for a folder without class folders labels are -1 and names `classes`
+      or ().
+
+    Raises:
+      DataError: no images, an empty class folder, images beside class folders, or an image that can't be used.
+    """
+    files = open_files(Path(path).expanduser())
+    return read_tree(
+        files, common_prefix(files) if files.root.is_file() else "", classes=classes, image_size=image_size
+    )
+
+
+def common_prefix(files: Files) -> str:
+    """'top/' if every file of the archive lies below one folder that holds folders; else ''."""
+    tops = {name.split("/")[0] for name in files.names}
+    deep = all(name.count("/") >= 2 for name in files.names if is_image(name))
+    return f"{tops.pop()}/" if len(tops) == 1 and deep and files.names else ""
+
+
+def read_tree(
+    files: Files, prefix: str, *, classes: Sequence[str] | None = None, image_size: int = 0, shape=None
+) -> tuple[Split, tuple[str, ...]]:
+    """`read_image_tree` for the files of `files` whose names start with `prefix` ('' or ending in '/')."""
+    where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
+    inside = [name for name in files.names if name.startswith(prefix)]
+    names = [name for name in inside if is_image(name)]
+    if not names:
+        raise DataError(f"{where} holds no images", "Expected one folder of image files for every class.")
+    folders = [name[len(prefix) :].rpartition("/")[0].split("/")[0] for name in names]
+    found = sorted(set(folders))
+    if found == [""]:
+        class_names, labels = tuple(classes or ()), np.full(len(names), -1, np.int32)
+    else:
+        if "" in found:
+            loose = names[folders.index("")]
+            raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
+        if empty := sorted(_folders(files, prefix, inside) - set(found)):
+            raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Fill the folder or delete it.")
+        class_names = tuple(classes or found)
+        index = {name: i for i, name in enumerate(class_names)}
+        if unknown := [name for name in found if name not in index]:
+            message = (
+                f"{where}: folder {unknown[0]!r} is none of the {len(index)} classes ({', '.join(class_names)[:80]})"
+            )
+            raise DataError(message, "Name the class folders as the classes are named.")
+        labels = np.array([index[folder] for folder in folders], np.int32)
+    images = decode_all(
+        len(names),
+        lambda i: files.read(names[i]),
+        lambda i: files.where(names[i]),
+        image_size=image_size,
+        shape=shape,
+        progress=f"decoding {where}",
+    )
+    return Split(images, labels), class_names
+
+
+def _folders(files: Files, prefix: str, inside: list[str]) -> set[str]:
+    """Sub-folders of `prefix`, also those on disk with nothing in them (archives list files only)."""
+    found = {name[len(prefix) :].split("/")[0] for name in inside if "/" in name[len(prefix) :]}
+    folder = files.root / prefix
+    if folder.is_dir():
+        found |= {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))}
+    return found
+
+
+def _read_npz(path: Path) -> Split:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist", "Give an .npz with the keys images and labels.")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            keys = [next((k for k in wanted if k in arrays), None) for wanted in (_IMAGE_KEYS, _LABEL_KEYS)]
+            if None in keys:
+                expected = "expected images (or data, x) and labels (or targets, y)"
+                message = f"{path} has the keys {', '.join(arrays)[:80]}; {expected}"
+                raise DataError(message, "Save it with numpy.savez(path, images=..., labels=...).")
+            images, labels = (arrays[k] for k in keys)
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a readable .npz file without pickles: {_line(error)}", _resave(path)) from error
+    images = as_images(images, f"{path}: {keys[0]}")
+    return Split(images, as_labels(labels, len(images), f"{path}: {keys[1]}"))
+
+
+def _resave(path: Path) -> str:
+    return f"Save it again as a plain array: numpy.save({path.name!r}, array)."
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,119 @@
+"""What every data set goes through after reading: checks, the held-out part, statistics, fingerprint.
+
+check_split(split, num_classes, "cifar10 train")
+train, val = hold_out(split, val_size=5000, seed=0)
+mean, std = channel_stats(train.images)
+fingerprint({"train": train, "val": val}, class_names)
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from sem_jax.errors import DataError
+from sem_jax.types import Split
+
+
+def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:
+    """Raises DataError unless images are u8[n h w c], n >= 1, and labels i32[n] in [0, num_classes).
+
+    Args:
+      split: what was read.
+      num_classes: k.
+      where: file or folder, for messages.
+      every_class: also ask for at least one image of each class.
+    """
+    images, labels = split
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise DataError(f"{where}: images are {images.dtype}{list(images.shape)}, expected uint8 [n h w c]")
+    if 0 in images.shape:
+        raise DataError(f"{where}: no images (shape {list(images.shape)})", "Give a data set with at least one image.")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{where}: {len(images)} images but {labels.size} labels", "Give one label for every image.")
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if bad.size:
+        message = f"{where}: label {labels[bad[0]]} of image {bad[0]} is out of range, expected 0..{num_classes - 1}"
+        raise DataError(message, "Number the classes from 0, without gaps.")
+    if every_class:
+        counts = np.bincount(labels, minlength=num_classes)
+        if not counts.all():
+            message = f"{where}: class {int(counts.argmin())} of {num_classes} has no image"
+            raise DataError(message, "Number the classes from 0, without gaps, and give every class an image.")
+
+
+def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
+    """Takes a class-balanced part out of a split.
+
+    Class counts of the part differ by at most one, except where a class is too small: every class keeps at least one
+    item in what remains, and the larger classes make up for it. Both parts keep the order of `split`.
+
+    Args:
+      split: n items; labels 0..k-1.
+      val_size: items to take out; k <= val_size < n.
+      seed: of the NumPy generator that chooses them.
+
+    Returns:
+      (what remains, the part).
+
+    Raises:
+      DataError: val_size is too small for one item a class, or leaves a class without items.
+    """
+    labels = split.labels
+    counts = np.bincount(labels)
+    classes = int((counts > 0).sum())
+    if val_size < classes or val_size > len(labels) - classes:
+        message = f"data.val_size={val_size} of {len(labels)} training images with {classes} classes"
+        raise DataError(message, f"Give 0 (no validation part) or {classes} to {len(labels) - classes}.")
+    rng = np.random.default_rng(seed)
+    room = np.maximum(counts - 1, 0)
+    quota = np.zeros_like(counts)
+    while (left := val_size - quota.sum()) > 0:
+        open_classes = np.flatnonzero(quota < room)
+        share = left // len(open_classes)
+        if share == 0:  # fewer items left than classes: which classes get one more is drawn
+            quota[rng.choice(open_classes, left, replace=False)] += 1
+        else:
+            quota[open_classes] = np.minimum(quota[open_classes] + share, room[open_classes])
+    chosen = np.zeros(len(labels), bool)
+    for label, size in enumerate(quota):
+        chosen[rng.choice(np.flatnonzero(labels == label), size, replace=False)] = True
+    return Split(split.images[~chosen], labels[~chosen]), Split(split.images[chosen], labels[chosen])
+
+
+def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1], exactly (from a histogram).
+
+    Args:
+      images: u8[n h w c].
+
+    Returns:
+      (mean, std), c numbers each; std is at least 1/255 so that a constant channel can be divided by it.
+    """
+    values = np.arange(256) / 255.0
+    mean, std = [], []
+    for channel in range(images.shape[-1]):
+        # In chunks: bincount makes an int64 copy of its input, eight times its size.
+        histogram = np.zeros(256, np.int64)
+        for start in range(0, len(images), 4096):
+            histogram += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+        weight = histogram / histogram.sum()
+        mean.append(float((weight * values).sum()))
+        std.append(max(float(np.sqrt((weight * (values - mean[-1]) ** 2).sum())), 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def digest(array: np.ndarray) -> str:
+    """Hex SHA-256 of an array's dtype, shape and bytes."""
+    state = hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode())
+    state.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return state.hexdigest()
+
+
+def fingerprint(splits: Mapping[str, Split], class_names: Sequence[str]) -> str:
+    """Hex SHA-256 over the digests of every split's images and labels, in order, and the class names."""
+    arrays = [array for name in splits for array in splits[name]]
+    with ThreadPoolExecutor(2) as pool:  # hashlib lets go of the interpreter lock
+        digests = list(pool.map(digest, arrays))
+    return hashlib.sha256(repr((list(splits), digests, list(class_names))).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""`svhn_cropped`: Street View House Numbers, cropped digits of 32x32: 73,257 train and 26,032 test images.
+
+    train_32x32.mat, test_32x32.mat      # X: u8[32 32 3 n], y: [n 1] in 1..10, where 10 is the digit 0
+
+Either file may be missing: an evaluation needs the test digits only. The 531,131 "extra" digits are not used.
+"""
+
+import functools
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sem_jax.data.files import Files, open_files
+from sem_jax.data.image_folder import open_split_folders
+from sem_jax.data.public import PublicSet, Raw, Remote
+from sem_jax.errors import DataError
+
+MAX_IMAGES = 1_000_000  # the largest official file has 531,131
+
+
+def open_svhn(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
+    """Readers (split -> Raw) of the .mat files or the image folder at `path`; DataError if it holds neither."""
+    files = open_files(path)
+    mats = {split: _find(files, f"{split}_32x32.mat") for split in spec.sizes}
+    there = {split: name for split, name in mats.items() if name}
+    if there:
+        return {split: functools.partial(_read, spec, files, name) for split, name in there.items()}
+    return open_split_folders(spec, files)
+
+
+def _find(files: Files, wanted: str) -> str:
+    return next((name for name in files.names if name == wanted or name.endswith("/" + wanted)), "")
+
+
+def _read(spec: PublicSet, files: Files, name: str) -> Raw:
+    from scipy.io import loadmat, whosmat
+
+    where = files.where(name)
+    remedy = f"Take the official file: {spec.remotes[0].url.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
+    data = files.read(name)
+    try:
+        # The shapes stand in front of the (compressed) content: a bomb is refused before it is unpacked.
+        shapes = {key: shape for key, shape, _ in whosmat(io.BytesIO(data))}
+        if shapes.get("X", ())[:3] != spec.shape or len(shapes["X"]) != 4 or shapes["X"][3] > MAX_IMAGES:
+            raise DataError(f"{where} holds {shapes}, expected X: (32, 32, 3, n) and y: (n, 1)", remedy)
+        mat = loadmat(io.BytesIO(data), variable_names=["X", "y"])
+        images, labels = mat["X"], mat["y"].reshape(-1)
+    except DataError:
+        raise
+    except Exception as error:  # scipy raises anything on damaged bytes: ValueError, TypeError, zlib.error ...
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{where} is not a readable MATLAB file: {reason}", remedy) from error
+    if images.dtype != np.uint8 or len(labels) != images.shape[3]:
+        message = f"{where} holds X {images.dtype}{list(images.shape)} and {len(labels)} labels"
+        raise DataError(message, remedy)
+    if labels.size == 0 or labels.min() < 1 or labels.max() > 10:
+        raise DataError(f"{where}: labels are not all in 1..10 ({len(labels)} labels)", remedy)
+    labels = (labels.astype(np.int32) % 10).astype(np.int32)
+    return Raw(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels, spec.class_names)
+
+
+_URL = "http://ufldl.stanford.edu/housenumbers/"
+
+SVHN_CROPPED = PublicSet(
+    name="svhn_cropped",
+    version="3.1.0",
+    description="SVHN cropped digits: 32x32 colour images of house numbers, 10 classes.",
+    homepage=_URL,
+    num_classes=10,
+    class_names=tuple("0123456789"),
+    image_size=32,
+    sizes={"train": 73_257, "test": 26_032},
+    mean=(0.4377, 0.4438, 0.4728),
+    std=(0.1980, 0.2010, 0.1970),
+    remotes=(
+        Remote(
+            _URL + "train_32x32.mat",
+            182040794,
+            "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+        ),
+        Remote(
+            _URL + "test_32x32.mat",
+            64275384,
+            "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+        ),
+    ),
+    open_raw=open_svhn,
+    markers=("train_32x32.mat", "test_32x32.mat"),
+)

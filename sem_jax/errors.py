@@ -1,0 +1,44 @@
+"""Errors that are the user's to mend: raised with one message, printed without a traceback.
+
+    raise DataError("no data set 'cifar10' below ~/tensorflow_datasets", "Run: python -m sem_jax.prepare cifar10")
+
+The command-line programs catch `SemError`, print it (three lines at most) and exit with status 2; code that
+imports the package sees an ordinary ValueError.
+"""
+
+import contextlib
+import sys
+
+
+class SemError(ValueError):
+    """What is wrong, with the name and the value found; then, optionally, what to do about it.
+
+    Args:
+      message: one line: the field or file, what was found, what was expected.
+      remedy: one line: the command or change that mends it.
+    """
+
+    def __init__(self, message: str, remedy: str = ""):
+        super().__init__(f"{message}\n{remedy}" if remedy else message)
+
+
+class ConfigError(SemError):
+    """A configuration that cannot work; names the field."""
+
+
+class DataError(SemError):
+    """Data that is missing, damaged or of the wrong kind; names the file or folder."""
+
+
+class RunError(SemError):
+    """A run folder or checkpoint that cannot be used; names the folder."""
+
+
+@contextlib.contextmanager
+def exit_on_error():
+    """Turns a SemError into its message on standard error and exit status 2."""
+    try:
+        yield
+    except SemError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None

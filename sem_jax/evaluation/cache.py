@@ -1,0 +1,101 @@
+"""Predictions kept on disk: computed once for a checkpoint, a set of images and a precision; verified when read.
+
+    cache = Cache(run.folder / "predictions", run.fingerprint, run.precision)
+    entry = cache("test", digest(images), lambda: {"logits": logits, "features": features})
+
+An entry is one .npz file with the SHA-256 of every array in it. It is written under another name and moved into
+place, so a reader never meets half of one; a damaged entry is computed anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sem_jax.data.splits import digest
+
+FORMAT = 1  # raise it when the meaning of a stored array changes
+Arrays = dict[str, np.ndarray]
+log = logging.getLogger("sem_jax.evaluation")
+
+
+class Cache:
+    """The entries of one checkpoint.
+
+    Args:
+      folder: made when the first entry is written; None keeps nothing on disk.
+      checkpoint: hex digest of the model; precision: whatever else the numbers depend on.
+    """
+
+    def __init__(self, folder: Path | None, checkpoint: str, precision: str):
+        self._folder, self._about = folder, (FORMAT, checkpoint, precision)
+        self._memory: dict[str, Arrays] = {}
+        self.hits = self.misses = 0
+
+    def __call__(
+        self, name: str, images: str, make: Callable[[], Arrays], wanted: Sequence[str] = ("logits",)
+    ) -> Arrays:
+        """The arrays of an entry, from memory, from disk, or from `make()`.
+
+        Args:
+          name: readable beginning of the file's name.
+          images: digest of the images, or whatever determines them.
+          make: computes the arrays, `wanted` among them.
+          wanted: names of arrays; an entry that lacks one is computed anew.
+        """
+        key = hashlib.sha256(json.dumps([*self._about, images]).encode()).hexdigest()
+        arrays = self._memory.get(key) or self._read(name, key)
+        if arrays is None or not set(wanted) <= set(arrays):
+            self.misses += 1
+            arrays = {what: np.asarray(value) for what, value in make().items()}
+            self._write(name, key, arrays)
+        else:
+            self.hits += 1
+        self._memory[key] = arrays
+        return arrays
+
+    def _path(self, name: str, key: str) -> Path:
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[:60] or "set"
+        return self._folder / f"{plain}-{key[:20]}.npz"
+
+    def _read(self, name: str, key: str) -> Arrays | None:
+        if self._folder is None or not (path := self._path(name, key)).is_file():
+            return None
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                index = json.loads(stored["index"].tobytes())
+                arrays = {what: stored[what] for what in index["arrays"]}
+            if index["key"] != key or any(digest(arrays[what]) != sha for what, sha in index["arrays"].items()):
+                raise ValueError("checksum does not agree")
+            return arrays
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            log.warning("%s is damaged (%s): computing it anew", path, " ".join(str(error).split())[:100])
+            return None
+
+    def _write(self, name: str, key: str, arrays: Arrays) -> None:
+        if self._folder is None:
+            return
+        path = self._path(name, key)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        index = json.dumps({"key": key, "arrays": {what: digest(value) for what, value in arrays.items()}})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                np.savez(file, index=np.frombuffer(index.encode(), np.uint8), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            log.warning("predictions are not kept: cannot write %s (%s)", path, error.strerror or error)
+            self._folder = None  # one warning is enough
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""Defocus, glass, motion and zoom blur (Hendrycks & Dietterich 2019, severities of the CIFAR sets).
+
+Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.evaluation.corruptions import matrices
+from sem_jax.evaluation.corruptions.noise import ROUNDING
+
+
+def correlate(image: jax.Array, kernel: jax.Array, border: str) -> jax.Array:
+    """sum_ij kernel[i, j] image[y + i - ry, x + j - rx]: a loop over the taps, which XLA fuses into one pass.
+
+    Args:
+      image: f32[h w c].
+      kernel: f32[p q], p and q odd.
+      border: mode of jnp.pad: "reflect" (dcb|abcd|cba) or "edge" (aaa|abcd|ddd).
+    """
+    height, width, _ = image.shape
+    rows, cols = kernel.shape
+    padded = jnp.pad(image, ((rows // 2,) * 2, (cols // 2,) * 2, (0, 0)), mode=border)
+    taps = [kernel[i, j] * padded[i : i + height, j : j + width] for i in range(rows) for j in range(cols)]
+    return sum(taps[1:], taps[0])
+
+
+def no_draw(key: jax.Array, shape: tuple[int, int, int]) -> tuple[()]:
+    """For corruptions without chance."""
+    return ()
+
+
+def defocus_tables(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+    """A disk smoothed by a 3x3 Gaussian, f32[5 5]; parameters (radius, sigma), radius < 2."""
+    radius, sigma = parameters
+    axis = np.arange(-2, 3)
+    disk = (axis[:, None] ** 2 + axis**2 <= radius**2).astype(float)
+    disk /= disk.sum()
+    side = np.exp(-1 / (2 * sigma**2))
+    weights = np.array([side, 1, side]) / (1 + 2 * side)
+    padded = np.pad(disk, 1)
+    smooth = sum(weights[i] * weights[j] * padded[i : i + 5, j : j + 5] for i in range(3) for j in range(3))
+    return smooth.astype(np.float32)
+
+
+def apply_defocus(draw: tuple[()], image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Correlation with the smoothed disk, mirrored borders (the edge sample isn't repeated)."""
+    return jnp.clip(correlate(image, kernel, "reflect"), 0, 255)
+
+
+class Glass(NamedTuple):
+    gaussian: np.ndarray  # f32[5]
+    rounds: np.int32
+
+
+def glass_tables(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> Glass:
+    """Parameters (sigma, largest step, rounds): the step is 1 in the whole table, which `apply_glass` relies on."""
+    sigma, step, rounds = parameters
+    if step != 1 or rounds > 2:
+        raise ValueError(f"glass_blur knows steps of 1 and at most 2 rounds, got parameters={parameters}")
+    taps = np.arange(-2, 3)
+    weights = np.exp(-(taps**2) / (2 * sigma**2)) * (np.abs(taps) <= int(4 * sigma + 0.5))
+    return Glass((weights / weights.sum()).astype(np.float32), np.int32(rounds))
+
+
+def draw_glass(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Four fair bits a pixel, u8[h w]: look one row up, one column to the left; the same for the second round."""
+    return jax.random.bits(key, shape[:2], jnp.uint8) & 15
+
+
+def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
+    """Gaussian blur, whole grey levels, pixels displaced at random, Gaussian blur again.
+
+    Every pixel (y, x) with y, x >= 2, from the bottom right to the top left, takes the value of (y + dy, x + dx),
+    dy and dx in {-1, 0}. The paper speaks of exchanging the two pixels. The program behind the published arrays
+    exchanges NumPy views, `x[a], x[b] = x[b], x[a]`, and by the time the second half is carried out the first has
+    overwritten its source: what it does is copy b to a. We do as the arrays were made. And since b always lies
+    before a in the order of the copies to come, no copy reads a pixel already written in the same round, so the
+    sequential loop equals one selection among four shifted images: exactly, and without a loop.
+    """
+    height, width, _ = image.shape
+    vertical, horizontal = tables.gaussian[:, None], tables.gaussian[None, :]
+
+    def smooth(pixels):
+        return correlate(correlate(pixels, vertical, "edge"), horizontal, "edge")
+
+    # The barriers keep XLA from fusing the stages, which would compute every blur anew for each shifted image.
+    image = jax.lax.optimization_barrier(jnp.floor(smooth(image) + ROUNDING))
+    moves = (jnp.arange(height) >= 2)[:, None] & (jnp.arange(width) >= 2)[None, :]
+    for index in range(2):
+        up, left = ((draw[:, :, None] >> (2 * index + bit)) & 1 == 1 for bit in (0, 1))
+        row, above = image, jnp.roll(image, 1, 0)
+        source = jnp.where(up, jnp.where(left, jnp.roll(above, 1, 1), above), jnp.where(left, jnp.roll(row, 1, 1), row))
+        image = jax.lax.optimization_barrier(jnp.where(moves[:, :, None] & (index < tables.rounds), source, image))
+    return jnp.clip(smooth(image), 0, 255)
+
+
+class Line(NamedTuple):
+    weights: np.ndarray  # f32[t], zero from `taps` on
+    taps: np.int32
+
+
+def line_kernel(radius: int, sigma: float, length: int) -> Line:
+    """exp(-i^2 / 2 sigma^2) for i = 0 .. 2 radius, normalised; padded with zeros to `length` taps."""
+    taps = 2 * radius + 1
+    weights = np.zeros(length)
+    weights[:taps] = np.exp(-(np.arange(taps) ** 2) / (2 * sigma**2))
+    return Line((weights / weights.sum()).astype(np.float32), np.int32(taps))
+
+
+def motion_tables(parameters: tuple[int, float], shape: tuple[int, int, int]) -> Line:
+    """Parameters (radius, sigma) in pixels; 19 taps are the longest line of the table."""
+    return line_kernel(*parameters, length=19)
+
+
+def draw_motion(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Angle in degrees, uniform in [-45, 45), f32[]."""
+    return jax.random.uniform(key, (), minval=-45.0, maxval=45.0)
+
+
+def apply_motion(angle: jax.Array, image: jax.Array, line: Line) -> jax.Array:
+    """sum_i weights[i] image[y + ceil(i sin - 1/2), x + ceil(i cos - 1/2)], repeated borders, rounded.
+
+    This is ImageMagick's motion blur as its source describes it: a one-sided Gaussian along a line, sampled at
+    whole pixels. It departs from the original in the library's arithmetic (16-bit quanta there, float32 here).
+    """
+    height, width, channels = image.shape
+    reach = line.weights.shape[0] - 1
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    radians = jnp.deg2rad(angle)
+    sine, cosine = jnp.sin(radians), jnp.cos(radians)
+
+    def add(i, total):
+        down = jnp.ceil(i * sine - 0.5).astype(jnp.int32)
+        right = jnp.ceil(i * cosine - 0.5).astype(jnp.int32)
+        tap = jax.lax.dynamic_slice(padded, (reach + down, reach + right, 0), (height, width, channels))
+        return total + line.weights[i] * tap
+
+    total = jax.lax.fori_loop(0, line.taps, add, jnp.zeros_like(image))
+    return jnp.clip(jnp.floor(total + 0.5), 0, 255)
+
+
+class Zooms(NamedTuple):
+    rows: np.ndarray  # f32[z h h]
+    cols: np.ndarray  # f32[z w w]
+    count: np.int32
+
+
+def zoom_tables(parameters: tuple[int], shape: tuple[int, int, int]) -> Zooms:
+    """Parameters (number of zooms,): the factors are 1, 1.01, 1.02 ...; 26 are the most of the table."""
+    (count,) = parameters
+    factors = np.arange(1, 1.26, 0.01)  # not 1 + 0.01 i: the last bit decides how 26 * 1.25 is rounded
+    rows = np.stack([matrices.clipped_zoom(shape[0], factor) for factor in factors])
+    cols = np.stack([matrices.clipped_zoom(shape[1], factor) for factor in factors])
+    return Zooms(rows, cols, np.int32(count))
+
+
+def apply_zoom(draw: tuple[()], image: jax.Array, zooms: Zooms) -> jax.Array:
+    """(x + sum_z zoom_z(x)) / (count + 1). The numbers of factors, 7 12 16 21 26, are those that the original's
+    np.arange(1, 1.06, 0.01) and so on come to in floating point: two of its five steps include their end point.
+    """
+
+    def add(i, total):
+        return total + matrices.resample(image, zooms.rows[i], zooms.cols[i])
+
+    total = jax.lax.fori_loop(0, zooms.count, add, image)
+    return jnp.clip(total / (zooms.count + 1), 0, 255)

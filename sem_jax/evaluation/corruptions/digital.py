@@ -1,0 +1,155 @@
+"""Brightness, contrast, elastic transform, pixelate and JPEG (Hendrycks & Dietterich 2019, CIFAR severities).
+
+Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+"""
+
+import io
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from sem_jax.evaluation.corruptions import matrices
+
+
+def scalar_tables(parameters: tuple[float], shape: tuple[int, int, int]) -> np.float32:
+    """The one parameter."""
+    return np.float32(parameters[0])
+
+
+def apply_brightness(draw: tuple[()], image: jax.Array, amount: jax.Array) -> jax.Array:
+    """V of HSV, the largest channel, turns min(V + amount, 1); parameters (amount,) with x in [0, 1].
+
+    With hue and saturation fixed that multiplies all channels by V' / V (a black pixel, which has neither, turns
+    grey), so the way to HSV and back isn't needed.
+    """
+    value = image.max(axis=-1, keepdims=True)
+    brighter = jnp.minimum(value + 255 * amount, 255)
+    return jnp.where(value > 0, image * (brighter / jnp.maximum(value, 1)), brighter)
+
+
+def apply_contrast(draw: tuple[()], image: jax.Array, factor: jax.Array) -> jax.Array:
+    """(x - m) factor + m with m the mean of the channel over the image, clipped; parameters (factor,)."""
+    mean = image.mean(axis=(0, 1), keepdims=True)
+    return jnp.clip((image - mean) * factor + mean, 0, 255)
+
+
+class Elastic(NamedTuple):
+    amplitude: np.float32  # pixels
+    rows: np.ndarray  # f32[h h]
+    cols: np.ndarray  # f32[w w]
+    jitter: np.float32  # pixels
+
+
+class ElasticDraw(NamedTuple):
+    corners: jax.Array  # f32[3 2] in [-1, 1)
+    field: jax.Array  # f32[2 h w] in [-1, 1): down, right
+
+
+def elastic_tables(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> Elastic:
+    """Parameters (amplitude, sigma, jitter) as shares of the image's shorter side."""
+    amplitude, sigma, jitter = (value * min(shape[:2]) for value in parameters)
+    rows, cols = (matrices.gaussian(size, sigma, truncate=3.0) for size in shape[:2])
+    return Elastic(np.float32(amplitude), rows, cols, np.float32(jitter))
+
+
+def draw_elastic(key: jax.Array, shape: tuple[int, int, int]) -> ElasticDraw:
+    height, width, _ = shape
+    values = jax.random.uniform(key, (6 + 2 * height * width,), minval=-1.0)
+    return ElasticDraw(values[:6].reshape(3, 2), values[6:].reshape(2, height, width))
+
+
+def _mirror(index: jax.Array, size: int) -> jax.Array:
+    """Index outside of the image to one inside, dcb|abcd|cba, at any distance."""
+    index = jnp.abs(index) % (2 * size - 2)
+    return jnp.minimum(index, 2 * size - 2 - index)
+
+
+def _reflect(index: jax.Array, size: int) -> jax.Array:
+    """The same with the edge repeated, cba|abcd|dcb."""
+    index = index % (2 * size)
+    return jnp.minimum(index, 2 * size - 1 - index)
+
+
+def bilinear(image: jax.Array, y: jax.Array, x: jax.Array, border) -> jax.Array:
+    """image at real positions, between the four neighbours; `border(index, size)` maps indices into the image.
+
+    Args:
+      image: f32[h w c].
+      y, x: f32[h w].
+    """
+    height, width, channels = image.shape
+    flat = image.reshape(height * width, channels)
+    top, left = jnp.floor(y), jnp.floor(x)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    rows = [border(top.astype(jnp.int32) + i, height) * width for i in (0, 1)]
+    cols = [border(left.astype(jnp.int32) + i, width) for i in (0, 1)]
+    upper = flat[rows[0] + cols[0]] * (1 - right) + flat[rows[0] + cols[1]] * right
+    lower = flat[rows[1] + cols[0]] * (1 - right) + flat[rows[1] + cols[1]] * right
+    return upper * (1 - down) + lower * down
+
+
+def apply_elastic(draw: ElasticDraw, image: jax.Array, tables: Elastic) -> jax.Array:
+    """A random affine map, then a smooth random displacement, both with bilinear interpolation.
+
+    The affine map takes three corners of a square of two thirds of the side to those corners moved by up to
+    `jitter` pixels; outside is mirrored without the edge. The displacement is uniform noise, smoothed by a Gaussian
+    and times `amplitude` (none at severity 1); outside is mirrored with the edge. Departures: OpenCV rounds the
+    affine map's positions to 1/32 pixel, here they are exact; in an image that is not square the three corners lie
+    around its middle, where the original would take the row for the column.
+    """
+    height, width, _ = image.shape
+    y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
+    third = min(height, width) // 3
+    signs = np.array([[1, 1], [1, -1], [-1, -1]], np.float32)  # x, y
+    old = np.array([width // 2, height // 2], np.float32) + third * signs
+    new = old + tables.jitter * draw.corners
+    # The inverse map, from the corrupted image to the clean one, sends `new` to `old`.
+    (a, c), (b, d) = new[1] - new[0], new[2] - new[0]
+    across, along = ((x - new[0, 0]) * d - (y - new[0, 1]) * b), ((y - new[0, 1]) * a - (x - new[0, 0]) * c)
+    first, second = old[1] - old[0], old[2] - old[0]
+    scale = 1 / (a * d - b * c)
+    source_x = old[0, 0] + scale * (first[0] * across + second[0] * along)
+    source_y = old[0, 1] + scale * (first[1] * across + second[1] * along)
+    image = bilinear(image, source_y, source_x, _mirror)
+
+    field = matrices.resample(draw.field.transpose(1, 2, 0), tables.rows, tables.cols) * tables.amplitude
+    return jnp.clip(bilinear(image, y + field[..., 0], x + field[..., 1], _reflect), 0, 255)
+
+
+class Pixelate(NamedTuple):
+    down: tuple[np.ndarray, np.ndarray]  # f32[h h], f32[w w]; rows past the smaller size are 0
+    up: tuple[np.ndarray, np.ndarray]  # f32[h h], f32[w w]
+
+
+def pixelate_tables(parameters: tuple[float], shape: tuple[int, int, int]) -> Pixelate:
+    """Parameters (share of the side that is left,)."""
+    down, up = [], []
+    for size in shape[:2]:
+        small = int(size * parameters[0])
+        down.append(np.pad(matrices.box(small, size), ((0, size - small), (0, 0))).astype(np.float32))
+        up.append(np.pad(matrices.box(size, small), ((0, 0), (0, size - small))).astype(np.float32))
+    return Pixelate(tuple(down), tuple(up))
+
+
+def apply_pixelate(draw: tuple[()], image: jax.Array, tables: Pixelate) -> jax.Array:
+    """Box filter to a smaller size and back; equal to Pillow's, which rounds after every one of the four passes."""
+    precision = jax.lax.Precision.HIGHEST
+    for rows, cols in (tables.down, tables.up):
+        image = jnp.floor(jnp.einsum("qw,hwc->hqc", cols, image, precision=precision) + 0.5)
+        image = jnp.floor(jnp.einsum("ph,hwc->pwc", rows, image, precision=precision) + 0.5)
+    return image
+
+
+def jpeg(images: np.ndarray, parameters: tuple[int]) -> np.ndarray:
+    """JPEG of the given quality and back, by Pillow on the host; parameters (quality,), u8[n h w c] -> same."""
+    (quality,) = parameters
+    result = np.empty(images.shape, np.uint8)
+    for i, pixels in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "JPEG", quality=quality)
+        with Image.open(buffer) as picture:
+            result[i] = np.asarray(picture).reshape(pixels.shape)
+    return result

@@ -1,0 +1,138 @@
+"""Snow, frost and fog (Hendrycks & Dietterich 2019, severities of the CIFAR sets).
+
+Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.evaluation.corruptions import blur, frost_pictures, matrices
+from sem_jax.evaluation.corruptions.noise import ROUNDING
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def to_gray(image: jax.Array) -> jax.Array:
+    """0.299 R + 0.587 G + 0.114 B, f32[h w 1]; an image of one channel is returned as it is."""
+    if image.shape[-1] == 1:
+        return image
+    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA))
+
+
+class Snow(NamedTuple):
+    loc: np.float32
+    scale: np.float32
+    rows: np.ndarray  # f32[h h]
+    cols: np.ndarray  # f32[w w]
+    threshold: np.float32
+    line: blur.Line
+    keep: np.float32
+
+
+class SnowDraw(NamedTuple):
+    flakes: jax.Array  # standard normal, f32[h w]
+    angle: jax.Array  # degrees, f32[]
+
+
+def snow_tables(parameters: tuple, shape: tuple[int, int, int]) -> Snow:
+    """Parameters (mean, deviation, zoom, threshold, radius, sigma, share of the image kept)."""
+    loc, scale, zoom, threshold, radius, sigma, keep = parameters
+    rows, cols = (matrices.clipped_zoom(size, zoom) for size in shape[:2])
+    line = blur.line_kernel(radius, sigma, length=29)
+    return Snow(*np.float32((loc, scale)), rows, cols, np.float32(threshold), line, np.float32(keep))
+
+
+def draw_snow(key: jax.Array, shape: tuple[int, int, int]) -> SnowDraw:
+    flakes_key, angle_key = jax.random.split(key)
+    angle = jax.random.uniform(angle_key, (), minval=-135.0, maxval=-45.0)
+    return SnowDraw(jax.random.normal(flakes_key, shape[:2]), angle)
+
+
+def apply_snow(draw: SnowDraw, image: jax.Array, tables: Snow) -> jax.Array:
+    """keep x + (1 - keep) max(x, 1.5 gray(x) + 0.5) + layer + layer turned by 180 degrees, with x in [0, 1].
+
+    The layer is normal noise, enlarged, set to 0 below the threshold, cut to whole grey levels and blurred along a
+    downward line. It departs from the original in the blur's arithmetic alone (see `blur.apply_motion`).
+    """
+    flakes = matrices.resample((tables.loc + tables.scale * draw.flakes)[:, :, None], tables.rows, tables.cols)
+    flakes = jnp.where(flakes < tables.threshold, 0.0, flakes)
+    flakes = jnp.floor(255 * jnp.clip(flakes, 0, 1) + ROUNDING)
+    layer = blur.apply_motion(draw.angle, flakes, tables.line)
+    veil = jnp.maximum(image, 1.5 * to_gray(image) + 127.5)
+    whitened = tables.keep * image + (1 - tables.keep) * veil
+    return jnp.clip(whitened + layer + layer[::-1, ::-1], 0, 255)
+
+
+class Frost(NamedTuple):
+    image_weight: np.float32
+    frost_weight: np.float32
+    pictures: np.ndarray  # f32[p H W c], smaller ones padded at the bottom and on the right
+    sizes: np.ndarray  # i32[p 2], what is not padding
+
+
+def frost_tables(parameters: tuple[float, float], shape: tuple[int, int, int], frost_dir: str = "") -> Frost:
+    """Parameters (weight of the image, weight of the frost)."""
+    pictures, sizes = frost_pictures.stacked(frost_dir, shape)
+    return Frost(*np.float32(parameters), pictures, sizes)
+
+
+def draw_frost(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Uniform in [0, 1), f32[3]: the picture, and the crop's place down and across, as shares of what there is."""
+    return jax.random.uniform(key, (3,))
+
+
+def apply_frost(draw: jax.Array, image: jax.Array, tables: Frost) -> jax.Array:
+    """a x + b frost, clipped, where frost is a random crop of a random one of five pictures."""
+    height, width, channels = image.shape
+    picture = jnp.floor(draw[0] * frost_pictures.COUNT).astype(jnp.int32)
+    room = tables.sizes[picture] - jnp.array([height, width])
+    top, left = jnp.floor(draw[1:] * room).astype(jnp.int32)
+    crop = jax.lax.dynamic_slice(tables.pictures, (picture, top, left, 0), (1, height, width, channels))[0]
+    return jnp.clip(tables.image_weight * image + tables.frost_weight * crop, 0, 255)
+
+
+def fog_tables(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+    """Parameters (amount, decay of the wibble), f32[2]."""
+    return np.float32(parameters)
+
+
+def draw_fog(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Uniform in [-1, 1), f32[m m], m the next power of two: every point of the height map takes its own once."""
+    size = 1 << (max(shape[:2]) - 1).bit_length()
+    return jax.random.uniform(key, (size, size), minval=-1.0)
+
+
+def plasma(draw: jax.Array, decay: jax.Array) -> jax.Array:
+    """Height map by diamonds and squares on a torus, scaled to [0, 1], f32[m m].
+
+    From a single 0, every round doubles the grid: the middle of each square, then the middle of each edge, is the
+    mean of its four neighbours plus w^2 times its draw; w = 100 at first and is divided by `decay` every round.
+    """
+    size = draw.shape[0]
+    grid = jnp.zeros((1, 1))
+    wibble = 100.0
+    step = size
+    while step >= 2:
+        half = step // 2
+        noise = wibble**2 * draw
+        centre = (grid + jnp.roll(grid, -1, 0) + jnp.roll(grid, -1, 1) + jnp.roll(grid, (-1, -1), (0, 1))) / 4
+        centre = centre + noise[half::step, half::step]
+        across = (centre + jnp.roll(centre, 1, 0) + grid + jnp.roll(grid, -1, 1)) / 4 + noise[::step, half::step]
+        down = (centre + jnp.roll(centre, 1, 1) + grid + jnp.roll(grid, -1, 0)) / 4 + noise[half::step, ::step]
+        rows = jnp.stack([jnp.stack([grid, across], -1), jnp.stack([down, centre], -1)], 1)
+        grid = rows.reshape(2 * grid.shape[0], 2 * grid.shape[1])
+        wibble, step = wibble / decay, half
+    grid = grid - grid.min()
+    return grid / grid.max()
+
+
+def apply_fog(draw: jax.Array, image: jax.Array, tables: jax.Array) -> jax.Array:
+    """(x + a plasma) max(x) / (max(x) + a), with x in [0, 1] and the maximum over all pixels and channels."""
+    amount = 255 * tables[0]
+    height, width, _ = image.shape
+    fog = amount * plasma(draw, tables[1])[:height, :width, None]
+    brightest = image.max()
+    return jnp.clip((image + fog) * brightest / (brightest + amount), 0, 255)

@@ -1,0 +1,111 @@
+"""PreActResNet-18 and -34 (He et al. 2016), in the three variants that mixup papers call by one name.
+
+    model = make_preact_resnet(num_classes=10, depth=18)        # 11.17 M parameters at width 64
+    variables = model.init(key, images, train=False)
+    features, logits = model.apply(variables, images, train=False)
+
+  v1  the stem is a convolution alone; an identity shortcut carries the raw x; no BatchNorm or ReLU at the end
+  v2  stem convolution + BatchNorm + ReLU; every shortcut starts from relu(bn1(x)); nothing at the end
+  v3  v1 with a final BatchNorm + ReLU, as in He et al. 2016
+
+The features of v1 and v2 are signed and unbounded, those of v3 are not negative: a good gamma differs between them.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.models.layers import STEMS, batch_norm, classifier, conv, global_pool, stem
+from sem_jax.types import Outputs
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+VARIANTS = ("v1", "v2", "v3")
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-conv plus a shortcut."""
+
+    features: int
+    stride: int
+    variant: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        if self.stride != 1 or x.shape[-1] != self.features:
+            shortcut = conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
+        else:
+            shortcut = y if self.variant == "v2" else x
+        y = conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
+        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(y))
+        return conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + shortcut
+
+
+class PreActResNet(nn.Module):
+    """Images f32[b h w c] of any size -> Outputs(features f32[b 8 width], logits f32[b num_classes])."""
+
+    num_classes: int
+    stages: tuple[int, ...] = STAGES[18]
+    width: int = 64
+    variant: str = "v1"
+    stem: str = "3x3"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        x = stem(images.astype(self.dtype), self.width, self.stem, dtype=self.dtype)
+        if self.variant == "v2":
+            x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="stem_bn")(x))
+        for stage, blocks in enumerate(self.stages):
+            for block in range(blocks):
+                x = PreActBlock(
+                    features=self.width * 2**stage,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    variant=self.variant,
+                    dtype=self.dtype,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x, train=train)
+        if self.variant == "v3":
+            x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x))
+        features = global_pool(x)
+        return Outputs(features, classifier(self.num_classes)(features))
+
+
+def make_preact_resnet(
+    *,
+    num_classes: int,
+    depth: int = 18,
+    width: int = 64,
+    variant: str = "",
+    stem: str = "3x3",
+    dropout: float = 0.0,
+    dtype: jnp.dtype = jnp.float32,
+) -> PreActResNet:
+    """A PreActResNet.
+
+    Args:
+      num_classes: k.
+      depth: 18 or 34.
+      width: channels of the first stage; the features have 8 width entries.
+      variant: "v1", "v2" or "v3"; "" is v1.
+      stem: "3x3", "3x3s2" or "7x7s2".
+      dropout: must be 0; the architecture has none.
+      dtype: of the computation; parameters and BatchNorm statistics stay float32.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    variant = variant or "v1"
+    if depth not in STAGES:
+        raise ConfigError(f"model.depth of preact_resnet must be one of {', '.join(map(str, STAGES))}, got {depth}")
+    if variant not in VARIANTS:
+        raise ConfigError(f"model.variant of preact_resnet must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    if stem not in STEMS:
+        raise ConfigError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    if dropout:
+        raise ConfigError(f"model.dropout must be 0 for preact_resnet, which has no dropout, got {dropout}")
+    return PreActResNet(
+        num_classes=num_classes, stages=STAGES[depth], width=width, variant=variant, stem=stem, dtype=dtype
+    )

@@ -1,0 +1,106 @@
+"""Wide residual networks (Zagoruyko and Komodakis 2016): WRN-depth-width, WRN-28-10 in the paper.
+
+    model = make_wide_resnet(num_classes=10, depth=28, width=10)        # 36.5 M parameters
+    features, logits = model.apply(variables, images, train=False)
+
+Pre-activation blocks in three stages of 16, 32 and 64 times the widen factor; where a block changes the shape its
+shortcut is a 1x1 convolution of relu(bn1(x)), else the raw x; BatchNorm + ReLU at the end, so the 64 width
+features are not negative.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.models import layers
+from sem_jax.models.layers import HE_INIT, STEMS, batch_norm, classifier, global_pool, stem
+from sem_jax.types import Outputs
+
+
+conv = functools.partial(layers.conv, init=HE_INIT)
+
+
+class WideBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-(dropout)-conv plus a shortcut."""
+
+    features: int
+    stride: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
+        y = conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
+        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(y))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + x
+
+
+class WideResNet(nn.Module):
+    """Images f32[b h w c] of any size -> Outputs(features f32[b 64 width], logits f32[b num_classes])."""
+
+    num_classes: int
+    blocks: int = 4  # per stage: (depth - 4) / 6
+    width: int = 10
+    dropout: float = 0.0
+    stem: str = "3x3"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        x = stem(images.astype(self.dtype), 16, self.stem, init=HE_INIT, dtype=self.dtype)
+        for stage in range(3):
+            for block in range(self.blocks):
+                x = WideBlock(
+                    features=16 * self.width * 2**stage,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    dropout=self.dropout,
+                    dtype=self.dtype,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x, train=train)
+        x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x))
+        features = global_pool(x)
+        return Outputs(features, classifier(self.num_classes)(features))
+
+
+def make_wide_resnet(
+    *,
+    num_classes: int,
+    depth: int = 28,
+    width: int = 10,
+    variant: str = "",
+    stem: str = "3x3",
+    dropout: float = 0.0,
+    dtype: jnp.dtype = jnp.float32,
+) -> WideResNet:
+    """WRN-depth-width.
+
+    Args:
+      num_classes: k.
+      depth: 10, 16, 22, 28, ...: 4 + 6 blocks per stage.
+      width: the widen factor; the features have 64 width entries.
+      variant: must be "": there is one.
+      stem: "3x3", "3x3s2" or "7x7s2".
+      dropout: rate in [0, 1) between the two convolutions of a block.
+      dtype: of the computation; parameters and BatchNorm statistics stay float32.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
+    if variant:
+        raise ConfigError(f"model.variant must be '' for wide_resnet, which has no variants, got {variant!r}")
+    if stem not in STEMS:
+        raise ConfigError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"model.dropout must be in [0, 1), got {dropout}")
+    return WideResNet(
+        num_classes=num_classes, blocks=(depth - 4) // 6, width=width, dropout=dropout, stem=stem, dtype=dtype
+    )

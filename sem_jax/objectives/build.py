@@ -1,0 +1,76 @@
+"""Puts the terms together: the scalar that is differentiated, and the numbers worth logging.
+
+objective = make_objective(gamma=0.3)
+loss, metrics = objective({"mixed": outputs_mixed, "clean": outputs_clean}, batch, mix)     # Eq. 9
+loss, metrics = objective({"clean": outputs}, batch, None)                                   # plain ERM
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.objectives.losses import label_loss, mixed_accuracy, mixed_targets
+from sem_jax.objectives.sem import safe_norm, sem_penalty
+from sem_jax.types import Batch, Metrics, Mix, Outputs
+
+CLEAN_FEATURES = ("auto", "grad", "stop_gradient")
+Objective = Callable[[Mapping[str, Outputs], Batch, Mix | None], tuple[jax.Array, Metrics]]
+
+
+def needs_clean_pass(gamma: float, clean_features: str) -> bool:
+    """Whether the step has to run the clean images beside the mixed ones."""
+    return gamma > 0 or clean_features != "auto"
+
+
+def make_objective(*, gamma: float, clean_features: str = "auto", label_smoothing: float = 0.0) -> Objective:
+    """Eq. 9: mean_b[ CE(f(x_mixed), lam y_i + (1 - lam) y_j) + gamma || g(x_mixed) - mixture ||_2 ].
+
+    Args:
+      gamma: coefficient of the penalty, >= 0.
+      clean_features: "auto" or "grad": gradients flow through the clean representations too (Algorithm 1);
+        "stop_gradient": they are targets only.
+      label_smoothing: in [0, 1).
+
+    Returns:
+      objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
+      "clean" to Outputs; the penalty needs both. With `mix` None the loss is plain cross-entropy on "clean".
+      Metrics are means over the real items of the batch: loss, label_loss, accuracy and, where they are defined,
+      penalty, feature_norm, lam and clean_accuracy.
+
+    Raises:
+      ConfigError: for values out of range.
+    """
+    if not 0.0 <= gamma < float("inf"):
+        raise ConfigError(f"gamma must be >= 0 and finite, got {gamma}")
+    if clean_features not in CLEAN_FEATURES:
+        raise ConfigError(f"clean_features must be one of {', '.join(CLEAN_FEATURES)}, got {clean_features!r}")
+
+    def objective(outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None) -> tuple[jax.Array, Metrics]:
+        def mean(values):
+            return jnp.sum(values * batch.mask) / jnp.sum(batch.mask)
+
+        identity = jnp.arange(len(batch.labels))
+        lam, pairing = (jnp.ones_like(batch.mask), identity) if mix is None else mix
+        logits = outputs["clean" if mix is None else "mixed"].logits
+        targets = mixed_targets(batch.labels, lam, pairing, num_classes=logits.shape[-1])
+        loss = mean(label_loss(logits, targets, label_smoothing=label_smoothing))
+        metrics = {"label_loss": loss, "accuracy": mean(mixed_accuracy(logits, batch.labels, lam, pairing))}
+        if "clean" in outputs:
+            clean = outputs["clean"]
+            metrics["clean_accuracy"] = mean(jnp.argmax(clean.logits, axis=-1) == batch.labels)
+            metrics["feature_norm"] = mean(safe_norm(jax.lax.stop_gradient(clean.features).astype(jnp.float32)))
+        if mix is not None:
+            metrics["lam"] = mean(lam)
+        if mix is not None and "clean" in outputs:
+            features = clean.features
+            if clean_features == "stop_gradient":
+                features = jax.lax.stop_gradient(features)
+            penalty = mean(sem_penalty(outputs["mixed"].features, features, features[pairing], lam))
+            metrics["penalty"] = penalty
+            # At gamma 0 the term is left out, not multiplied by 0: 0 * inf would be NaN.
+            loss = loss + gamma * penalty if gamma > 0 else loss
+        return loss, {"loss": loss, **metrics}
+
+    return objective

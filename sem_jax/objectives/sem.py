@@ -1,0 +1,40 @@
+"""The SEM penalty (Eq. 9, second term): the representation of a mixture should be the mixture of representations.
+
+penalty = sem_penalty(g(x_mixed), g(x), g(x)[pairing], lam)       # f32[b]; no model inside
+loss = label_loss.mean() + gamma * penalty.mean()
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def safe_norm(vectors: jax.Array) -> jax.Array:
+    """Euclidean norm over the last axis with gradient 0 (not NaN) at the zero vector.
+
+    The derivative of sqrt at 0 is infinite, and 0 * inf is NaN; the inner `where` keeps the zero out of sqrt, the
+    outer one puts the value back. An epsilon inside the root would do too, but would bias every other value.
+    """
+    squared = jnp.sum(jnp.square(vectors), axis=-1)
+    is_zero = squared == 0.0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
+
+
+def sem_penalty(mixed: jax.Array, anchor: jax.Array, partner: jax.Array, lam: jax.Array) -> jax.Array:
+    """|| g(x_mixed) - (lam g(x_i) + (1 - lam) g(x_j)) ||_2 for each example (Eq. 8 and 9).
+
+    The norm is not squared. Gradients flow through all three arguments; wrap `anchor` and `partner` in
+    `jax.lax.stop_gradient` for the ablation. Zero distances, which a pair of an image with itself gives, have
+    gradient zero.
+
+    Args:
+      mixed: g(x_mixed), [b d].
+      anchor: g(x_i), [b d].
+      partner: g(x_j), [b d]; `anchor[pairing]` when x_j is a permutation of x_i.
+      lam: f32[b] in [0, 1], the weight of the anchor that the image and the label have too.
+
+    Returns:
+      f32[b], >= 0, computed in float32 whatever the dtype of the features.
+    """
+    mixed, anchor, partner = (x.astype(jnp.float32) for x in (mixed, anchor, partner))
+    lam = lam.astype(jnp.float32)[:, None]
+    return safe_norm(mixed - (lam * anchor + (1.0 - lam) * partner))

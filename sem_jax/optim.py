@@ -1,0 +1,69 @@
+"""The optimizer and its learning rate: SGD with momentum and weight decay, over optimizer steps.
+
+tx, learning_rate = make_optimizer(total_steps=78_000, learning_rate=0.1, schedule="step", boundaries=(0.5, 0.75))
+"""
+
+from collections.abc import Callable
+
+import optax
+
+SCHEDULES = ("step", "cosine", "onecycle", "constant")
+
+
+def make_schedule(
+    *,
+    total_steps: int,
+    learning_rate: float,
+    schedule: str = "step",
+    boundaries: tuple[float, ...] = (0.5, 0.75),
+    warmup_steps: int = 0,
+) -> optax.Schedule:
+    """Learning rate as a function of the step, i32[] -> f32[].
+
+    Args:
+      total_steps: optimizer steps of the whole run.
+      learning_rate: the highest value.
+      schedule: "step" multiplies by 0.1 at each boundary, "cosine" ends at 0, "onecycle" rises for 30% of the run
+        and falls by cosines (Smith and Topin 2018, optax's defaults), "constant" stays.
+      boundaries: "step" only, as fractions of the run.
+      warmup_steps: linear from 0 over so many steps; not for "onecycle", which has its own.
+    """
+    if schedule == "onecycle":
+        return optax.cosine_onecycle_schedule(total_steps, learning_rate)
+    if schedule == "step":
+        base = optax.piecewise_constant_schedule(learning_rate, {round(f * total_steps): 0.1 for f in boundaries})
+    elif schedule == "cosine":
+        base = optax.cosine_decay_schedule(learning_rate, total_steps)
+    else:
+        base = optax.constant_schedule(learning_rate)
+    if not warmup_steps:
+        return base
+    ramp = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return lambda step: ramp(step) * base(step)
+
+
+def make_optimizer(
+    *,
+    total_steps: int,
+    learning_rate: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    schedule: str = "step",
+    boundaries: tuple[float, ...] = (0.5, 0.75),
+    warmup_steps: int = 0,
+) -> tuple[optax.GradientTransformation, Callable]:
+    """SGD as PyTorch has it: weight decay is added to the gradient, before the momentum, on every parameter.
+
+    Returns:
+      (tx, learning_rate_fn); the function gives the rate that the update at a step uses.
+    """
+    rate = make_schedule(
+        total_steps=total_steps,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        boundaries=boundaries,
+        warmup_steps=warmup_steps,
+    )
+    sgd = optax.sgd(rate, momentum=momentum or None, nesterov=nesterov)
+    return (optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd), rate

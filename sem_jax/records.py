@@ -1,0 +1,198 @@
+"""The run folder's own files: config.json, data.json, metrics.jsonl, result.json and TensorBoard events.
+
+    folder = RunFolder("runs/digits")
+    folder.claim(config, data)         # a folder of another configuration is refused
+    folder.rewind(step)                # on resume: drops what was logged after the checkpoint
+    folder.append({"step": 390, "epoch": 1, "loss": 2.1})
+    folder.finish({"test_accuracy": 0.97})
+
+Files are replaced as a whole through a temporary one, so a reader never meets half a file; metrics.jsonl grows by
+whole lines.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from sem_jax import __version__
+from sem_jax.errors import RunError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON (no NaN, no Infinity) atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      RunError: when it is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: not the folder of a run") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is not valid JSON: {error}") from None
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The records of metrics.jsonl; a last line that was cut off is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def environment() -> dict:
+    """Versions and commit, for the run record."""
+    versions = {"python": platform.python_version(), "sem_jax": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {"versions": versions, "commit": _commit(), "platform": platform.platform()}
+
+
+def _commit() -> str:
+    """Commit of the checkout the package is imported from, with '+' for uncommitted changes; '' outside of git."""
+    here = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's repository: only our own tracked file counts.
+        git("ls-files", "--error-unmatch", "records.py")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+      path: made when it is claimed.
+      writer: False for the processes of a multi-process run that write nothing.
+    """
+
+    def __init__(self, path: str | Path, *, writer: bool = True):
+        self.path = Path(path).expanduser()
+        self._writer = writer
+        self._events = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = ()) -> None:
+        """Makes the folder, or checks that what is there is this run's.
+
+        Args:
+          config: nested plain values, written to config.json.
+          data: what is known of the data set, written to data.json; its fingerprint must agree too.
+          ignore: groups of config that may differ.
+
+        Raises:
+          RunError: names the fields that differ, or the folder that cannot be written.
+        """
+        if (self.path / "config.json").exists():
+            there = _flat({k: v for k, v in read_json(self.path / "config.json").items() if k not in ignore})
+            here = _flat({k: v for k, v in config.items() if k not in ignore})
+            names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+            if names:
+                shown = "; ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} now" for n in names[:3])
+                more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
+                raise RunError(f"{self.path} holds a run of another configuration ({shown}{more}).", self._remedy)
+            if (self.path / "data.json").exists():
+                found = read_json(self.path / "data.json").get("fingerprint")
+                if found != data["fingerprint"]:
+                    raise RunError(
+                        f"{self.path} holds a run on other data: fingerprint {str(found)[:12]} there, "
+                        f"{data['fingerprint'][:12]} now ({data['name']}).",
+                        self._remedy,
+                    )
+        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+            raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
+        if not self._writer:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "config.json", config)
+            write_json(self.path / "data.json", data)
+        except OSError as error:
+            raise RunError(f"Cannot write the run folder {self.path}: {error.strerror or error}") from None
+
+    _remedy = "Choose another folder with --workdir, or delete that one to start afresh."
+
+    def rewind(self, step: int) -> list[dict]:
+        """Drops the records after `step` and returns the others; what follows is logged anew."""
+        records = [r for r in read_metrics(self.path) if r["step"] <= step]
+        if self._writer:
+            temporary = self.path / "metrics.jsonl.tmp"
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+            os.replace(temporary, self.path / "metrics.jsonl")
+            (self.path / "result.json").unlink(missing_ok=True)
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
+        return records
+
+    def append(self, record: dict) -> None:
+        """One line in metrics.jsonl, and the same numbers as TensorBoard scalars. NaN is written as null."""
+        if not self._writer:
+            return
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        for name, value in plain.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self._events.add_scalar(name, value, record["step"])
+        self._events.flush()
+
+    def finish(self, result: dict) -> None:
+        """Writes result.json and closes the event file."""
+        if self._writer:
+            write_json(self.path / "result.json", result)
+        self.close()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def result(self) -> dict | None:
+        """result.json of a finished run, or None."""
+        path = self.path / "result.json"
+        return read_json(path) if path.exists() else None
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    out = {}
+    for name, value in values.items():
+        out.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return out

@@ -1,0 +1,46 @@
+"""Lets a run end at a safe point when it is told to stop: Ctrl-C (SIGINT) or preemption (SIGTERM).
+
+    with StopRequest() as stop:
+        for ... :
+            if stop.signal: save, then raise Interrupted(stop.signal)
+
+The first signal is noted, a second one of the same kind acts at once as if this were not here.
+"""
+
+import signal
+import threading
+
+
+class Interrupted(SystemExit):
+    """The run was stopped by a signal after saving; exit status 128 + signal number (130 SIGINT, 143 SIGTERM)."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
+
+
+class StopRequest:
+    """Context in which SIGINT and SIGTERM set `signal` instead of killing the process.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self):
+        self.signal = 0
+        self._previous = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame) -> None:
+        del frame
+        self.signal = number
+        signal.signal(number, self._previous.get(number) or signal.SIG_DFL)
+        print("\nStopping after this call; the state is saved first. Once more stops at once.", flush=True)
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,175 @@
+"""One optimizer step, and many of them in one compiled call.
+
+    forward = make_forward(model, stacked=False, bn_running="both")
+    train_step = make_train_step(forward, tx, mix, objective, clean_pass=True)
+    state, metrics = jax.jit(train_step, donate_argnums=0)(state, batch, key)
+
+SEM takes two passes, not three: x_j is a permutation of x_i within the batch, so g(x_j) = g(x_i)[pairing], with
+BatchNorm in training mode too, whose statistics do not depend on the order of the batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from sem_jax.rngs import stream
+from sem_jax.state import TrainState
+from sem_jax.types import Batch, Key, Metrics, MixFn, Outputs
+
+Forward = Callable[[Any, Any, Mapping[str, jax.Array], Key], tuple[dict[str, Outputs], Any]]
+
+
+def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -> Forward:
+    """Runs the streams ("mixed", "clean") of a step through the model in training mode.
+
+    Every stream has BatchNorm statistics of its own, as in separate passes. The running averages are updated once
+    a step, with the mean of the streams' statistics ("both") or with those of one stream.
+
+    Args:
+      model: Linen module with `__call__(images, *, train) -> Outputs`.
+      stacked: True runs the streams in one call, vmapped over a leading axis: the convolutions see one large batch.
+        False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
+        platform.
+      bn_running: "both", "mixed" or "clean"; with a single stream it is that stream in any case.
+
+    Returns:
+      forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats).
+    """
+
+    def run(params, batch_stats, images, key):
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return outputs, updated.get("batch_stats", {})
+
+    def forward(params, batch_stats, streams, key):
+        names = list(streams)
+        keys = [jax.random.fold_in(key, i) for i in range(len(names))]
+        if stacked and len(names) > 1:
+            images = jnp.stack([streams[name] for name in names])
+            both, stats = jax.vmap(run, in_axes=(None, None, 0, 0))(params, batch_stats, images, jnp.stack(keys))
+            outputs = {name: jax.tree.map(lambda x, i=i: x[i], both) for i, name in enumerate(names)}
+            updates = [jax.tree.map(lambda x, i=i: x[i], stats) for i in range(len(names))]
+        else:
+            results = [run(params, batch_stats, streams[name], k) for name, k in zip(names, keys, strict=True)]
+            outputs = {name: result[0] for name, result in zip(names, results, strict=True)}
+            updates = [result[1] for result in results]
+        if len(names) > 1 and bn_running != "both":
+            return outputs, updates[names.index(bn_running)]
+        return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates)
+
+    return forward
+
+
+def make_train_step(
+    forward: Forward,
+    tx: optax.GradientTransformation,
+    mix: MixFn | None,
+    objective: Callable,
+    *,
+    clean_pass: bool,
+    skip_nonfinite: bool = False,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
+
+    Args:
+      forward: from `make_forward`.
+      tx: the optimizer.
+      mix: from `make_mix`, or None for a plain ERM step (and for the last stage of ES).
+      objective: from `make_objective`.
+      clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
+      skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
+
+    Returns:
+      train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
+      folded in here. `take(pairing)` fetches the partners' images (see `make_mix`). Metrics are the objective's
+      plus grad_norm, the global norm of the gradient, and finite, 1 when loss, gradient and BatchNorm's statistics
+      all are.
+    """
+
+    def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
+        if mix is None:
+            streams, drawn = {"clean": batch.images}, None
+        else:
+            mixed, drawn = mix(stream(key, "mixer", state.step), batch.images, take)
+            streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
+
+        def loss_fn(params):
+            outputs, batch_stats = forward(params, state.batch_stats, streams, stream(key, "dropout", state.step))
+            loss, metrics = objective(outputs, batch, drawn)
+            return loss, (batch_stats, metrics)
+
+        gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        metrics["grad_norm"] = optax.tree.norm(gradient)
+        # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
+        # and gradient behind, and running averages that are lost.
+        looked_at = [metrics["loss"], metrics["grad_norm"], *jax.tree.leaves(batch_stats)]
+        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in looked_at]))
+        metrics["finite"] = finite.astype(jnp.float32)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        if skip_nonfinite:
+            old = (state.params, state.batch_stats, state.opt_state)
+            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        return TrainState(state.step + 1, *new), metrics
+
+    return train_step
+
+
+def zero_sums(train_step: Callable, fetch: Callable, state: TrainState, data: Any, rows: jax.Array, key: Key) -> dict:
+    """Empty sums for `make_train_call`: the metrics' names come from tracing one step, nothing is computed."""
+
+    def one(state, data, rows, key):
+        batch, take = fetch(data, rows, key, state.step)
+        return train_step(state, batch, key, take)[1]
+
+    names = jax.eval_shape(one, state, data, rows, key)
+    counts = {"bad_steps": jnp.zeros((), jnp.int32), "first_bad": jnp.full((), -1)}
+    return {name: jnp.zeros(()) for name in names} | counts
+
+
+def make_train_call(train_step: Callable, fetch: Callable, *, looped: bool) -> Callable:
+    """Many steps in one compiled call, summing the metrics on the device.
+
+    The number of steps is an argument of the compiled loop, not a constant in it: one program serves every length,
+    and a run that stops anywhere and continues is computed by the very same instructions.
+
+    Not on CPU: XLA:CPU brings convolutions into the form its fast kernels take only outside of loops, and the
+    gradients of a looped step run 10 to 18 times slower (jax 0.10.2). With `looped` false the compiled call is one
+    step and the loop is Python's; signature and numbers are the same.
+
+    Args:
+      train_step: from `make_train_step`.
+      fetch: (data, rows i32[b], key, step) -> (Batch, take), from `data.pipeline.make_fetch`.
+      looped: loop on the device.
+
+    Returns:
+      call(state, sums, data, order i32[n b], first, count, key) -> (state, sums), jitted, state and sums donated:
+      runs the steps with the rows order[first : first + count]; without `looped`, the one step order[first].
+      `sums` holds every metric summed over the finite steps, `bad_steps`, the number of steps that were not
+      finite, and `first_bad`, the first of them or -1.
+    """
+
+    def one(state, sums, data, rows, key):
+        batch, take = fetch(data, rows, key, state.step)
+        new, metrics = train_step(state, batch, key, take)
+        finite = metrics["finite"] > 0
+        total = {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+        total["bad_steps"] = sums["bad_steps"] + ~finite
+        total["first_bad"] = jnp.where((sums["first_bad"] < 0) & ~finite, state.step, sums["first_bad"])
+        return new, total
+
+    def call(state, sums, data, order, first, count, key):
+        if not looped:
+            return one(state, sums, data, order[first], key)
+        return jax.lax.fori_loop(0, count, lambda i, carry: one(*carry, data, order[first + i], key), (state, sums))
+
+    return jax.jit(call, donate_argnums=(0, 1))

@@ -1,0 +1,56 @@
+"""Containers of arrays that travel between the layers; no behaviour.
+
+Shapes: b batch, h height, w width, c channels, d features, k classes, n items of a data set.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+Key = jax.Array
+Metrics = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+    """What a step is given. `mask` is 1 for a real item and 0 for one that only fills the last batch."""
+
+    images: jax.Array  # f32[b h w c], normalised
+    labels: jax.Array  # i32[b]
+    mask: jax.Array  # f32[b]
+
+
+class Outputs(NamedTuple):
+    """What every model returns: the pooled pre-logits vector g(x) and the logits f(x)."""
+
+    features: jax.Array  # f32[b d]
+    logits: jax.Array  # f32[b k]
+
+
+class Mix(NamedTuple):
+    """What a mixer drew: weight of the anchor after clipping, and `partner = anchor[pairing]`."""
+
+    lam: jax.Array  # f32[b] in [0, 1]
+    pairing: jax.Array  # i32[b], a permutation
+
+
+class Split(NamedTuple):
+    """One split of a data set, decoded, in host memory."""
+
+    images: np.ndarray  # u8[n h w c]
+    labels: np.ndarray  # i32[n]
+
+
+class Dataset(NamedTuple):
+    """A data set as the trainer and the evaluation see it."""
+
+    name: str
+    splits: dict[str, Split]  # "train", "test" and, when held out of train, "val"
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    std: tuple[float, ...]
+    fingerprint: str  # hex SHA-256 over every image and label of every split, in order
+
+
+MixFn = Callable[[Key, jax.Array], tuple[jax.Array, Mix]]

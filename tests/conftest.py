@@ -1,0 +1,28 @@
+"""Settings of the whole test suite: a small CPU platform, no silent rank promotion, warnings are errors.
+
+Tests that want real data look below the folder in $SEM_JAX_TEST_DATA and are skipped where it is not set.
+"""
+
+import os
+
+# Before jax is imported anywhere: eight virtual devices, of which a test uses as many as it asks for.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of a test's time is compilation of a net that runs once or twice: numbers stay, LLVM's effort goes.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
