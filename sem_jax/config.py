@@ -93,7 +93,8 @@ def get_default() -> ConfigDict:
     cfg.train.on_nan = "stop"  # a loss or gradient that is not finite: "stop" the run or "skip" the update
 
     cfg.runtime = ConfigDict()  # nothing in here changes a number, beyond the rounding of another order of sums
-    cfg.runtime.streams = "auto"  # clean and mixed images stacked in one pass or sequential; auto = stacked but on CPU
+    # Clean and mixed images "stacked" in one pass or "sequential"; auto = stacked on a single GPU or TPU core.
+    cfg.runtime.streams = "auto"
     cfg.runtime.loop = "auto"  # steps of a call loop on the "device" or on the "host"; auto = device but on CPU
     cfg.runtime.steps_per_call = 0  # optimizer steps per compiled call; 0 = about one second's worth
     cfg.runtime.devices = 0  # number of devices; 0 = all

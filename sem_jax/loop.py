@@ -10,7 +10,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -19,7 +18,7 @@ from sem_jax import config as config_lib
 from sem_jax import data as data_lib
 from sem_jax import records, report
 from sem_jax.checkpoint import Checkpoints
-from sem_jax.data.pipeline import DeviceData, Feeder, epoch_order, make_fetch
+from sem_jax.data.pipeline import Feeder, epoch_order, make_fetch
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
 from sem_jax.mixers import MIXERS, make_mix
@@ -137,7 +136,9 @@ class _Run:
             out_shardings=self.by_batch,
         )
         self.looped = cfg.runtime.loop == "device" or (cfg.runtime.loop == "auto" and not on_cpu)
-        self.stacked = cfg.runtime.streams == "stacked" or (cfg.runtime.streams == "auto" and not on_cpu)
+        # Stacking puts the streams, not the items, first: over several devices that would move images between them.
+        alone = len(devices) == 1 and not on_cpu
+        self.stacked = cfg.runtime.streams == "stacked" or (cfg.runtime.streams == "auto" and alone)
         self.programs = {}  # mixing or not -> (compiled call, zero sums)
         self.score = make_score(self.model, mean=dataset.mean, std=dataset.std)
         self.monitor = "val" if "val" in dataset.splits else "test"
@@ -168,6 +169,8 @@ class _Run:
                 if (epoch + 1) % cfg.train.checkpoint_every == 0 or last:
                     self.checkpoints.save(record["step"], self.state, {}, _scores(record))
                 tqdm.write(_line(record, cfg.train.epochs))
+                if self.stop.signal and not last:
+                    self._leave({})
         self.checkpoints.wait()
         self._finish()
         return self.state
@@ -209,15 +212,20 @@ class _Run:
                     f"The checkpoint of step {self.checkpoints.latest or 0} is kept; lower optim.learning_rate, or set "
                     "train.on_nan=skip in a new run.",
                 )
-            if self.stop.signal:
-                progress = {"sums": values, "seconds": seconds}
-                self.checkpoints.save(int(self.state.step), self.state, progress)
-                self.checkpoints.wait()
-                tqdm.write(f"Saved step {int(self.state.step)} in {self.folder.path}; the same command continues.")
-                raise Interrupted(self.stop.signal)
+            if self.stop.signal and done < self.steps_per_epoch:
+                self._leave({"sums": values, "seconds": seconds})
             if not self.steps_per_call:
                 count = max(1, min(2 * count, round(count * SECONDS_PER_CALL / elapsed)))
         return self._record(epoch, values, seconds, mixing)
+
+    def _leave(self, progress: dict) -> None:
+        """Saves, in the middle of an epoch with what it has summed so far, and ends the run for now."""
+        step = int(self.state.step)
+        self.checkpoints.save(step, self.state, progress)
+        self.checkpoints.wait()
+        self.folder.close()
+        tqdm.write(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
+        raise Interrupted(self.stop.signal)
 
     def _program(self, mixing: bool, order: jax.Array):
         """The compiled call for mixing steps or for plain ones, made when first needed."""

@@ -46,8 +46,9 @@ def explain(argv: list[str], error: Exception) -> str:
     for name in sorted(names - set(known)):
         return f"Unknown field --{name}.{nearest(name, known)}"
     # ml_collections quotes the traceback of a configuration file that failed: its last line is the reason.
-    text = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    return f"{', '.join(sorted(a for a in argv[1:] if a.startswith('--config')))}: {text.removeprefix('sem_jax.errors.ConfigError: ')}"
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    given = ", ".join(argument for argument in argv[1:] if argument.startswith("--config"))
+    return f"{given}: {reason.removeprefix('sem_jax.errors.ConfigError: ')}"
 
 
 def default_workdir(config: str) -> str:
@@ -71,7 +72,15 @@ def main(argv: list[str]) -> None:
             jax.config.update("jax_compilation_cache_dir", str(Path(_CONFIG.value.runtime.cache_dir).expanduser()))
         from sem_jax.loop import train_and_evaluate
 
-        train_and_evaluate(_CONFIG.value, _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename))
+        workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+        train_and_evaluate(_CONFIG.value, workdir)
+        if jax.process_index() == 0 and not (Path(workdir) / "evaluation" / "eval.html").exists():
+            from sem_jax.evaluation import evaluate_run
+
+            evaluate_run(workdir)
+            print(
+                f"Report: {workdir}/evaluation/eval.html (all suites: python -m sem_jax.evaluation --workdir={workdir})"
+            )
 
 
 def run() -> None:

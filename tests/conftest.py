@@ -4,6 +4,8 @@ Tests that want real data look below the folder in $SEM_JAX_TEST_DATA and are sk
 """
 
 import os
+import shutil
+import tempfile
 
 # Before jax is imported anywhere: eight virtual devices, of which a test uses as many as it asks for.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,6 +18,16 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of a test's time is compilation of a net that runs once or twice: numbers stay, LLVM's effort goes.
 jax.config.update("jax_disable_most_optimizations", True)
+# Many tests start the same run again; its programs are compiled once and shared, between worker processes too.
+CACHE = os.environ.setdefault("SEM_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="sem_jax_tests_"))
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):  # the controlling process, or the only one
+        shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture

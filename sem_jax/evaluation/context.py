@@ -1,6 +1,6 @@
 """What a suite is given: the run, its data, cached predictions, and the options of the evaluation."""
 
-from collections.abc import Mapping
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,17 @@ class Context:
             progress=options.progress,
         )
         self.cache = Cache(run.folder / "predictions" if options.cached else None, run.fingerprint, run.precision)
-        self._digests: dict[int, tuple[np.ndarray, str]] = {}
+        self._digests: dict[int, tuple[weakref.ref, str]] = {}
 
     @property
     def places(self) -> list[Path]:
         """Folders in which standard sets are looked for."""
         return places(self.options.data_dir or self.run.config.data.dir)
+
+    @property
+    def home(self) -> Path:
+        """The one of `places` that a person is told to put a standard set in."""
+        return self.places[0] if self.options.data_dir else places()[0]
 
     def split(self, name: str) -> Split:
         """A split of the run's own data.
@@ -115,9 +120,11 @@ class Context:
 
     def digest(self, images: np.ndarray) -> str:
         """SHA-256 of images, computed once for an array."""
-        if id(images) not in self._digests:
-            self._digests[id(images)] = images, digest(images)  # kept alive, so that its id stays its own
-        return self._digests[id(images)][1]
+        there, value = self._digests.get(id(images), (lambda: None, ""))
+        if there() is not images:  # an id is given again once its array is gone
+            value = digest(images)
+            self._digests[id(images)] = weakref.ref(images), value
+        return value
 
     def outputs(self, name: str, images: np.ndarray) -> Outputs:
         """Features and logits of a set, from the cache where they are."""
@@ -127,12 +134,3 @@ class Context:
 
         arrays = self.cache(name, self.digest(images), make, wanted=Outputs._fields)
         return Outputs(arrays["features"], arrays["logits"])
-
-    def close(self) -> None:
-        """Lets go of what was remembered."""
-        self._digests.clear()
-
-
-def overview(values: Mapping[str, Any]) -> list[list]:
-    """Rows of a two-column table."""
-    return [[name, value] for name, value in values.items()]

@@ -276,5 +276,7 @@ def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str
             axis.set_yticks([])
         row[0].set_ylabel(f"{picture.method.upper()} 2", fontsize=11)
     partner, anchor = (_label(name, 16) for name in class_names)
-    figure.colorbar(dots, ax=axes, label=f"lam: 0 = {partner}, 1 = {anchor}", shrink=min(1.0, 1.4 / len(runs)))
+    figure.colorbar(
+        dots, ax=axes, label=f"lam, from class {partner} (0) to class {anchor} (1)", shrink=min(1.0, 1.4 / len(runs))
+    )
     return figure

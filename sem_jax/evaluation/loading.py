@@ -97,6 +97,14 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     )
 
 
+def open_compared(path: str | Path, checkpoint: str) -> Run:
+    """The run to set beside another: chosen as that one was, or the checkpoint folder that `path` is."""
+    folder = Path(path).expanduser()
+    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
+        return open_run(folder, checkpoint)
+    return open_run("", str(folder.resolve()))  # absolute: a folder may be called 7800 or final
+
+
 def _locate(workdir: str | Path, checkpoint: str) -> tuple[Path, Path, str]:
     """(folder of config.json, folder of the checkpoints, name of one of them)."""
     if checkpoint not in ("final", "best_val") and not checkpoint.isdigit():

@@ -272,7 +272,8 @@ def _page(record: dict, pictures: Mapping[str, bytes], others: list[str]) -> str
     parts = [f"<h1>{title}</h1><p>{where}</p>", table({"columns": ["suite", "status", "in short"], "rows": overview})]
     parts += [section(name, suite) for name, suite in suites.items()]
     parts += ["<h2>More figures</h2>", *(picture(name, name) for name in others)] if others else []
-    fields = table({"columns": ["field", "value"], "rows": list(map(list, _flat(run)))})
+    rows = list(map(list, _flat(run)))
+    fields = table({"title": "Settings, data and versions", "columns": ["field", "value"], "rows": rows})
     parts.append(f"<h2>The run</h2>{fields}")
     if record["nulls"]:
         rows = list(map(list, record["nulls"].items()))

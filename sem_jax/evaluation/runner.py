@@ -8,7 +8,6 @@ The order: arguments, run, data, given sets, suites, report. What can be refused
 """
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,15 +19,13 @@ from sem_jax.evaluation import page
 from sem_jax.evaluation.context import Context, Missing, Options, Result
 from sem_jax.evaluation.corruptions import CORRUPTIONS
 from sem_jax.evaluation.corruptions.frost_pictures import read as read_frost
-from sem_jax.evaluation.loading import Loaded, Run, load_splits, open_run
+from sem_jax.evaluation.loading import Loaded, Run, load_splits, open_compared, open_run
 from sem_jax.evaluation.sets import EvalSet, read_given_ood, read_given_shift
 from sem_jax.evaluation.suites import CHEAP, SUITES
 from sem_jax.evaluation.suites_shift import open_given
 from sem_jax.records import environment
 from sem_jax.registry import lookup
 from sem_jax.types import Dataset
-
-log = logging.getLogger("sem_jax.evaluation")
 
 
 def evaluate(
@@ -67,7 +64,7 @@ def evaluate(
       corruption_items: score the corruptions on so many test images, chosen by seed; 0 = all.
       corruptions: which corruptions; what is left out is not in the mean.
       frost_dir: folder of the published frost photographs; "" = textures of our own.
-      compare: other run folders for the equivariance suite.
+      compare: other runs for the equivariance suite, their checkpoint chosen as this one's is; or checkpoint folders.
       pairs: of the equivariance suite.
       umap: draw the picture of two classes by UMAP too, where umap-learn is there.
       seed: of corruptions, pairs and choices.
@@ -113,7 +110,7 @@ def evaluate(
     if frost_dir and "corruptions" in suites:
         read_frost(str(Path(frost_dir).expanduser()))
     for folder in compare if "equivariance" in suites else ():
-        open_run("", str(Path(folder).expanduser().resolve()))
+        open_compared(folder, run.checkpoint)
     folder = Path(out).expanduser() if out else (Path(workdir).expanduser() if workdir else run.folder) / "evaluation"
     context = Context(run, loaded, options)
     results: dict[str, Result | Missing] = {}

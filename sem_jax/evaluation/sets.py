@@ -1,6 +1,6 @@
 """The data sets that a checkpoint is scored on beside its own: where they are looked for and how they are read.
 
-    found, absent = standard_ood(run, places)          # those that are there, and a line for each that is not
+    found, absent = standard_shift(run, places, home)  # those that are there, and a line for each that is not
     read_given_shift(run, "CINIC-10", "cinic10/")      # what --shift and --ood name
 
 Nothing is downloaded. Names are truthful: a part of a set says how many images it has, and what was done to images of
@@ -18,6 +18,7 @@ from sem_jax.data.cache import cached
 from sem_jax.data.files import is_archive, open_files
 from sem_jax.data.images import decode, is_image
 from sem_jax.data.public import identity
+from sem_jax.data.sources import as_images, load_npy
 from sem_jax.errors import DataError
 from sem_jax.evaluation.loading import Run
 from sem_jax.types import Split
@@ -108,15 +109,20 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
 
 
-def standard_shift(run: Run, places: Sequence[Path]) -> tuple[list[EvalSet], list[Absent]]:
-    """CIFAR-10.1 and CIFAR-10.2, for a model of CIFAR-10's classes; ([], []) for others."""
+def standard_shift(run: Run, places: Sequence[Path], home: Path) -> tuple[list[EvalSet], list[Absent]]:
+    """CIFAR-10.1 and CIFAR-10.2, for a model of CIFAR-10's classes; ([], []) for others.
+
+    Args:
+      run: the run to score.
+      places: where sets are looked for; home: the one to put them in.
+    """
     found, absent = [], []
     for item in SHIFT.get(run.data.name, ()):
         paths = [p / sub / file for p in places for sub in _SHIFT_FOLDERS for file in item.files]
         there = next((path for path in paths if path.is_file()), None)
         if there is None:
             where = ", ".join(map(str, places))
-            remedy = f"put {item.files[0]}{_labels_too(item.files[0])} of {item.url} into {places[0]}"
+            remedy = f"put {item.files[0]}{_labels_too(item.files[0])} of {item.url} into {home}"
             absent.append(Absent(item.name, f"no {item.files[0]} in {where}", remedy))
             continue
         try:
@@ -159,7 +165,7 @@ def read_given_shift(run: Run, name: str, path: str) -> EvalSet:
 
 
 def read_given_ood(run: Run, name: str, path: str) -> EvalSet:
-    """A set without usable labels: a folder or archive of images, an array pair, an .npy of images, or SVHN's .mat.
+    """A set without usable labels: a folder or archive of images, an array with or without labels, SVHN's .mat.
 
     Raises:
       DataError: it is not there or damaged, or has other channels than the model.
@@ -168,12 +174,15 @@ def read_given_ood(run: Run, name: str, path: str) -> EvalSet:
     mat = where if where.suffix == ".mat" else where / "test_32x32.mat"
     if mat.is_file():
         return fitted(run, name, _load_svhn(mat.parent))
+    if where.suffix == ".npy" and not _labels_of(where).is_file():
+        images = as_images(load_npy(where), str(where))
+        return fitted(run, name, Split(images, np.full(len(images), -1, np.int32)))
     if _is_arrays(where):
         return fitted(run, name, data_lib.read_array_pair(where))
     return _tree_fitted(run, name, where)
 
 
-def standard_ood(run: Run, places: Sequence[Path]) -> Iterator[EvalSet | Absent]:
+def standard_ood(run: Run, places: Sequence[Path], home: Path) -> Iterator[EvalSet | Absent]:
     """SVHN, LSUN-Crop, LSUN-Resize, Textures and Places365, read one by one, or why not."""
     if run.data.image_shape[2] != 3:
         reason = f"they are RGB, {run.data.name} has {_size(run.data.image_shape)}"
@@ -185,7 +194,7 @@ def standard_ood(run: Run, places: Sequence[Path]) -> Iterator[EvalSet | Absent]
     for item in OOD:
         folder = next((p / sub for p in places for sub in item.folders if (p / sub).is_dir()), None)
         if folder is None:
-            yield Absent(item.name, f"no folder {item.folders[0]} in {where}", item.remedy.format(place=places[0]))
+            yield Absent(item.name, f"no folder {item.folders[0]} in {where}", item.remedy.format(place=home))
             continue
         try:
             yield _tree_fitted(run, item.name, folder, crop=item.name in _CROPPED)
@@ -216,6 +225,10 @@ def _existing(name: str, path: str) -> Path:
     if not where.exists() and not pair.is_file():
         raise DataError(f"{name}: {where} does not exist", "Give NAME=PATH: an array pair, an .npz or an image folder.")
     return where
+
+
+def _labels_of(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix("_data.npy") + "_labels.npy")
 
 
 def _is_arrays(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """The suite behind SEM's Fig. 3: mixed representations against mixtures of representations, for mixup and CutMix."""
 
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from sem_jax.errors import RunError
 from sem_jax.evaluation import equivariance as measure
 from sem_jax.evaluation import figures
 from sem_jax.evaluation.context import Context, Missing, Result
-from sem_jax.evaluation.loading import Loaded, open_run
+from sem_jax.evaluation.loading import Loaded, open_compared
 from sem_jax.mixers.cutmix import CutmixDraw, apply_cutmix
 from sem_jax.mixers.mixup import MixupDraw, apply_mixup
 
@@ -85,7 +84,7 @@ def _runs(context: Context) -> list[tuple[str, Context]]:
     """(name, context) of this run and of those to compare it with, on the same test images."""
     runs, names = [context], {context.run.folder.resolve()}
     for folder in context.options.compare:
-        run = open_run("", str(Path(folder).expanduser().resolve()))  # a run folder or a checkpoint
+        run = open_compared(folder, context.run.checkpoint)
         if run.folder.resolve() in names:
             continue
         names.add(run.folder.resolve())
@@ -148,5 +147,7 @@ def _two_classes(context: Context, runs, result: Result) -> None:
     pair = tuple(names[label] for label in chosen)
     for method in methods:
         drawn = [(name, measure.embed(*it, method=method, seed=context.options.seed)) for name, it in shown]
-        caption = f"mixup of {count} pairs of {pair[1]} (lam 1) and {pair[0]} (lam 0), {method.upper()} of both clouds."
+        caption = (
+            f"mixup of {count} pairs of the classes {pair[1]} (lam 1) and {pair[0]} (lam 0), in one {method.upper()}."
+        )
         result.picture(f"two_classes_{method}", figures.embedding(drawn, pair), caption)

@@ -12,13 +12,13 @@ from sem_jax.types import Outputs
 
 PAPER = "msp"  # the score of SEM's Table 3
 DRAWN = (PAPER, "energy", "knn")  # scores that get pictures
-TITLES = {
-    "msp": "maximum softmax probability",
+TITLES = {  # short enough for an axis
+    "msp": "max softmax probability",
     "max_logit": "max logit",
     "energy": "energy",
     "entropy": "negative entropy",
-    "knn": "k-nearest-neighbour distance (negative)",
-    "mahalanobis": "Mahalanobis distance (negative)",
+    "knn": "kNN distance (negative)",
+    "mahalanobis": "Mahalanobis (negative)",
 }
 
 
@@ -74,7 +74,7 @@ def _scores(outputs: Outputs, detectors) -> dict[str, np.ndarray]:
 def _sets(context: Context):
     yield from context.options.ood
     given = {it.name.lower() for it in context.options.ood}
-    for it in standard_ood(context.run, context.places):
+    for it in standard_ood(context.run, context.places, context.home):
         # A set that was named on the command line needs no line that it is missing.
         if not (isinstance(it, Absent) and any(it.name.lower() in name for name in given)):
             yield it

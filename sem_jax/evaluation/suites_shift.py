@@ -27,7 +27,7 @@ PUBLISHED = {  # data set -> name and source of its corrupted test set
     "cifar100": ("CIFAR-100-C", "https://zenodo.org/records/3555552"),
     "tiny_imagenet": ("Tiny-ImageNet-C", "https://zenodo.org/records/2536630"),
 }
-_SHOWN = 3  # images of the picture sheet
+_SHOWN = 2  # images of the picture sheet
 _OFFICIAL = 10_000
 
 
@@ -78,7 +78,8 @@ def _find_published(context: Context) -> Published | None:
 def _generator_version() -> str:
     """Digest of the code that corrupts: another one makes other images."""
     files = sorted(Path(generator.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    made_by = [file for file in files if file.name not in ("published.py", "sheet.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in made_by)).hexdigest()
 
 
 def _generated(context: Context, chosen: Split) -> _Source:
@@ -105,7 +106,7 @@ def _generated(context: Context, chosen: Split) -> _Source:
     note = f"Generated from the test images, seed {options.seed}, frost from {frost}: comparable among runs of this "
     published, url = PUBLISHED.get(context.run.data.name, ("", ""))
     note += f"program, not with numbers on {published}. " if published else "program only. "
-    note += f"For those, unpack {url} to {context.places[0] / published}." if published else ""
+    note += f"For those, unpack {url} to {context.home / published}." if published else ""
     return _Source(title, note.strip(), key, read)
 
 
@@ -198,12 +199,12 @@ def _cell(context, source: _Source, name: str, severity: int, rows: np.ndarray |
             split = Split(split.images[rows], split.labels[rows])
         key = digest(split.images)
     arrays = context.cache(f"{source.name} {name} {severity}", key, make, wanted=("logits", "first"))
-    return metrics.top1(arrays["logits"], split.labels if split else chosen.labels), arrays["first"]
+    return metrics.top1(arrays["logits"], split.labels if split else chosen.labels), arrays["first"][:_SHOWN]
 
 
 def shift(context: Context) -> Result:
     """Accuracy on other data of the same classes, beside that on test."""
-    found, absent = standard_shift(context.run, context.places)
+    found, absent = standard_shift(context.run, context.places, context.home)
     found += context.options.shift
     if not found:
         if absent:

@@ -19,7 +19,6 @@ from sem_jax.models import layers
 from sem_jax.models.layers import HE_INIT, STEMS, batch_norm, classifier, global_pool, stem
 from sem_jax.types import Outputs
 
-
 conv = functools.partial(layers.conv, init=HE_INIT)
 
 

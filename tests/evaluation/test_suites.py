@@ -161,7 +161,7 @@ def test_ood_sets_and_numbers(report, run, splits):
 
     inside, outside = confidence(splits["test"].images), confidence(pictures(8, 25, size=36)[:, 2:34, 2:34])
     expected = roc_auc_score(np.repeat([1, 0], [20, 8]), np.concatenate([inside, outside]))
-    assert rows["LSUN-Crop", "maximum softmax probability"][3] == pytest.approx(expected, abs=1e-12)
+    assert rows["LSUN-Crop", "max softmax probability"][3] == pytest.approx(expected, abs=1e-12)
     assert suite["scalars"]["AUROC msp LSUN-Crop"] == pytest.approx(expected, abs=1e-12)
 
 
@@ -238,7 +238,6 @@ def test_small_grey_images(place, tmp_path):
     write_run(tmp_path / "digits", place, name="digits", val_size=0, steps=(1,))
     ood = tmp_path / "noise_data.npy"
     np.save(ood, np.random.default_rng(0).integers(0, 256, (6, 16, 16), np.uint8))
-    np.save(tmp_path / "noise_labels.npy", np.zeros(6, np.int64))
     record = evaluate(tmp_path / "digits", suites=[*SUITES], ood={"noise": str(ood)}, **FAST)
     suites = record["suites"]
     assert suites["corruptions"]["reason"].startswith("corruptions need RGB images of 32 pixels or more")
@@ -308,6 +307,20 @@ def test_damaged_published_set_gives_no_number(run_dir, place, splits, tmp_path,
         evaluate(run_dir, suites=["corruptions"], out=tmp_path / "out", **where, **FAST)
     assert SAID[damage] in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     assert not (tmp_path / "out").exists()
+
+
+def test_published_folders(run_dir, splits, tmp_path, count):
+    """Tiny-ImageNet-C's layout, <corruption>/<severity>/<class>/, with the classes of this run."""
+    labels = splits["test"].labels
+    names = [CLASSES[label] for label in labels]
+    expected = []
+    for severity in range(1, 6):
+        write_tree(tmp_path / "set/fog" / str(severity), pictures(20, 70 + severity), names)
+        expected.append(count(pictures(20, 70 + severity), labels))
+    options = {"corruptions_dir": str(tmp_path / "set"), "corruptions": ["fog"], "out": tmp_path / "out"}
+    suite = evaluate(run_dir, suites=["corruptions"], **options, **FAST)["suites"]["corruptions"]
+    assert suite["tables"][0]["rows"][0][1:6] == pytest.approx(expected, abs=1e-12)
+    assert "another order" in suite["figures"]["corruption_sheet"]
 
 
 def test_given_sets(run_dir, run, tmp_path, count):

@@ -41,6 +41,7 @@ def picture_sheet(grid: np.ndarray, *, names=tuple(CORRUPTIONS), title: str = "G
     figsize = (1.0 + 1.05 * columns * images, 0.6 + 1.1 * count * height / width)
     figure = Figure(figsize=figsize, layout="constrained")
     axes = figure.subplots(count, columns, squeeze=False)
+    size = 10 * max(1.0, figsize[0] / 11)  # a page shows it 11 inches wide at most: the text must stay legible
     for row, name in enumerate(names):
         for column in range(columns):
             axis = axes[row, column]
@@ -50,7 +51,7 @@ def picture_sheet(grid: np.ndarray, *, names=tuple(CORRUPTIONS), title: str = "G
             for spine in axis.spines.values():
                 spine.set_visible(False)
             if row == 0:
-                axis.set_title("clean" if column == 0 else f"severity {column}", fontsize=9)
-        axes[row, 0].set_ylabel(name.replace("_", "\n", 1), rotation=0, ha="right", va="center", fontsize=8)
-    figure.suptitle(title, fontsize=10)
+                axis.set_title("clean" if column == 0 else f"severity {column}", fontsize=size)
+        axes[row, 0].set_ylabel(name.replace("_", "\n", 1), rotation=0, ha="right", va="center", fontsize=size)
+    figure.suptitle(title, fontsize=1.1 * size)
     return figure
