@@ -19,6 +19,7 @@ from sem_jax.signals import Interrupted
 from tests.tiny_net import TinyNet
 
 ROOT = Path(__file__).parent.parent
+DRAW_CURVES = loop.report.draw_curves
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,8 @@ def tiny_backbone(monkeypatch):
     from sem_jax.models import MODELS
 
     monkeypatch.setitem(MODELS, "tiny", make_tiny)
+    # Drawing takes longer than the rest of these runs; the test of what a run writes puts it back.
+    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
 
 
 def make_tiny(*, num_classes, width, **_):
@@ -60,7 +63,8 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_run_and_what_it_writes(tmp_path, capsys):
+def test_a_run_and_what_it_writes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop.report, "draw_curves", DRAW_CURVES)
     state = run(tmp_path, data__val_size=100)
     folder = tmp_path / "run"
     assert {"config.json", "data.json", "metrics.jsonl", "result.json", "curves.png", "checkpoints", "tensorboard"} <= {

@@ -1,0 +1,1 @@
+"""Series of runs; importing a module of this package starts nothing."""
