@@ -114,7 +114,8 @@ class TarFiles(Files):
                         raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
                     self._content[str(PurePosixPath(member.name))] = tar.extractfile(member).read()
         except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise DataError(f"{root} is not a readable tar archive: {error}", REMEDY) from error
+            reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+            raise DataError(f"{root} is not a readable tar archive: {reason}", REMEDY) from error
         super().__init__(root, self._content)
 
     def read(self, name: str) -> bytes:

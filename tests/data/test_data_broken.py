@@ -311,6 +311,12 @@ def tar_with_link(root):
     return "cifar10", "cifar-10-binary.tar.gz"
 
 
+def no_tar(root):
+    root.mkdir()
+    (root / "cifar-10-binary.tar.gz").write_bytes(bytes(range(256)) * 40)
+    return "cifar10", "cifar-10-binary.tar.gz is not a readable tar archive"
+
+
 def cut_tar(root):
     path = cifar10_archive(root.parent).rename(root.parent / "cut.tar.gz")
     root.mkdir()
@@ -356,6 +362,7 @@ RAW_FAULTS = [
     pickled_cifar_archive,
     tar_that_climbs,
     tar_with_link,
+    no_tar,
     cut_tar,
     zip_that_climbs,
     tiny_without_image,
