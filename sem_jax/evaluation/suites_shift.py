@@ -16,6 +16,7 @@ from sem_jax.evaluation import corruptions as generator
 from sem_jax.evaluation import figures, metrics
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.corruptions.frost_pictures import FILES
+from sem_jax.evaluation.corruptions.names import check_names
 from sem_jax.evaluation.corruptions.published import NAMES, Published, open_published
 from sem_jax.evaluation.corruptions.sheet import picture_sheet
 from sem_jax.evaluation.loading import Run
@@ -53,13 +54,16 @@ def open_given(run: Run, path: str, corruptions=NAMES, labels: np.ndarray | None
 
 
 def _published(context: Context, opened: Published) -> _Source:
+    """Its files are compared with corruptions made here first: a number for fog must not be one for brightness."""
+    unchecked = check_names(opened, context.split("test").images, frost_dir=context.options.frost_dir)
     name = PUBLISHED.get(context.run.data.name, (Path(opened.path).name, ""))[0]
     count = len(context.split("test").labels)
     if opened.layout == "tfds":
         name += " (tfds cifar10_corrupted)"
     elif count != _OFFICIAL:
         name += f" layout, {count:,} images"
-    return _Source(name, f"{name}, published images read from {opened.path}.", lambda *_: None, opened.read)
+    note = f"{name}, published images read from {opened.path}. {unchecked}".strip()
+    return _Source(name, note, lambda *_: None, opened.read)
 
 
 def _find_published(context: Context) -> Published | None:
@@ -78,7 +82,7 @@ def _find_published(context: Context) -> Published | None:
 def _generator_version() -> str:
     """Digest of the code that corrupts: another one makes other images."""
     files = sorted(Path(generator.__file__).parent.glob("*.py"))
-    made_by = [file for file in files if file.name not in ("published.py", "sheet.py")]
+    made_by = [file for file in files if file.name not in ("names.py", "published.py", "sheet.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in made_by)).hexdigest()
 
 
@@ -122,11 +126,12 @@ def corruptions(context: Context) -> Result:
     options, test = context.options, context.split("test")
     try:
         opened = options.published or _find_published(context)
+        source = _published(context, opened) if opened else None
     except DataError as error:
         raise Missing.of(error) from error  # a damaged published set is never replaced by a generated one silently
     rows = _chosen_items(context)
     chosen = Split(test.images[rows], test.labels[rows])
-    source = _published(context, opened) if opened else _generated(context, chosen)
+    source = source or _generated(context, chosen)
     accuracy, sheet = {}, {}
     cells = [(name, severity) for name in options.corruptions for severity in generator.SEVERITIES]
     try:

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from sem_jax.errors import ConfigError, DataError, RunError
 from sem_jax.evaluation import evaluate, evaluate_run, page
+from sem_jax.evaluation.corruptions import corrupt
 from sem_jax.evaluation.corruptions.published import NAMES
 from sem_jax.evaluation.loading import load_splits, open_run
 from sem_jax.evaluation.suites import SUITES
@@ -122,7 +123,7 @@ def test_published_corruptions_counted_by_hand(report, full, splits, count):
     np.testing.assert_allclose([row[1:6] for row in table["rows"][:2]], expected, atol=1e-12)
     assert suite["scalars"]["mean accuracy"] == pytest.approx(np.mean(expected), abs=1e-12)
     assert suite["scalars"]["mCE (unnormalised)"] == pytest.approx(1 - np.mean(expected), abs=1e-12)
-    assert "CIFAR-10-C" in table["title"] and "published" in suite["note"]
+    assert "CIFAR-10-C" in table["title"] and "published" in suite["note"] and "not checked" not in suite["note"]
     assert suite["scalars"]["images"] == "published" and suite["scalars"]["corruptions"] == 2
 
 
@@ -295,6 +296,20 @@ SAID = {
 }
 
 
+def test_exchanged_names_give_no_number(run_dir, splits, tmp_path):
+    """contrast.npy holds brightness and the other way round: seen without anything else to compare with."""
+    images, labels = splits["test"]
+    folder, names = tmp_path / "CIFAR-10-C", ("contrast", "brightness")
+    write_published(folder, labels, names)
+    for name, holds in zip(names, names[::-1], strict=True):
+        np.save(folder / f"{name}.npy", np.concatenate([corrupt(images, holds, s, seed=3) for s in range(1, 6)]))
+    options = {"corruptions": names, "corruptions_dir": str(folder), "out": tmp_path / "out"}
+    with pytest.raises(DataError) as caught:
+        evaluate(run_dir, suites=["corruptions"], **options, **FAST)
+    assert "contrast.npy looks like brightness" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("given", [True, False])
 def test_damaged_published_set_gives_no_number(run_dir, place, splits, tmp_path, damage, given):
@@ -320,7 +335,7 @@ def test_published_folders(run_dir, splits, tmp_path, count):
     options = {"corruptions_dir": str(tmp_path / "set"), "corruptions": ["fog"], "out": tmp_path / "out"}
     suite = evaluate(run_dir, suites=["corruptions"], **options, **FAST)["suites"]["corruptions"]
     assert suite["tables"][0]["rows"][0][1:6] == pytest.approx(expected, abs=1e-12)
-    assert "another order" in suite["figures"]["corruption_sheet"]
+    assert "another order" in suite["figures"]["corruption_sheet"] and "names is not checked" in suite["note"]
 
 
 def test_given_sets(run_dir, run, tmp_path, count):

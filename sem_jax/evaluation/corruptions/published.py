@@ -4,7 +4,7 @@
     images, labels = corrupted.read("fog", 3)                          # u8[10000 32 32 3], i32[10000]
 
 Everything that can be checked without reading all pixels is checked when a set is opened, so that a damaged one
-gives an error and no number. What can't be checked: whether two files of arrays have each other's name.
+gives an error and no number. Whether files of arrays have each other's names takes pixels: `names` checks it.
 """
 
 import json
