@@ -54,3 +54,6 @@ class Dataset(NamedTuple):
 
 
 MixFn = Callable[[Key, jax.Array], tuple[jax.Array, Mix]]
+# Called by a model with (k, hidden [b ...]), k = 0 the images, k the output of stage k, the last one what is pooled;
+# what it returns takes the hidden state's place. So a mixer of hidden states needs no model of its own.
+StageHook = Callable[[int, jax.Array], jax.Array]

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.models.layers import STEMS, batch_norm, classifier, conv, global_pool, stem
-from sem_jax.types import Outputs
+from sem_jax.models.layers import STEMS, batch_norm, classifier, conv, global_pool, no_hook, stem
+from sem_jax.types import Outputs, StageHook
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 VARIANTS = ("v1", "v2", "v3")
@@ -54,8 +54,8 @@ class PreActResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        x = stem(images.astype(self.dtype), self.width, self.stem, dtype=self.dtype)
+    def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
+        x = stem(at_stage(0, images).astype(self.dtype), self.width, self.stem, dtype=self.dtype)
         if self.variant == "v2":
             x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="stem_bn")(x))
         for stage, blocks in enumerate(self.stages):
@@ -67,8 +67,11 @@ class PreActResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train=train)
+            if stage + 1 < len(self.stages):
+                x = at_stage(stage + 1, x)
         if self.variant == "v3":
             x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x))
+        x = at_stage(len(self.stages), x)
         features = global_pool(x)
         return Outputs(features, classifier(self.num_classes)(features))
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.models import layers
-from sem_jax.models.layers import HE_INIT, STEMS, batch_norm, classifier, global_pool, stem
-from sem_jax.types import Outputs
+from sem_jax.models.layers import HE_INIT, STEMS, batch_norm, classifier, global_pool, no_hook, stem
+from sem_jax.types import Outputs, StageHook
 
 conv = functools.partial(layers.conv, init=HE_INIT)
 
@@ -52,8 +52,8 @@ class WideResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        x = stem(images.astype(self.dtype), 16, self.stem, init=HE_INIT, dtype=self.dtype)
+    def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
+        x = stem(at_stage(0, images).astype(self.dtype), 16, self.stem, init=HE_INIT, dtype=self.dtype)
         for stage in range(3):
             for block in range(self.blocks):
                 x = WideBlock(
@@ -63,7 +63,9 @@ class WideResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train=train)
-        x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x))
+            if stage < 2:
+                x = at_stage(stage + 1, x)
+        x = at_stage(3, nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x)))
         features = global_pool(x)
         return Outputs(features, classifier(self.num_classes)(features))
 

@@ -165,3 +165,25 @@ def test_parity_with_pytorch(name, train, rng):
         old = np.asarray(variables["batch_stats"][last]["bn2"]["var"])
         ours_unbiased = 0.9 * old + (np.asarray(stats["var"]) - 0.9 * old) * n / (n - 1)
         np.testing.assert_allclose(ours_unbiased, net.blocks[-1].bn2.running_var.numpy(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_hook_sees_images_every_stage_and_what_is_pooled(name, key):
+    model = MODELS[name](num_classes=3, depth={"wide_resnet": 10}.get(name, 18), width={"wide_resnet": 1}.get(name, 4))
+    images = jax.random.normal(key, (2, 16, 16, 3))
+    variables = model.init(key, images, train=False)
+    seen = {}
+
+    def keep(k, hidden):
+        seen[k] = hidden
+        return hidden
+
+    hooked = model.apply(variables, images, train=False, at_stage=keep)
+    plain = model.apply(variables, images, train=False)
+    np.testing.assert_array_equal(hooked.logits, plain.logits)
+    assert sorted(seen) == list(range(len(seen))) and len(seen) >= 4
+    np.testing.assert_array_equal(seen[0], images)
+    last = seen[max(seen)]
+    np.testing.assert_allclose(jnp.mean(last, axis=(1, 2)), plain.features, rtol=1e-6, atol=1e-6)
+    zeroed = model.apply(variables, images, train=False, at_stage=lambda k, x: x * 0 if k == max(seen) else x)
+    np.testing.assert_array_equal(zeroed.features, 0)
