@@ -59,10 +59,18 @@ def get_default() -> ConfigDict:
 
     cfg.mixer = ConfigDict()
     cfg.mixer.name = "mixup"
-    cfg.mixer.alpha = 1.0  # lam ~ Beta(alpha, alpha)
+    cfg.mixer.alpha = 1.0  # lam ~ Beta(alpha, alpha); 2 is usual for manifold_mixup and alignmix
+    # The mixer's own options as text, "decay=3.0, max_soft=0.2"; python -m sem_jax.mixers --list names them all.
+    cfg.mixer.options = ""
+    cfg.mixer.scorer = ""  # attentive_cutmix: run folder of the frozen net that says where to look
     cfg.mixer.scope = "sample"  # "sample": a lam for every pair; "batch": one for all pairs of a step
     cfg.mixer.prob = 1.0  # probability that a pair (scope sample) or a batch (scope batch) is mixed
+    # permutation, derangement, roll, flip, same_class or other_class
     cfg.mixer.pairing = "permutation"
+    # False: partners only within a device's part of the batch, so that the numbers depend on how many devices there are
+    cfg.mixer.across_device = True
+    # constant, linear, cosine or alternating: what prob is multiplied by as the steps up to stop_epoch go by
+    cfg.mixer.schedule = "constant"
     # Mixing is on in epochs < stop_epoch. A reference derived from train.epochs, so that it follows an override of
     # that field (the sum makes it a reference of its own: setting it must not set train.epochs).
     cfg.mixer.stop_epoch = epochs + 0
@@ -74,6 +82,7 @@ def get_default() -> ConfigDict:
     cfg.objective.clean_features = "auto"
     cfg.objective.bn_running = "both"  # streams whose statistics enter BatchNorm's running averages: both, mixed, clean
     cfg.objective.label_smoothing = 0.0
+    cfg.objective.regmixup = False  # label loss on clean and mixed images, half weight each (RegMixup, a comparator)
 
     cfg.optim = ConfigDict()
     cfg.optim.learning_rate = 0.1
@@ -135,7 +144,8 @@ def method_of(cfg: ConfigDict) -> str:
     if cfg.mixer.name == "none":
         return "erm"
     stopped = cfg.mixer.stop_epoch < cfg.train.epochs
-    return cfg.mixer.name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
+    name = cfg.mixer.name + ("+regmixup" if cfg.objective.regmixup else "")
+    return name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
 
 
 def flatten(cfg: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -229,7 +239,7 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("mixer.alpha", x.alpha > 0, "> 0")
     need("mixer.prob", 0 <= x.prob <= 1, "in [0, 1]")
     one_of("mixer.scope", ("sample", "batch"))
-    one_of("mixer.pairing", ("permutation",))
+    one_of("mixer.schedule", ("constant", "linear", "cosine", "alternating"))
     need("objective.gamma", o.gamma >= 0, ">= 0")
     one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
@@ -259,9 +269,13 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError(
             f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
         )
+    if x.name == "none" and o.regmixup:
+        raise ConfigError("objective.regmixup must be False with mixer.name='none': there are no mixed images")
+    if x.scorer and x.name not in ("attentive_cutmix", "choice"):
+        raise ConfigError(f'mixer.scorer must be "" with mixer.name={x.name!r}, which asks no net, got {x.scorer!r}')
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
-    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):
+    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto" or o.regmixup):
         raise ConfigError(
             f"objective.bn_running={o.bn_running!r} needs the clean pass (gamma > 0 or clean_features='grad')"
         )
@@ -281,11 +295,17 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
     _check_ranges(cfg)
     # Imported here: the registries bring jax, and config files are to be read without it.
     from sem_jax.data import DATASETS
-    from sem_jax.mixers import MIXERS
+    from sem_jax.mixers import PAIRINGS, make_mixer
     from sem_jax.models import MODELS
 
     source = lookup(DATASETS, "data set", cfg.data.name)
-    lookup(MIXERS, "mixer", cfg.mixer.name)(alpha=cfg.mixer.alpha)
+    make_mixer(cfg.mixer.name, alpha=cfg.mixer.alpha, options=cfg.mixer.options)
+    lookup(PAIRINGS, "mixer.pairing", cfg.mixer.pairing)
+    if "attentive_cutmix" in cfg.mixer.name + cfg.mixer.options and not cfg.mixer.scorer:
+        raise ConfigError(
+            'mixer.scorer must be a run folder with attentive_cutmix, got ""',
+            "Train a net first, then give its folder: --config.mixer.scorer=runs/NAME.",
+        )
     options = {name: value for name, value in cfg.model.items() if name not in ("name", "num_classes", "dtype")}
     lookup(MODELS, "model", cfg.model.name)(num_classes=cfg.model.num_classes or 2, **options)
     if source.num_classes and cfg.model.num_classes not in (0, source.num_classes):

@@ -9,16 +9,20 @@
 The loop decides what is run and when; nothing here is written anywhere.
 """
 
+import functools
 import time
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from sem_jax.data.pipeline import Feeder, epoch_order, make_fetch
+from sem_jax.errors import ConfigError
+from sem_jax.evaluation.loading import open_run
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
-from sem_jax.mixers import MIXERS, make_mix
+from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule, make_scorer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.optim import make_optimizer
@@ -77,6 +81,7 @@ class Programs:
             sharding=self.replicated,
         )
         self.steps_per_call = cfg.runtime.steps_per_call or (0 if resident else self._feed.steps)
+        self._scorer = self._open_scorer()
         self._order = jax.jit(
             lambda key, epoch: epoch_order(key, epoch, num_items=len(train.labels), batch_size=cfg.train.batch_size),
             out_shardings=self._by_batch,
@@ -110,18 +115,50 @@ class Programs:
             gamma=cfg.objective.gamma if mixing else 0.0,
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
+            regmixup=cfg.objective.regmixup and mixing,
         )
-        mix = None
-        if mixing:
-            mix = make_mix(MIXERS[cfg.mixer.name](alpha=cfg.mixer.alpha), scope=cfg.mixer.scope, prob=cfg.mixer.prob)
         return make_train_step(
             make_forward(self.model, stacked=self._stacked, bn_running=cfg.objective.bn_running),
             self._tx,
-            mix,
+            self._mix() if mixing else None,
             objective,
-            clean_pass=mixing and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features),
+            clean_pass=mixing
+            and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features, cfg.objective.regmixup),
             skip_nonfinite=cfg.train.on_nan == "skip",
+            strength=self._strength(),
+            saliency=functools.partial(gradient_saliency, self.model),
         )
+
+    def _mix(self):
+        x = self._cfg.mixer
+        mixer = make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=self._scorer)
+        groups = 1 if x.across_device else len(self.devices)
+        return make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=groups)
+
+    def _strength(self):
+        x = self._cfg.mixer
+        steps = {"total_steps": x.stop_epoch * self.steps_per_epoch, "steps_per_epoch": self.steps_per_epoch}
+        return None if x.schedule == "constant" else make_schedule(x.schedule, **steps)
+
+    def _open_scorer(self):
+        """The frozen net that a saliency mixer asks, as a function of this run's normalised images; or None."""
+        if not self._cfg.mixer.scorer:
+            return None
+        run, data = open_run(self._cfg.mixer.scorer), self._dataset
+        shape = data.splits["train"].images.shape[1:]
+        if tuple(run.data.image_shape) != shape:
+            raise ConfigError(
+                f"mixer.scorer must be trained on images of shape {shape}, got {tuple(run.data.image_shape)} in "
+                f"{self._cfg.mixer.scorer}"
+            )
+        mean, std = jnp.asarray(data.mean), jnp.asarray(data.std)
+        score = make_scorer(run.model, jax.device_put(run.variables, self.replicated))
+
+        def scorer(images, labels):
+            pixels = images * std[None, None, None] + mean[None, None, None]
+            return score((pixels - jnp.asarray(run.data.mean)) / jnp.asarray(run.data.std), labels)
+
+        return scorer
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
