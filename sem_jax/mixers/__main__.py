@@ -65,7 +65,10 @@ def load_images(paths: list[str], size: int) -> tuple[np.ndarray, list[np.ndarra
 
 
 def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[list[np.ndarray], list[float]]:
-    """Nine mixed pictures, of the draws whose lam comes nearest to 0.1 ... 0.9, and those lam."""
+    """Nine mixed pictures, of the draws whose lam comes nearest to 0.1 ... 0.9, and those lam.
+
+    512 draws are made; where none comes near, the picture is white and its lam NaN.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -102,8 +105,10 @@ def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[list[np.ndarray],
     keys = jax.random.split(jax.random.key(seed), TRIES)
     lam = np.asarray(jax.jit(jax.vmap(lambda key: one(key)[1]))(keys))
     nearest = np.abs(lam[:, None] - LAMS[None]).argmin(axis=0)
-    mixed = jax.jit(jax.vmap(one))(keys[nearest])[0]
-    return list(np.asarray(mixed)), lam[nearest].tolist()
+    mixed = np.array(jax.jit(jax.vmap(one))(keys[nearest])[0])
+    found = np.where(np.abs(lam[nearest] - LAMS) <= 0.05, lam[nearest], np.nan)
+    mixed[np.isnan(found)] = 1.0
+    return list(mixed), found.tolist()
 
 
 def _canvas(rows: list[tuple[str, list[np.ndarray], list[str]]], head: list[str], size: int, margin: int):
@@ -140,8 +145,9 @@ def draw_mixers(path: Path, pair: np.ndarray, texts: list[str], seed: int) -> No
     rows = []
     for text in texts:
         tiles, lam = mixer_row(text, pair, seed)
-        captions = ["partner", *[f"{value:.2f}" for value in lam], "anchor"]
-        rows.append((text.replace("(", "\n("), [pair[1], *tiles, pair[0]], captions))
+        captions = ["partner", *["" if np.isnan(value) else f"{value:.2f}" for value in lam], "anchor"]
+        title = "alignmix\n(of 8x8 patches)" if text == "alignmix" else text.replace("(", "\n(")
+        rows.append((title, [pair[1], *tiles, pair[0]], captions))
     _save(_canvas(rows, ["lam 0", *[f"{value:.1f}" for value in LAMS], "1"], pair.shape[1], 150), path)
 
 
@@ -217,7 +223,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sem_jax.mixers", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="mixers_sheet", help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--images", nargs="+", default=[], metavar="PATH", help="two or more images, or a folder")
-    parser.add_argument("--mixers", nargs="+", default=list(ROWS), metavar="NAME", help='"name" or "name(option=value)"')
+    parser.add_argument(
+        "--mixers", nargs="+", default=list(ROWS), metavar="NAME", help='"name" or "name(option=value)"'
+    )
     parser.add_argument("--size", type=int, default=64, help="pixels of a picture, a multiple of 16 (default: 64)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--list", action="store_true", help="name every mixer's options and end")

@@ -10,7 +10,7 @@ forward and backward pass. On a grid of n x n cells, n = 2, 4, 8 or 16, the mask
            + beta / (16 n) sum_(p, q neighbours) (z_p - z_q)^2,          s_i, s_j >= 0 with sum 1,
 
 and then the cells of each image are permuted so that salient ones come to where the image is seen, for at most
-epsilon times the squared distance.
+epsilon times the squared distance (`transport`, by an auction; the paper's own rounds lose cells).
 
 The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here it is annealed mean field on a checkerboard,
 the best of which and of plain descents is taken: an approximation, whose gap to the exact minimum a test measures.
