@@ -17,7 +17,7 @@ from sem_jax.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 # What Pillow may take a file for, whatever its name says; its reader of EPS, for one, starts a program.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "PPM", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit; one such image has 268 MB as RGB
 THREADS_FROM = 20_000  # bytes: below it the interpreter lock makes threads slower than one loop (measured, 32x32 PNG)
 
