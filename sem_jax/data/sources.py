@@ -93,7 +93,7 @@ def read_npy_header(stream: IO[bytes], size: int, where: str) -> tuple[np.dtype,
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
-    except (ValueError, TypeError, SyntaxError, KeyError, RecursionError, MemoryError, EOFError) as error:
+    except Exception as error:  # NumPy parses it as Python: SyntaxError, TokenError, RecursionError, MemoryError ...
         raise DataError(f"{where} is not a readable .npy file: {_line(error)}", remedy) from error
     if dtype.hasobject:
         raise DataError(f"{where} holds pickled objects, which are never loaded", remedy)
