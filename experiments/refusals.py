@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Rows that also go through the command line; the others are read in this process, which is a hundred times faster.
 DATA_SAMPLE = (
     "flipped_array_record truncated_array_record flipped_tfrecord wrong_count label_out_of_range empty_class "
-    "zero_byte_image half_a_jpeg cut_npy unequal_lengths gap_in_labels missing_bin"
+    "zero_byte_image half_a_jpeg cut_npy unequal_lengths gap_in_labels no_test_folder"
 ).split()
 HOSTILE_SAMPLE = (
     "npy_with_pickled_objects npy_of_endless_nothing tar_absolute tar_bomb tar_bomb_in_a_name zip_climbs zip_bomb "
@@ -242,7 +242,7 @@ def command_lines(home: Path) -> Iterable[Outcome]:
                 sandbox = Path(sandbox)
                 shutil.copytree(home / "run", sandbox / "run")
                 word = row(sandbox / "run", sandbox / "canary")
-                arguments = ["sem_jax.evaluation", f"--checkpoint={sandbox / 'run'}", "--suites=clean"]
+                arguments = ["sem_jax.evaluation", f"--checkpoint={sandbox / 'run'}", "--suites=clean", "--no-cache"]
                 yield command(
                     "command lines: files", row.__name__, arguments, word, cwd=sandbox / "run", sandbox=sandbox
                 )
