@@ -305,7 +305,7 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
     lookup(PAIRINGS, "mixer.pairing", cfg.mixer.pairing)
     if "attentive_cutmix" in cfg.mixer.name + cfg.mixer.options and not cfg.mixer.scorer:
         raise ConfigError(
-            'mixer.scorer must be a run folder with attentive_cutmix, got ""',
+            f'mixer.scorer must be a run folder with mixer.name={cfg.mixer.name!r}, which asks a frozen net, got ""',
             "Train a net first, then give its folder: --config.mixer.scorer=runs/NAME.",
         )
     options = {name: value for name, value in cfg.model.items() if name not in ("name", "num_classes", "dtype")}

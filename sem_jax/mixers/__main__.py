@@ -234,8 +234,12 @@ def main(arguments: list[str] | None = None) -> None:
         if options.list:
             print(list_options())
             return
+        import jax
+
         if options.size < 16 or options.size % 16:
             raise ConfigError(f"--size must be a multiple of 16, got {options.size}")
+        # Every program here runs once: most of the time is its compilation.
+        jax.config.update("jax_disable_most_optimizations", True)
         pair, pictures, names = load_images(options.images, options.size)
         out = Path(options.out)
         out.mkdir(parents=True, exist_ok=True)
