@@ -100,7 +100,8 @@ def get_default() -> ConfigDict:
     cfg.runtime.devices = 0  # number of devices; 0 = all
     cfg.runtime.residency = "auto"  # training images live on the "device" or on the "host"; auto = device if they fit
     cfg.runtime.eval_batch_size = 500
-    cfg.runtime.cache_dir = ""  # folder of JAX's persistent compilation cache; "" = none
+    # Compiled programs are kept here for later runs; "" = below the user's cache directory, "none" = not kept.
+    cfg.runtime.cache_dir = ""
     cfg.runtime.progress = True  # progress bar on a terminal
     return cfg.lock()
 

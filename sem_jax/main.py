@@ -68,9 +68,10 @@ def main(argv: list[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
         import jax
 
-        if _CONFIG.value.runtime.cache_dir:
-            jax.config.update("jax_compilation_cache_dir", str(Path(_CONFIG.value.runtime.cache_dir).expanduser()))
+        from sem_jax.compiled import use_cache
         from sem_jax.loop import train_and_evaluate
+
+        use_cache(_CONFIG.value.runtime.cache_dir)
 
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
         train_and_evaluate(_CONFIG.value, workdir)

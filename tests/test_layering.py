@@ -28,8 +28,9 @@ ALLOWED = {
     "config": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
     "prepare": BASE | {"data"},
     "evaluation": BASE
-    | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
-    "main": BASE | {"config", "loop", "evaluation"},
+    | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report", "compiled"},
+    "compiled": BASE | {"data"},  # where the user's cache directory is
+    "main": BASE | {"config", "loop", "evaluation", "compiled"},
 }
 
 
