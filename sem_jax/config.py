@@ -45,6 +45,10 @@ def get_default() -> ConfigDict:
     cfg.data.val_size = 0  # items held out of train, class-balanced; selection uses 5,000, the final runs none
     cfg.data.image_size = 0  # pixels; only for image folders: shorter side resized, centre cropped; 0 = as they are
     cfg.data.crop_padding = 4  # pixels of black border before a random crop of the original size; 0 = no crop
+    # Random resized crop of streamed images (image_folder, tfds): the smallest share of the area; 0 = none, ImageNet
+    # recipes take 0.08 (with crop_padding 0 and image_size 224).
+    cfg.data.crop_scale = 0.0
+    cfg.data.eval_crop = 1.0  # with crop_scale: share of the shorter side that evaluation sees; ImageNet 0.875
     cfg.data.flip = True  # mirror left and right with probability 0.5
 
     cfg.model = ConfigDict()
@@ -98,7 +102,10 @@ def get_default() -> ConfigDict:
     cfg.runtime.loop = "auto"  # steps of a call loop on the "device" or on the "host"; auto = device but on CPU
     cfg.runtime.steps_per_call = 0  # optimizer steps per compiled call; 0 = about one second's worth
     cfg.runtime.devices = 0  # number of devices; 0 = all
-    cfg.runtime.residency = "auto"  # training images live on the "device" or on the "host"; auto = device if they fit
+    # Training images live decoded on the "device" or the "host", or encoded on disk ("stream": read through grain);
+    # auto = the first of these that has the memory.
+    cfg.runtime.residency = "auto"
+    cfg.runtime.workers = -1  # processes that decode streamed images; -1 = one a core, 0 = threads of this process
     cfg.runtime.eval_batch_size = 500
     # Compiled programs are kept here for later runs; "" = below the user's cache directory, "none" = not kept.
     cfg.runtime.cache_dir = ""
@@ -224,6 +231,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("seed", 0 <= cfg.seed < 2**32, "in [0, 2**32)")
     need("data.val_size", d.val_size >= 0, ">= 0")
     need("data.image_size", d.image_size == 0 or d.image_size >= 8, "0 or >= 8 pixels")
+    need("data.crop_scale", 0 <= d.crop_scale <= 1, "in [0, 1]")
+    need("data.eval_crop", 0 < d.eval_crop <= 1, "in (0, 1]")
     need("data.crop_padding", d.crop_padding >= 0, ">= 0 pixels")
     need("model.num_classes", m.num_classes == 0 or m.num_classes >= 2, "0 (from the data) or >= 2")
     need("model.width", m.width >= 1, ">= 1")
@@ -251,7 +260,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
     one_of("model.dtype", ("auto", "float32", "bfloat16"))
     one_of("runtime.streams", ("auto", "stacked", "sequential"))
     one_of("runtime.loop", ("auto", "device", "host"))
-    one_of("runtime.residency", ("auto", "device", "host"))
+    one_of("runtime.residency", ("auto", "device", "host", "stream"))
+    need("runtime.workers", r.workers >= -1, ">= -1")
     need("runtime.steps_per_call", r.steps_per_call >= 0, ">= 0")
     need("runtime.devices", r.devices >= 0, ">= 0")
     need("runtime.eval_batch_size", r.eval_batch_size >= 1, ">= 1")
@@ -260,6 +270,12 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError(
             f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
         )
+    if d.crop_scale:
+        need("data.crop_padding", d.crop_padding == 0, "0 with data.crop_scale: there is one random crop")
+        need("data.image_size", d.image_size > 0, "given with data.crop_scale (for example 224)")
+        need("runtime.residency", r.residency in ("auto", "stream"), "auto or stream with data.crop_scale")
+    else:
+        need("data.eval_crop", d.eval_crop == 1, "1 without data.crop_scale")
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
     if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):
@@ -299,6 +315,10 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
             f"data.image_size is for image folders; {cfg.data.name} has {source.image_size} pixels, "
             f"got {cfg.data.image_size}"
         )
+    if not source.streams and (cfg.runtime.residency == "stream" or cfg.data.crop_scale):
+        field = "data.crop_scale must be 0" if cfg.data.crop_scale else "runtime.residency must not be stream"
+        known = ", ".join(name for name, row in DATASETS.items() if row.streams)
+        raise ConfigError(f"{field} for {cfg.data.name}, which is not streamed; these are: {known}")
     if num_devices is not None:
         devices = cfg.runtime.devices or num_devices
         if devices > num_devices:

@@ -49,13 +49,20 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
         image_size=cfg.data.image_size,
+        eval_crop=cfg.data.eval_crop,
+        # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
+        stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
     )
     _check_against_data(cfg, dataset)
     folder = records.RunFolder(workdir, writer=jax.process_index() == 0)
     folder.claim(config_lib.to_dict(cfg), describe(dataset), ignore=config_lib.SPEED_ONLY)
     best = "val_accuracy" if cfg.data.val_size else None
     with Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best) as checkpoints, StopRequest() as stop:
-        return _Run(cfg, dataset, folder, checkpoints, stop).train()
+        run = _Run(cfg, dataset, folder, checkpoints, stop)
+        try:
+            return run.train()
+        finally:
+            run.programs.close()
 
 
 def describe(dataset: Dataset) -> dict:

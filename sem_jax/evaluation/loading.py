@@ -225,6 +225,7 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
     """
     cfg = run.config
     options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
+    options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
     try:
         whole = dataset or data_lib.load(cfg.data.name, val_size=cfg.data.val_size, val_seed=cfg.seed, **options)
     except DataError as error:
