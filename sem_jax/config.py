@@ -91,6 +91,9 @@ def get_default() -> ConfigDict:
     cfg.train = ConfigDict()
     cfg.train.epochs = epochs
     cfg.train.batch_size = 128  # of all devices together; an epoch drops the remainder
+    # Micro-batches of a step: the batch as a whole is mixed and paired, but run in so many parts, for which the memory
+    # suffices. Under train, not runtime, since BatchNorm's statistics are those of the parts.
+    cfg.train.gradient_accumulation = 1
     cfg.train.eval_every = 5  # epochs between scores on val (or, without val, on test); the last epoch always
     cfg.train.checkpoint_every = 5  # epochs between checkpoints; the last epoch always
     cfg.train.keep = 2  # latest checkpoints kept, beside the best one on val
@@ -99,6 +102,9 @@ def get_default() -> ConfigDict:
     cfg.runtime = ConfigDict()  # nothing in here changes a number, beyond the rounding of another order of sums
     # Clean and mixed images "stacked" in one pass or "sequential"; auto = stacked on a single GPU or TPU core.
     cfg.runtime.streams = "auto"
+    # What the backward pass computes again instead of storing it: "none", "elementwise" (BatchNorm and ReLU) or "full"
+    # (each stream's forward pass).
+    cfg.runtime.remat = "none"
     cfg.runtime.loop = "auto"  # steps of a call loop on the "device" or on the "host"; auto = device but on CPU
     cfg.runtime.steps_per_call = 0  # optimizer steps per compiled call; 0 = about one second's worth
     cfg.runtime.devices = 0  # number of devices; 0 = all
@@ -253,12 +259,18 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("train.epochs", t.epochs >= 1, ">= 1")
     need("optim.warmup_epochs", 0 <= p.warmup_epochs < t.epochs, "in [0, train.epochs)")
     need("train.batch_size", t.batch_size >= 1, ">= 1")
+    need(
+        "train.gradient_accumulation",
+        t.gradient_accumulation >= 1 and t.batch_size % t.gradient_accumulation == 0,
+        f"a divisor of train.batch_size = {t.batch_size}",
+    )
     need("train.eval_every", t.eval_every >= 1, ">= 1 epochs")
     need("train.checkpoint_every", t.checkpoint_every >= 1, ">= 1 epochs")
     need("train.keep", t.keep >= 1, ">= 1")
     one_of("train.on_nan", ("stop", "skip"))
     one_of("model.dtype", ("auto", "float32", "bfloat16"))
     one_of("runtime.streams", ("auto", "stacked", "sequential"))
+    one_of("runtime.remat", ("none", "elementwise", "full"))
     one_of("runtime.loop", ("auto", "device", "host"))
     one_of("runtime.residency", ("auto", "device", "host", "stream"))
     need("runtime.workers", r.workers >= -1, ">= -1")
@@ -323,7 +335,9 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
         devices = cfg.runtime.devices or num_devices
         if devices > num_devices:
             raise ConfigError(f"runtime.devices must be at most {num_devices}, the devices found, got {devices}")
-        if cfg.train.batch_size % devices:
+        parts = cfg.train.gradient_accumulation
+        if cfg.train.batch_size % (devices * parts):
+            times = f" times train.gradient_accumulation = {parts}" if parts > 1 else ""
             raise ConfigError(
-                f"train.batch_size must be divisible by the {devices} devices, got {cfg.train.batch_size}"
+                f"train.batch_size must be divisible by the {devices} devices{times}, got {cfg.train.batch_size}"
             )

@@ -139,12 +139,19 @@ class Programs:
         if mixing:
             mix = make_mix(MIXERS[cfg.mixer.name](alpha=cfg.mixer.alpha), scope=cfg.mixer.scope, prob=cfg.mixer.prob)
         return make_train_step(
-            make_forward(self.model, stacked=self._stacked, bn_running=cfg.objective.bn_running),
+            make_forward(
+                self.model,
+                stacked=self._stacked,
+                bn_running=cfg.objective.bn_running,
+                remat=cfg.runtime.remat,
+            ),
             self._tx,
             mix,
             objective,
             clean_pass=mixing and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features),
             skip_nonfinite=cfg.train.on_nan == "skip",
+            micro_batches=cfg.train.gradient_accumulation,
+            unroll=self.devices[0].platform == "cpu",
         )
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
@@ -202,12 +209,12 @@ class Programs:
             # The last batch has the others' shape, so that nothing is compiled for it.
             missing = -(-size // len(self.devices)) * len(self.devices) - batch.labels.shape[1]
             fill = lambda x: np.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))  # noqa: E731
-            return jax.device_put(Batches(*map(fill, batch)), Batches(*[self._by_batch] * 3))
+            return Batches(*map(fill, batch))
 
         with ThreadPoolExecutor(1) as thread:
             ahead = thread.submit(read, 0)
             for first in range(size, len(labels) + size, size):
-                batches = ahead.result()
+                batches = jax.device_put(ahead.result(), Batches(*[self._by_batch] * 3))
                 if first < len(labels):
                     ahead = thread.submit(read, first)
                 parts.append(self._score(variables, batches))
