@@ -38,6 +38,7 @@ class Programs:
     Args:
       cfg: a validated configuration.
       dataset: that it names; batch size and classes agree.
+      trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
 
     Attributes:
       devices: that take part.
@@ -48,7 +49,7 @@ class Programs:
       learning_rate: step -> float.
     """
 
-    def __init__(self, cfg: ConfigDict, dataset: Dataset):
+    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trace_dir: str = ""):
         self._cfg, self._dataset = cfg, dataset
         train = dataset.splits["train"]
         self.devices = jax.devices()[: cfg.runtime.devices or None]
@@ -87,6 +88,7 @@ class Programs:
         alone = len(self.devices) == 1 and not on_cpu
         self._stacked = cfg.runtime.streams == "stacked" or (cfg.runtime.streams == "auto" and alone)
         self._score = make_score(self.model, mean=dataset.mean, std=dataset.std)
+        self._trace_dir, self._runs = trace_dir, 0
         self._calls: dict = {}  # mixing or not -> compiled call
         self._batches: dict = {}  # split -> its batches on the devices
 
@@ -175,6 +177,15 @@ class Programs:
         self, state: TrainState, sums: dict, order: jax.Array, *, mixing: bool, first: int, count: int
     ) -> tuple[TrainState, dict]:
         """Runs the steps with the rows order[first : first + count]; state and sums are donated."""
+        self._runs += 1
+        if self._trace_dir and self._runs == 2:  # in the first one, programs are loaded and buffers made
+            with jax.profiler.trace(self._trace_dir):
+                out = jax.block_until_ready(self._run(state, sums, order, mixing, first, count))
+            tqdm.write(f"Trace of {count} steps: {self._trace_dir} (tensorboard --logdir, or xprof)")
+            return out
+        return self._run(state, sums, order, mixing, first, count)
+
+    def _run(self, state, sums, order, mixing, first, count):
         data, rows, first = self._feed(order, first, count)
         call = self._calls[mixing]
         if self._looped:
