@@ -125,6 +125,13 @@ WRONG = [  # field, value, what the message says
     ("runtime.devices", 9, "runtime.devices must be at most 8"),
     ("runtime.streams", "parallel", "runtime.streams"),
     ("runtime.residency", "disk", "runtime.residency"),
+    ("runtime.remat", "all", "Unknown runtime.remat 'all'.*elementwise"),
+    ("runtime.workers", -2, "runtime.workers must be >= -1"),
+    ("data.crop_scale", 1.5, r"data.crop_scale must be in \[0, 1\]"),
+    ("data.crop_scale", 0.08, "data.crop_padding must be 0 with data.crop_scale"),
+    ("data.eval_crop", 0.875, "data.eval_crop must be 1 without data.crop_scale"),
+    ("train.gradient_accumulation", 3, "train.gradient_accumulation must be a divisor of train.batch_size = 128"),
+    ("train.gradient_accumulation", 32, "divisible by the 8 devices times train.gradient_accumulation = 32, got 128"),
     ("runtime.steps_per_call", -1, "runtime.steps_per_call"),
 ]
 
@@ -151,6 +158,22 @@ def test_penalty_options_that_contradict_each_other_are_refused():
     cfg.optim.nesterov, cfg.optim.momentum = True, 0.0
     with pytest.raises(ConfigError, match="nesterov"):
         config_lib.validate(cfg)
+
+
+def test_streaming_and_random_resized_crops_need_a_set_that_is_streamed():
+    cfg = config_lib.get_default()
+    cfg.data.name, cfg.runtime.residency = "digits", "stream"
+    with pytest.raises(ConfigError, match="runtime.residency must not be stream for digits.*image_folder, tfds"):
+        config_lib.validate(cfg)
+    cfg.data.name, cfg.runtime.residency = "image_folder", "host"
+    cfg.data.crop_scale, cfg.data.crop_padding = 0.08, 0
+    with pytest.raises(ConfigError, match="data.image_size must be given with data.crop_scale"):
+        config_lib.validate(cfg)
+    cfg.data.image_size = 224
+    with pytest.raises(ConfigError, match="runtime.residency must be auto or stream"):
+        config_lib.validate(cfg)
+    cfg.runtime.residency, cfg.data.eval_crop = "auto", 0.875
+    config_lib.validate(cfg)
 
 
 def test_unknown_method_lists_the_nine():

@@ -111,13 +111,19 @@ def _start_worker(index: int = 0, count: int = 1) -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
+def default_workers(cores: int) -> int:
+    """Pillow decodes without the interpreter lock: up to four cores, threads are faster than processes (measured)."""
+    return 0 if cores <= 4 else min(cores, MAX_WORKERS)
+
+
 class StreamFeeder:
     """Takes `pipeline.Feeder`'s place for a streamed split. Its "order" holds batch numbers, i32[steps an epoch].
 
     Args:
       split: with StreamedImages.
       seed, batch_size, epochs, crop_scale: see `BatchSource`.
-      workers: processes that decode; -1 = one a core, at most MAX_WORKERS; 0 = threads of this process.
+      workers: processes that decode; 0 = threads of this process; -1 = one a core, at most MAX_WORKERS, but threads
+        on a machine of few cores (see `default_workers`).
       steps: batches a call at most; 0 = CHUNK_BYTES worth of them.
       sharding: of [steps b ...], by item.
     """
@@ -138,7 +144,7 @@ class StreamFeeder:
         shape = (batch_size, *split.images.shape[1:])
         self.steps = min(steps or max(1, CHUNK_BYTES // int(np.prod(shape))), self._per_epoch)
         self._shape, self._sharding = (self.steps, *shape), sharding
-        self._workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers < 0 else workers
+        self._workers = default_workers(os.cpu_count() or 1) if workers < 0 else workers
         self._stream, self._at = None, -1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
         self._ahead: tuple[tuple[int, int], Future] | None = None
