@@ -113,7 +113,9 @@ def get_default() -> ConfigDict:
     # Training images live decoded on the "device" or the "host", or encoded on disk ("stream": read through grain);
     # auto = the first of these that has the memory.
     cfg.runtime.residency = "auto"
-    cfg.runtime.workers = -1  # processes that decode streamed images; 0 = threads; -1 = one a core, or threads on few cores
+    cfg.runtime.workers = (
+        -1
+    )  # processes that decode streamed images; 0 = threads; -1 = one a core, or threads on few cores
     cfg.runtime.eval_batch_size = 500
     # Compiled programs are kept here for later runs; "" = below the user's cache directory, "none" = not kept.
     cfg.runtime.cache_dir = ""

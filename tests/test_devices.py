@@ -17,6 +17,7 @@ from sem_jax.step import make_forward, make_train_call, make_train_step, zero_su
 from tests.tiny_net import TinyNet
 
 B, SIZE = 32, 12
+pytestmark = pytest.mark.devices(8)
 
 
 def program(devices, mixer="cutmix", gamma=0.3, streamed=False):
