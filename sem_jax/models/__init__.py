@@ -3,21 +3,35 @@
     model = MODELS["preact_resnet"](num_classes=10, depth=18, width=64)
     features, logits = model.apply(variables, images, train=False)
 
-To add one: a file with `make_<name>(*, num_classes, depth, width, variant, stem, dropout, dtype)` and a line here;
-the contract tests pick it up. `features` are what the classifier, which must be linear, is given.
+To add one: a file with `make_<name>(*, num_classes, dtype, ...)` and a line here; the contract tests pick it up. Of the
+fields of the `model` group it names those it has a use for; any other is refused where it is given. `features` are
+what the classifier, which must be linear, is given.
 """
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sem_jax.errors import ConfigError
+from sem_jax.models.convnext import make_convnext
+from sem_jax.models.mlp_mixer import make_mlp_mixer
 from sem_jax.models.preact_resnet import make_preact_resnet
+from sem_jax.models.resnet import make_resnet
+from sem_jax.models.vit import make_vit
 from sem_jax.models.wide_resnet import make_wide_resnet
 from sem_jax.registry import lookup
 
 MODELS = {
     "preact_resnet": make_preact_resnet,
     "wide_resnet": make_wide_resnet,
+    "resnet": make_resnet,
+    "convnext": make_convnext,
+    "vit": make_vit,
+    "mlp_mixer": make_mlp_mixer,
 }
 
 __all__ = ["MODELS", "make_model"]
@@ -30,11 +44,25 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", **options) -
       name: a key of MODELS.
       num_classes: k.
       dtype: "float32", "bfloat16" or "auto": float32 on CPU, where bfloat16 is emulated, else bfloat16.
-      **options: the row's own: depth, width, variant, stem, dropout.
+      **options: the row's own. 0 and "" mean "not given": the row's default is taken.
 
     Raises:
       ConfigError: for an unknown name or an option the model does not take.
     """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return lookup(MODELS, "model", name)(num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    factory = lookup(MODELS, "model", name)
+    return factory(num_classes=num_classes, dtype=jnp.dtype(dtype), **_given(name, factory, options))
+
+
+def _given(name: str, factory: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, each of which the factory must name."""
+    parameters = inspect.signature(factory).parameters.values()
+    known = [p.name for p in parameters if p.name not in ("num_classes", "dtype")]
+    given = {option: value for option, value in options.items() if value}
+    for option, value in given.items():
+        if option not in known and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            raise ConfigError(
+                f"model.{option} is no option of {name}, got {value!r}", f"It has: {', '.join(sorted(known))}."
+            )
+    return given
