@@ -48,7 +48,7 @@ def get_default() -> ConfigDict:
     cfg.data.flip = True  # mirror left and right with probability 0.5
 
     cfg.model = ConfigDict()
-    cfg.model.name = "preact_resnet"
+    cfg.model.name = "preact_resnet"  # of MODELS, or your own as module.path:factory; naming a module executes it
     cfg.model.num_classes = 0  # 0 = as many as the data set has
     # 0 and "" = the model's own default; what a model has no use for is refused.
     cfg.model.depth = 0  # layers of a ResNet (preact_resnet and resnet: 18), blocks of the others
@@ -61,6 +61,7 @@ def get_default() -> ConfigDict:
     cfg.model.pool = ""  # vit: the features are the class token's ("token") or the patches' "mean"
     cfg.model.dropout = 0.0  # rate; wide_resnet, vit, mlp_mixer
     cfg.model.stochastic_depth = 0.0  # rate of the last block, rising from 0 at the first; not of pre-act ResNets
+    cfg.model.options = ""  # own models: what their factory takes beside these fields, "hidden=64, act='gelu'"
     cfg.model.dtype = "auto"  # of the computation: float32, bfloat16; auto = float32 on CPU, else bfloat16
 
     cfg.mixer = ConfigDict()

@@ -70,7 +70,8 @@ class ResNet(nn.Module):
     """Images f32[b h w c] of any size -> Outputs(features f32[b d], logits f32[b k]); d = 8 width, 32 at depth 50."""
 
     num_classes: int
-    depth: int = 18
+    stages: tuple[int, ...] = STAGES[18][0]
+    bottleneck: bool = False
     width: int = 64
     stem: str = "3x3"
     norm: str = "batch"
@@ -79,20 +80,19 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        stages, bottleneck = STAGES[self.depth]
         kernel, stride = {"3x3": (3, 1), "3x3s2": (3, 2), "7x7s2": (7, 2)}[self.stem]
         x = at_stage(0, images).astype(self.dtype)
         x = conv(self.width, kernel=kernel, stride=stride, dtype=self.dtype, name="stem")(x)
         x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")(x))
         if self.stem == "7x7s2":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        rates = iter(drop_rates(self.stochastic_depth, sum(stages)))
-        for stage, blocks in enumerate(stages):
+        rates = iter(drop_rates(self.stochastic_depth, sum(self.stages)))
+        for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 x = ResNetBlock(
                     features=self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
-                    bottleneck=bottleneck,
+                    bottleneck=self.bottleneck,
                     norm=self.norm,
                     drop_path=next(rates),
                     dtype=self.dtype,
@@ -132,9 +132,11 @@ def make_resnet(
     one_of("stem", stem, STEMS)
     one_of("norm", norm, NORMS)
     check_rate("stochastic_depth", stochastic_depth)
+    stages, bottleneck = STAGES[depth]
     return ResNet(
         num_classes=num_classes,
-        depth=depth,
+        stages=stages,
+        bottleneck=bottleneck,
         width=width,
         stem=stem,
         norm=norm,
