@@ -132,10 +132,10 @@ def _outputs(label: str, returned: Any) -> Outputs:
 class _Own:
     """What both kinds share. `repr` tells models apart: name, options, and the text of the file that has the module."""
 
-    def __init__(self, label: str, call: Callable, dtype: jnp.dtype):
+    def __init__(self, label: str, kind: type, dtype: jnp.dtype):
         self._label, self.dtype = label, dtype
-        self._names = inspect.signature(call).parameters
-        source = Path(inspect.getsourcefile(call) or "")
+        self._names = inspect.signature(kind.__call__).parameters
+        source = Path(getattr(sys.modules[kind.__module__], "__file__", None) or "")
         self._digest = hashlib.sha256(source.read_bytes() if source.is_file() else b"").hexdigest()[:12]
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class OwnLinen(_Own):
     """A Linen module whose outputs are made `Outputs`."""
 
     def __init__(self, label: str, module: nn.Module, dtype: jnp.dtype):
-        super().__init__(label, type(module).__call__, dtype)
+        super().__init__(label, type(module), dtype)
         self._module = module
 
     def init(self, key: Key, images: jax.Array, *, train: bool = False) -> dict:
@@ -182,7 +182,7 @@ class OwnNnx(_Own):
     """
 
     def __init__(self, label: str, make: Callable, abstract: nnx.Module, dtype: jnp.dtype):
-        super().__init__(label, type(abstract).__call__, dtype)
+        super().__init__(label, type(abstract), dtype)
         self._make = make
         self._graph, *states = nnx.split(abstract, *self._KINDS, ...)
         if rest := nnx.to_flat_state(states[-1]):
