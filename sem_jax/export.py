@@ -7,9 +7,9 @@
     features, logits, probabilities = predict(images)       # u8[b h w c], any b; a process with jax and no sem_jax
 
 The safetensors hold what the checkpoint does, under our names ("params/stem/kernel"), for PyTorch's see
-`sem_jax.convert`; its metadata are config.json and data.json. The program holds the weights and the normalisation by the
-training data's mean and std, and computes in float32; it runs on CPU, CUDA and TPU. StableHLO is guaranteed readable for
-six months. Both need `pip install sem-jax[export]`.
+`sem_jax.convert`; its metadata are config.json and data.json. The program holds the weights and the normalisation by
+the training data's mean and std, and computes in float32; it runs on CPU, CUDA and TPU. It is guaranteed to be readable
+for six months. Both need `pip install sem-jax[export]`.
 """
 
 import argparse

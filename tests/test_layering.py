@@ -30,7 +30,7 @@ ALLOWED = {
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
     "export": BASE | {"models", "records", "evaluation"},
-    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export"},
+    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
     "main": BASE | {"config", "loop", "evaluation"},
 }
 

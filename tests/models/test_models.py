@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
+from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS, layers, make_model, tokens
-from sem_jax.types import Outputs
+from sem_jax.objectives.build import make_objective
+from sem_jax.optim import make_optimizer
+from sem_jax.state import jit_init_state
+from sem_jax.step import make_forward, make_train_step
+from sem_jax.types import Batch, Outputs
 
 SMALL = {
     "preact_resnet": {"depth": 18, "width": 4},
@@ -260,6 +265,26 @@ def test_the_stages_of_a_token_model_are_thirds_of_its_blocks(depth):
     jax.eval_shape(lambda v: model.apply(v, images, train=False, at_stage=note), abstract(model, 8))
     assert order == [(0, (2, 8, 8, 3)), *[(k, (2, 5, 8)) for k in (1, 2, 3)]]
     assert tokens.stage_ends(depth) == {1: [1, 1], 2: [1, 2], 3: [1, 2], 12: [4, 8]}[depth]
+
+
+def test_a_model_without_running_statistics_goes_through_the_step():
+    """ViT with dropout and stochastic depth: one optimizer step with SEM, stacked streams equal to one by one."""
+    model = MODELS["vit"](num_classes=3, dropout=0.2, stochastic_depth=0.2, **SMALL["vit"])
+    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
+    images = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
+    batch = Batch(images, jnp.arange(8) % 3, jnp.ones(8))
+    state = jit_init_state(model, tx, image_shape=(8, 8, 1))(jax.random.key(0))
+    assert state.batch_stats == {}
+    new = []
+    for stacked in (False, True):
+        mix, objective = make_mix(MIXERS["cutmix"](alpha=1.0)), make_objective(gamma=0.3)
+        step = make_train_step(make_forward(model, stacked=stacked), tx, mix, objective, clean_pass=True)
+        new.append(jax.jit(step)(state, batch, jax.random.key(2)))
+    np.testing.assert_allclose(new[0][1]["loss"], new[1][1]["loss"], rtol=1e-5)
+    assert new[0][1]["finite"] == 1 and new[0][1]["penalty"] > 0 and new[0][0].batch_stats == {}
+    for before, a, b in zip(*map(jax.tree.leaves, (state.params, new[0][0].params, new[1][0].params)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        assert not np.array_equal(before, a)
 
 
 @pytest.mark.parametrize("name", ["resnet", "convnext", "vit", "mlp_mixer"])
