@@ -12,9 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
 from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook
-from sem_jax.models.tokens import STAGES, Mlp, check_grid, layer_norm, patches, stage_ends
+from sem_jax.models.tokens import STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
 from sem_jax.types import Outputs, StageHook
 
 
@@ -76,7 +75,7 @@ def make_mlp_mixer(
     Args:
       num_classes: k.
       patch_size: pixels; 4 for images of 32, 16 for 224.
-      width: entries of a token, and of the features; at least 2.
+      width: entries of a token, and of the features; at least 16.
       depth: number of blocks.
       dropout: rate in [0, 1), after both layers of every MLP.
       stochastic_depth: rate of the last block, in [0, 1).
@@ -85,8 +84,7 @@ def make_mlp_mixer(
     Raises:
       ConfigError: for anything else.
     """
-    if width < 2:
-        raise ConfigError(f"model.width of mlp_mixer must be >= 2, got {width}")
+    check_width(width, model="mlp_mixer")
     check_rate("dropout", dropout)
     check_rate("stochastic_depth", stochastic_depth)
     return MlpMixer(

@@ -13,6 +13,8 @@ from sem_jax.errors import ConfigError
 
 EMBED_INIT = nn.initializers.truncated_normal(0.02)
 STAGES = 3
+# A narrower model is a slip: configuration files set the widen factor of a WideResNet in the same field.
+MIN_WIDTH = 16
 
 
 def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1) -> None:
@@ -25,6 +27,19 @@ def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1
     if height % (patch_size * times) or width % (patch_size * times):
         many = f"{times} * model.patch_size" if times > 1 else "model.patch_size"
         raise ConfigError(f"{model} needs {many} to divide the image, {height}x{width} pixels; got {patch_size}")
+
+
+def check_width(width: int, *, model: str) -> None:
+    """Refuses a width that no model of patches has.
+
+    Raises:
+      ConfigError: naming it.
+    """
+    if width < MIN_WIDTH:
+        raise ConfigError(
+            f"model.width of {model} must be >= {MIN_WIDTH}, got {width}",
+            "A configuration file sets depth and width of its own model: give both with model.name.",
+        )
 
 
 def patches(images: jax.Array, *, width: int, size: int, dtype: jnp.dtype) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook, one_of
-from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_grid, layer_norm, patches, stage_ends
+from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
 from sem_jax.types import Outputs, StageHook
 
 POOLS = ("token", "mean")
@@ -99,7 +99,7 @@ def make_vit(
     Args:
       num_classes: k.
       patch_size: pixels; 4 for images of 32, 16 for 224.
-      width: entries of a token, and of the features.
+      width: entries of a token, and of the features; at least 16.
       depth: number of blocks.
       heads: of the attention, a divisor of width; 0 gives each about 64 entries, as in the published sizes.
       pool: "token" (the class token) or "mean" (over the patches).
@@ -110,6 +110,7 @@ def make_vit(
     Raises:
       ConfigError: for anything else.
     """
+    check_width(width, model="vit")
     heads = heads or max(1, width // HEAD_WIDTH)
     if width % heads:
         raise ConfigError(f"model.heads of vit must divide model.width = {width}, got {heads}")

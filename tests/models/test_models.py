@@ -184,10 +184,11 @@ def test_dropout_draws_by_key_and_only_in_training():
         ("convnext", {"depth": 5}),
         ("convnext", {"norm": "batch"}),
         ("vit", {"heads": 5}),
+        ("vit", {"width": 10}),
         ("vit", {"pool": "max"}),
         ("vit", {"stem": "3x3"}),
         ("vit", {"dropout": -0.1}),
-        ("mlp_mixer", {"width": 1}),
+        ("mlp_mixer", {"width": 2}),
         ("mlp_mixer", {"heads": 2}),
         ("resnext", {}),
     ],
@@ -267,7 +268,7 @@ def test_the_hook_sees_images_every_stage_and_what_is_pooled(name, key):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 12])
 def test_the_stages_of_a_token_model_are_thirds_of_its_blocks(depth):
-    model = MODELS["vit"](num_classes=2, width=8, depth=depth, heads=1)
+    model = MODELS["vit"](num_classes=2, width=16, depth=depth, heads=1)
     images = jnp.zeros((2, 8, 8, 3))
     order = []
 
@@ -276,13 +277,13 @@ def test_the_stages_of_a_token_model_are_thirds_of_its_blocks(depth):
         return x
 
     jax.eval_shape(lambda v: model.apply(v, images, train=False, at_stage=note), abstract(model, 8))
-    assert order == [(0, (2, 8, 8, 3)), *[(k, (2, 5, 8)) for k in (1, 2, 3)]]
+    assert order == [(0, (2, 8, 8, 3)), *[(k, (2, 5, 16)) for k in (1, 2, 3)]]
     assert tokens.stage_ends(depth) == {1: [1, 1], 2: [1, 2], 3: [1, 2], 12: [4, 8]}[depth]
 
 
 def test_a_model_without_running_statistics_goes_through_the_step():
     """ViT with dropout and stochastic depth: one optimizer step with SEM, the two streams in one call."""
-    model = MODELS["vit"](num_classes=3, dropout=0.2, stochastic_depth=0.2, depth=1, width=8)
+    model = MODELS["vit"](num_classes=3, dropout=0.2, stochastic_depth=0.2, depth=1, width=16)
     tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
     images = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
     params = initialised(model, images)["params"]
