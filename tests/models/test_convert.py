@@ -18,7 +18,6 @@ from sem_jax.models import make_model
 from sem_jax.models.resnet import ResNet
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("safetensors")
 
 from tests.models import torch_named as peer  # noqa: E402  torch is needed
 
@@ -67,10 +66,9 @@ def test_a_state_dict_becomes_a_run_with_equal_logits_and_comes_back(family, tmp
     with torch.no_grad():
         theirs = net(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+    safetensors = pytest.importorskip("safetensors.torch")  # the parity above needs PyTorch alone
     main([f"--workdir={tmp_path / 'run'}", f"--to={tmp_path / 'back.safetensors'}"])
-    from safetensors.torch import load_file
-
-    back = load_file(tmp_path / "back.safetensors")
+    back = safetensors.load_file(tmp_path / "back.safetensors")
     same({k: v.numpy() for k, v in back.items()}, arrays_of(net))
     FAMILIES[family]().load_state_dict(back, strict=True)
     main([f"--from={tmp_path / 'back.safetensors'}", f"--workdir={tmp_path / 'again'}", "--data=digits"])
@@ -159,6 +157,7 @@ def wrong_files(folder):
 
 
 def test_wrong_files_are_refused_in_three_lines_and_leave_no_run(tmp_path, capsys):
+    pytest.importorskip("safetensors")
     for name, (path, message) in wrong_files(tmp_path).items():
         with pytest.raises(SystemExit) as caught:
             main([f"--from={path}", f"--workdir={tmp_path / 'run'}", "--data=digits"])
@@ -168,6 +167,7 @@ def test_wrong_files_are_refused_in_three_lines_and_leave_no_run(tmp_path, capsy
 
 
 def test_a_folder_with_a_run_and_a_wrong_normalisation_are_refused(tmp_path, capsys):
+    pytest.importorskip("safetensors")
     write_safetensors(tmp_path / "w.safetensors", arrays_of(peer.WideResNet(10, 1, 10, 1)), {})
     command = [f"--from={tmp_path / 'w.safetensors'}", f"--workdir={tmp_path / 'run'}", "--data=digits"]
     for more, message in ((["--mean", "0", "0", "0"], "must have 1 numbers"), (["--std", "0"], "std > 0")):
@@ -187,6 +187,7 @@ def test_what_has_no_pytorch_naming_is_not_exported(tmp_path):
 
 
 def test_torch_is_imported_for_its_own_files_alone(tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
     write_safetensors(tmp_path / "w.safetensors", {"w": np.ones(2, np.float16)}, {})
     torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
     monkeypatch.setitem(sys.modules, "torch", None)  # an import of it fails

@@ -198,10 +198,12 @@ def test_wrong_options_are_refused(name, options):
         make_model(name=name, num_classes=2, **options)
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", ["v1", "v2", "v3", "wrn"])
-def test_parity_with_pytorch(name, train, rng):
-    """Same weights, same images: features and logits to 1e-4, and the running averages after a training pass."""
+def test_parity_with_pytorch_in_training(name, rng):
+    """Same weights, same images: features and logits to 1e-4, and the running averages after the pass.
+
+    In evaluation mode: test_convert.py.
+    """
     torch = pytest.importorskip("torch")
     from tests.models import torch_reference as peer
 
@@ -219,22 +221,21 @@ def test_parity_with_pytorch(name, train, rng):
         x * rng.uniform(0.8, 1.2) + (np.abs(rng.normal(size=x.shape)) * 0.1 if x.ndim == 1 else 0) for x in leaves
     ]
     variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jax.tree.unflatten(tree, leaves))
-    peer.copy_weights(net, variables).train(train)
+    peer.copy_weights(net, variables).train()
     with torch.no_grad():
         features, logits = net(torch.from_numpy(images).permute(0, 3, 1, 2))
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=train, mutable=["batch_stats"]))
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
     outputs, updated = apply(variables, images)
     np.testing.assert_allclose(outputs.features, features.numpy(), atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-4, rtol=1e-4)
-    if train:
-        last = net.names[-1]
-        stats = updated["batch_stats"][last]["bn2"]
-        np.testing.assert_allclose(stats["mean"], net.blocks[-1].bn2.running_mean.numpy(), atol=1e-4)
-        # PyTorch keeps the unbiased variance, Flax the biased one: n / (n - 1) on the new part.
-        n = 8 * 4 * 4 if name == "wrn" else 8 * 2 * 2
-        old = np.asarray(variables["batch_stats"][last]["bn2"]["var"])
-        ours_unbiased = 0.9 * old + (np.asarray(stats["var"]) - 0.9 * old) * n / (n - 1)
-        np.testing.assert_allclose(ours_unbiased, net.blocks[-1].bn2.running_var.numpy(), atol=1e-4, rtol=1e-4)
+    last = net.names[-1]
+    stats = updated["batch_stats"][last]["bn2"]
+    np.testing.assert_allclose(stats["mean"], net.blocks[-1].bn2.running_mean.numpy(), atol=1e-4)
+    # PyTorch keeps the unbiased variance, Flax the biased one: n / (n - 1) on the new part.
+    n = 8 * 4 * 4 if name == "wrn" else 8 * 2 * 2
+    old = np.asarray(variables["batch_stats"][last]["bn2"]["var"])
+    ours_unbiased = 0.9 * old + (np.asarray(stats["var"]) - 0.9 * old) * n / (n - 1)
+    np.testing.assert_allclose(ours_unbiased, net.blocks[-1].bn2.running_var.numpy(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
