@@ -1,6 +1,7 @@
 """The command line of `sem_jax.convert`; exit status 0 done, 2 refused (one message says why)."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--stem", default="", help="with --from: 3x3s2, whose weights look like those of 3x3")
     add("--variant", default="", help="with --from: of a PreActResNet, if the names mislead")
     args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of an empty optimizer state
     with exit_on_error():
         if args.target:
             target = args.target.expanduser()
