@@ -29,6 +29,8 @@ ALLOWED = {
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
+    "export": BASE | {"models", "records", "evaluation"},
+    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
     "main": BASE | {"config", "loop", "evaluation"},
 }
 
