@@ -31,6 +31,8 @@ ALLOWED = {
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report", "compiled"},
     "compiled": BASE | {"data"},  # where the user's cache directory is
+    "export": BASE | {"models", "records", "evaluation"},
+    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
     "main": BASE | {"config", "loop", "evaluation", "compiled"},
 }
 
