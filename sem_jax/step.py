@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sem_jax.accumulate import make_gradient
 from sem_jax.rngs import stream
 from sem_jax.state import TrainState
 from sem_jax.types import Batch, Hooked, Key, Metrics, MixFn, Outputs, StageHook
@@ -25,7 +26,16 @@ Stream = jax.Array | Hooked
 Forward = Callable[[Any, Any, Mapping[str, Stream], Key], tuple[dict[str, Outputs], Any]]
 
 
-def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -> Forward:
+# What the backward pass finds stored: everything; the results of convolutions and matrix products, from which
+# BatchNorm and ReLU are computed again; or a stream's images alone.
+REMAT = {
+    "none": None,
+    "elementwise": lambda primitive, *_, **__: primitive.name in ("conv_general_dilated", "dot_general"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", remat: str = "none") -> Forward:
     """Runs the streams ("mixed", "clean") of a step through the model in training mode.
 
     Every stream has BatchNorm statistics of its own, as in separate passes. The running averages are updated once
@@ -37,6 +47,7 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
         False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
         platform.
       bn_running: "both", "mixed" or "clean"; with a single stream it is that stream in any case.
+      remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
     Returns:
       forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats). A stream is images
@@ -53,6 +64,9 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
             **({} if at_stage is None else {"at_stage": at_stage}),
         )
         return outputs, updated.get("batch_stats", {})
+
+    if REMAT[remat] is not None:
+        run = jax.checkpoint(run, policy=REMAT[remat], static_argnums=4)
 
     def forward(params, batch_stats, streams, key):
         names = list(streams)
@@ -115,6 +129,8 @@ def make_train_step(
     skip_nonfinite: bool = False,
     strength: Callable[[jax.Array], jax.Array] | None = None,
     saliency: Callable[..., jax.Array] | None = None,
+    micro_batches: int = 1,
+    unroll: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
 
@@ -128,6 +144,7 @@ def make_train_step(
       strength: step -> f32[] in [0, 1], by which mixing is more or less likely (see `mixers.schedule`).
       saliency: (variables, images, labels) -> f32[b gh gw], for mixers that ask the net as it is now; computed only
         for those.
+      micro_batches, unroll: see `accumulate.make_gradient`.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
@@ -135,6 +152,8 @@ def make_train_step(
       plus grad_norm, the global norm of the gradient, and finite, 1 when loss, gradient and BatchNorm's statistics
       all are.
     """
+
+    gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
 
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
         if mix is None:
@@ -151,12 +170,10 @@ def make_train_step(
             )
             streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
 
-        def loss_fn(params):
-            outputs, batch_stats = forward(params, state.batch_stats, streams, stream(key, "dropout", state.step))
-            loss, metrics = objective(outputs, batch, drawn)
-            return loss, (batch_stats, metrics)
-
-        gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        dropout_key = stream(key, "dropout", state.step)
+        gradient, batch_stats, metrics = gradient_of(
+            state.params, state.batch_stats, streams, batch, drawn, dropout_key
+        )
         metrics["grad_norm"] = optax.tree.norm(gradient)
         # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
         # and gradient behind, and running averages that are lost.
