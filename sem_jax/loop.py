@@ -48,13 +48,17 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
         data_dir=cfg.data.dir,
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
+        train_size=cfg.data.train_size,
         image_size=cfg.data.image_size,
     )
     _check_against_data(cfg, dataset)
     folder = records.RunFolder(workdir, writer=jax.process_index() == 0)
     folder.claim(config_lib.to_dict(cfg), describe(dataset), ignore=config_lib.SPEED_ONLY)
     best = "val_accuracy" if cfg.data.val_size else None
-    with Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best) as checkpoints, StopRequest() as stop:
+    per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
+    steps = [epoch * per_epoch for epoch in cfg.train.keep_epochs]
+    stored = Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, steps=steps)
+    with stored as checkpoints, StopRequest() as stop:
         return _Run(cfg, dataset, folder, checkpoints, stop).train()
 
 
@@ -111,7 +115,7 @@ class _Run:
                 if (epoch + 1) % cfg.train.eval_every == 0 or last:
                     record |= self.programs.evaluate(self.state, self.monitor)
                 self.folder.append(record)
-                if (epoch + 1) % cfg.train.checkpoint_every == 0 or last:
+                if (epoch + 1) % cfg.train.checkpoint_every == 0 or epoch + 1 in cfg.train.keep_epochs or last:
                     scores = {name: record[name] for name in ("val_accuracy", "val_nll") if name in record}
                     self.checkpoints.save(record["step"], self.state, {}, scores)
                 tqdm.write(_line(record, cfg.train.epochs))

@@ -110,6 +110,8 @@ class Programs:
             gamma=cfg.objective.gamma if mixing else 0.0,
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
+            distance=cfg.objective.distance,
+            penalty_pairs=cfg.objective.penalty_pairs,
         )
         mix = None
         if mixing:

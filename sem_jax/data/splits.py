@@ -82,6 +82,33 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     return Split(split.images[~chosen], labels[~chosen]), Split(split.images[chosen], labels[chosen])
 
 
+def take_balanced(split: Split, *, size: int) -> Split:
+    """A class-balanced part of a split, the same for every seed; a larger part holds every smaller one.
+
+    Class counts differ by at most one, except where a class runs out and the others make up for it. The choice is that
+    of one fixed permutation, since neighbours in a file may resemble each other; the order of `split` is kept.
+
+    Args:
+      split: n items; labels 0..k-1.
+      size: items to take, k <= size <= n.
+
+    Raises:
+      DataError: another size.
+    """
+    labels = split.labels
+    classes = len(np.unique(labels))
+    if not classes <= size <= len(labels):
+        message = f"data.train_size={size} of {len(labels)} training images with {classes} classes"
+        raise DataError(message, f"Give 0 (all) or {classes} to {len(labels)}.")
+    order = np.random.default_rng(0).permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)  # of each item within its class, in the permuted order
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        rank[of_class] = np.arange(len(of_class))
+    chosen = np.sort(np.lexsort((labels, rank))[:size])
+    return Split(split.images[chosen], labels[chosen])
+
+
 def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels scaled to [0, 1], exactly (from a histogram).
 

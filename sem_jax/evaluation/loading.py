@@ -225,8 +225,9 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
     """
     cfg = run.config
     options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
+    parts = {"val_size": cfg.data.val_size, "val_seed": cfg.seed, "train_size": cfg.data.train_size}
     try:
-        whole = dataset or data_lib.load(cfg.data.name, val_size=cfg.data.val_size, val_seed=cfg.seed, **options)
+        whole = dataset or data_lib.load(cfg.data.name, **parts, **options)
     except DataError as error:
         try:
             test = data_lib.load(cfg.data.name, splits=("test",), **options)
