@@ -62,6 +62,14 @@ SIZES = {
 }
 
 
+_NETS = {"cpu": "PreActResNet18 of width 8", "smoke": "WRN-10-1"}
+
+
+def net_name(size: str, backbone: str) -> str:
+    """What a backbone is at a size."""
+    return _NETS.get(size, BACKBONES.get(backbone, backbone))
+
+
 class Control(NamedTuple):
     """A row beside the nine: a method with other settings. `epochs` multiplies the size's."""
 

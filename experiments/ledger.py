@@ -47,6 +47,7 @@ class Ledger:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).expanduser()
         self.path = self.folder / "ledger.jsonl"
+        self._items: dict[str, dict[str, np.ndarray]] = {}  # by digest: a report asks for the same ones many times
 
     def append(self, entry: Mapping, items: Mapping[str, np.ndarray] | None = None) -> dict:
         """Adds an entry; on disk when this returns.
@@ -117,13 +118,16 @@ class Ledger:
     def items(self, entry: Mapping) -> dict[str, np.ndarray] | None:
         """What `append` was given with an entry; None where it was nothing, is gone or is of another entry."""
         about = entry.get("items")
+        if about and about["sha256"] in self._items:
+            return self._items[about["sha256"]]
         path = self.folder / about["file"] if about else None
         if path is None or not path.is_file():
             return None
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             return None
-        return unpack(content)
+        self._items[about["sha256"]] = unpack(content)
+        return self._items[about["sha256"]]
 
 
 def pack(items: Mapping[str, np.ndarray]) -> bytes:
