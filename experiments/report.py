@@ -2,8 +2,8 @@
 
     python -m experiments.report --ledger=runs/paper/ledger --out=runs/paper/report
 
-Writes report.html (one file with its pictures), report.md, report.json and numbers.csv, for each size in a folder of its
-own when the ledger has several: sizes are never mixed in one table. No run is started and no run folder read.
+Writes report.html (one file with its pictures), report.md, report.json and numbers.csv, for each size in a folder of
+its own when the ledger has several: sizes are never mixed in one table. No run is started and no run folder read.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments import grid, report_figures
 from experiments.ledger import Book, Ledger
 from experiments.report_equivariance import controls, equivariance
-from experiments.stats import DRAWS, mean_sd
+from experiments.stats import AUROC_DRAWS, DRAWS, mean_sd
 from experiments.tables import (
     SEM_PAIRS,
     Metric,
@@ -35,9 +35,10 @@ TITLES = {"1": "Table 1: accuracy", "2": "Table 2: shifted test sets", "3": "Tab
 METHOD = "Ours is mean ± standard deviation over n seeds, in percent; no deviation is given for one seed. "
 INTERVALS = (
     "SEM's share is the method minus the same without SEM, over the seeds that both have, with a 95% interval: a "
-    f"paired bootstrap over test items (percentiles of {DRAWS:,} resamplings; 1,000 for AUROC, where ID and OOD items are "
-    "resampled apart; an image counts once with all its corruptions). The same items are drawn for both methods and "
-    "all seeds, so the interval is about the choice of test items; the deviation over seeds is about another training run."
+    f"paired bootstrap over test items (percentiles of {DRAWS:,} resamplings; {AUROC_DRAWS:,} for AUROC, where ID and OOD "
+    "items are resampled apart; an image counts once with all its corruptions). The same items are drawn for both "
+    "methods and all seeds, so the interval is about the choice of test items; the deviation over seeds is about "
+    "another training run."
 )
 
 
