@@ -47,6 +47,8 @@ def start_from(source: Path, folder: Path, cfg: ConfigDict) -> bool:
     switch = log[-1]["step"]
     if switch not in steps(source / "checkpoints"):
         return False
+    if folder.exists() and not steps(folder / "checkpoints"):
+        shutil.rmtree(folder)  # of a start that was refused
     made = folder.with_name(f".{folder.name}.branch")  # moved into place as a whole: a killed copy is no run
     shutil.rmtree(made, ignore_errors=True)
     shutil.copytree(source / "checkpoints" / str(switch), made / "checkpoints" / str(switch))

@@ -98,7 +98,9 @@ CONTROLS = {
     "sem-normalised": Control(
         "mixup+sem", {"objective.distance": "normalised"}, "distance of unit vectors: shrinking gains nothing"
     ),
-    "regmixup": Control("mixup", {"objective.clean_weight": 1.0}, "label loss on the clean stream too (RegMixup)"),
+    "regmixup": Control(
+        "mixup", {"objective.regmixup": True}, "RegMixup: label loss on the clean images too, half each"
+    ),
     "sem-gamma0.1": Control("mixup+sem", {"objective.gamma": 0.1}, "gamma 0.1"),
     "sem-gamma0.5": Control("mixup+sem", {"objective.gamma": 0.5}, "gamma 0.5"),
     "sem-gamma1": Control("mixup+sem", {"objective.gamma": 1.0}, "gamma 1"),

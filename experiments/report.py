@@ -35,8 +35,8 @@ TITLES = {"1": "Table 1: accuracy", "2": "Table 2: shifted test sets", "3": "Tab
 METHOD = "Ours is mean ± standard deviation over n seeds, in percent; no deviation is given for one seed. "
 INTERVALS = (
     "SEM's share is the method minus the same without SEM, over the seeds that both have, with a 95% interval: a "
-    f"paired bootstrap over test items (percentiles of {DRAWS:,} resamplings; {AUROC_DRAWS:,} for AUROC, where ID and OOD "
-    "items are resampled apart; an image counts once with all its corruptions). The same items are drawn for both "
+    f"paired bootstrap over test items (percentiles of {DRAWS:,} resamplings; {AUROC_DRAWS:,} for AUROC, where ID and "
+    "OOD items are resampled apart; an image counts once with all its corruptions). The same items are drawn for both "
     "methods and all seeds, so the interval is about the choice of test items; the deviation over seeds is about "
     "another training run."
 )

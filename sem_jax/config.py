@@ -44,6 +44,7 @@ def get_default() -> ConfigDict:
     cfg.data.dir = ""  # where the data is; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets
     cfg.data.val_size = 0  # items held out of train, class-balanced; selection uses 5,000, the final runs none
     cfg.data.train_size = 0  # train on so many items, class-balanced, the same for every seed; 0 = all
+    cfg.data.use_test = True  # False: the test split is neither read nor scored, for selection; needs val_size
     cfg.data.image_size = 0  # pixels; only for image folders: shorter side resized, centre cropped; 0 = as they are
     cfg.data.crop_padding = 4  # pixels of black border before a random crop of the original size; 0 = no crop
     cfg.data.flip = True  # mirror left and right with probability 0.5
@@ -269,6 +270,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError(
             f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
         )
+    if not d.use_test and not d.val_size:
+        raise ConfigError("data.use_test=False needs data.val_size > 0, got 0: there would be nothing to score")
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
     if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):

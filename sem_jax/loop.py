@@ -49,6 +49,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
         train_size=cfg.data.train_size,
+        splits=("train", "test") if cfg.data.use_test else ("train",),
         image_size=cfg.data.image_size,
     )
     _check_against_data(cfg, dataset)
@@ -93,6 +94,7 @@ class _Run:
         self.programs = Programs(cfg, dataset)
         self.state = self.programs.initial_state()
         self.monitor = "val" if "val" in dataset.splits else "test"
+        self.scored = "test" if "test" in dataset.splits else "val"  # at the end, for the result
 
     def train(self) -> TrainState:
         """Restore; then every epoch: train, evaluate, record, checkpoint; the result last."""
@@ -102,7 +104,8 @@ class _Run:
         if start:
             self.state, progress, _ = self.checkpoints.restore(self.state)
         if start >= total and (done := self.folder.result()):
-            print(f"{self.folder.path} is finished: test accuracy {done['test_accuracy']:.2%} (result.json).")
+            accuracy = done[f"{self.scored}_accuracy"]
+            print(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
         self.folder.rewind(start)
         self._announce(start)
@@ -206,9 +209,9 @@ class _Run:
             print(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
 
     def _finish(self) -> None:
-        """Scores test for the result, writes it and draws the curves."""
+        """Scores test (without it, val) for the result, writes it and draws the curves."""
         log = records.read_metrics(self.folder.path)
-        scores = self.programs.evaluate(self.state, "test")
+        scores = self.programs.evaluate(self.state, self.scored)
         method = config_lib.method_of(self.cfg)
         result = {
             **scores,
@@ -227,7 +230,8 @@ class _Run:
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
         picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
-        print(f"Final test accuracy {scores['test_accuracy']:.2%} (test NLL {scores['test_nll']:.4f}).")
+        accuracy, nll = (scores[f"{self.scored}_{name}"] for name in ("accuracy", "nll"))
+        print(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
         print(f"Learning curves: {picture}")
 
 
