@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments import grid
-from experiments.branch import start_from
 from experiments.ledger import Ledger
 from sem_jax.errors import exit_on_error
 from sem_jax.records import environment, read_json, read_metrics
@@ -84,6 +83,7 @@ def run(job: Job) -> dict:
     """
     import jax
 
+    from experiments.branch import start_from
     from sem_jax.evaluation import evaluate
     from sem_jax.loop import train_and_evaluate
 
@@ -109,6 +109,7 @@ def run(job: Job) -> dict:
         frost_dir=job.frost_dir,
         pairs=size.pairs,
         umap=False,
+        pictures=False,
         items=items,
         progress=False,
         say=lambda line: print(line, flush=True),

@@ -168,7 +168,10 @@ def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
         if name == "objective.gamma" and "sem" not in method:
             continue
         group, _, field = name.rpartition(".")
-        cfg[group][field] = value
+        try:
+            cfg[group][field] = value
+        except TypeError:
+            raise ConfigError(f"{name} of {cell.row} must be as {known[name]!r}, got {value!r}") from None
     cfg.train.epochs *= factor
     cfg.seed, cfg.data.dir = cell.seed, data_dir
     if cell.method == method and f"{method.removesuffix('+sem')}+es" in METHODS and "+es" not in method:

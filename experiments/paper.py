@@ -10,14 +10,17 @@ stops no other. Exit status: 0 all there, 1 some failed, 2 refused, 130 or 143 s
 """
 
 import argparse
+import ast
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from experiments import grid
 from experiments.cell import Job
 from experiments.launchers import LAUNCHERS
 from experiments.ledger import Book
+from sem_jax.config import validate
 from sem_jax.errors import ConfigError, RunError, exit_on_error
 from sem_jax.records import read_json
 
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--corruptions-dir", default="", metavar="DIR", help="published corrupted set; default: found, else generated")
     add("--frost-dir", default="", metavar="DIR", help="published frost photographs")
     add("--selected", nargs="+", default=[], metavar="FILE", help="selected.json of experiments.select: alpha, gamma")
+    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of all runs: optim.learning_rate=0.05")
     add("--out", default="runs/paper", metavar="DIR", help="folder of runs and ledger; default: runs/paper")
     add("--launcher", choices=LAUNCHERS, default="local")
     add("--address", default="", help="of a Ray cluster; default: one is started here")
@@ -85,6 +89,20 @@ def settings_of(files: list[str], cell: grid.Cell) -> tuple[tuple[str, float], .
     return ()
 
 
+def settings_given(texts: list[str]) -> tuple[tuple[str, Any], ...]:
+    """FIELD=VALUE as settings, VALUE as Python writes it, else a text."""
+    out = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in ("seed", "data.name", "data.dir"):
+            raise ConfigError(f"--set must be FIELD=VALUE and not what has an option of its own, got {text!r}")
+        try:
+            out.append((name, ast.literal_eval(value)))
+        except (ValueError, SyntaxError):
+            out.append((name, value))
+    return tuple(out)
+
+
 def cells_of(args: argparse.Namespace) -> list[grid.Cell]:
     """The cells that a command line asks for.
 
@@ -98,14 +116,15 @@ def cells_of(args: argparse.Namespace) -> list[grid.Cell]:
         seeds = [int(seed) for seed in _names(args.seeds, ())]
     except ValueError:
         raise ConfigError(f"--seeds must be whole numbers with commas, got {args.seeds!r}") from None
+    given = settings_given(args.set)
     made = []
     for backbone in backbones:
         for dataset in datasets:
             for method in grid.methods_named(args.methods):
                 for seed in dict.fromkeys(seeds):
                     cell = grid.Cell(args.size, backbone, dataset, method, seed)
-                    cell = cell._replace(settings=settings_of(args.selected, cell))
-                    grid.make_config(cell)  # refused here, not in the run
+                    cell = cell._replace(settings=(*settings_of(args.selected, cell), *given))
+                    validate(grid.make_config(cell))  # refused here, not in the run
                     made.append(cell)
     if not made:
         raise ConfigError("Nothing is asked for: --backbones, --datasets, --methods and --seeds must name something")
