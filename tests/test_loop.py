@@ -155,7 +155,7 @@ def test_settings_of_the_runtime_change_no_number(tmp_path):
     for name, changes in {
         "stacked": {"runtime__streams": "stacked"},
         "loop": {"runtime__loop": "device"},
-        "devices": {"runtime__devices": 8},
+        "devices": {"runtime__devices": jax.device_count()},
     }.items():
         run(tmp_path, name, **changes)
         for field, value in records(tmp_path / name)[0].items():

@@ -206,10 +206,11 @@ def test_entries_say_what_a_run_was():
 
 
 @pytest.mark.slow
-def test_runs_of_the_digits_end_to_end(tmp_path):
+def test_runs_of_the_digits_end_to_end(tmp_path, monkeypatch):
     """For real: two siblings and a control, 4 epochs each, the report on them, and the same command again."""
     from experiments import report
 
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device: the runs are processes of their own
     arguments = ["--size=smoke", f"--out={tmp_path}", "--methods=mixup+sem,mixup+es+sem,mixup+clean", "--seeds=0"]
     assert paper.main(arguments) == 0, next((tmp_path / "runs").glob("*.log")).read_text()
     book = Ledger(tmp_path / "ledger").read()

@@ -144,6 +144,7 @@ def test_with_an_unreadable_test_split_the_choice_is_the_same(tmp_path, monkeypa
     from eval_helpers import CLASSES, pictures, write_tree
 
     monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device: the runs are processes of their own
     monkeypatch.setitem(
         select.grid.SIZES,
         "cpu",
