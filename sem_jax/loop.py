@@ -26,13 +26,14 @@ from sem_jax.types import Dataset
 SECONDS_PER_CALL = 1.0
 
 
-def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
+def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) -> TrainState:
     """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
 
     Args:
       cfg: a configuration; validated here.
       workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
         result.json.
+      profile: capture a trace of a few steps in its folder profile/.
 
     Returns:
       The final state.
@@ -51,6 +52,9 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
         train_size=cfg.data.train_size,
         splits=("train", "test") if cfg.data.use_test else ("train",),
         image_size=cfg.data.image_size,
+        eval_crop=cfg.data.eval_crop,
+        # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
+        stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
     )
     _check_against_data(cfg, dataset)
     folder = records.RunFolder(workdir, writer=jax.process_index() == 0)
@@ -60,7 +64,11 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
     steps = [epoch * per_epoch for epoch in cfg.train.keep_epochs]
     stored = Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, steps=steps)
     with stored as checkpoints, StopRequest() as stop:
-        return _Run(cfg, dataset, folder, checkpoints, stop).train()
+        run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
+        try:
+            return run.train()
+        finally:
+            run.programs.close()
 
 
 def describe(dataset: Dataset) -> dict:
@@ -89,9 +97,9 @@ def _check_against_data(cfg: ConfigDict, dataset: Dataset) -> None:
 class _Run:
     """One call of `train_and_evaluate`."""
 
-    def __init__(self, cfg, dataset, folder, checkpoints, stop):
+    def __init__(self, cfg, dataset, folder, checkpoints, stop, profile):
         self.cfg, self.dataset, self.folder, self.checkpoints, self.stop = cfg, dataset, folder, checkpoints, stop
-        self.programs = Programs(cfg, dataset)
+        self.programs = Programs(cfg, dataset, trace_dir=str(folder.path / "profile") if profile else "")
         self.state = self.programs.initial_state()
         self.monitor = "val" if "val" in dataset.splits else "test"
         self.scored = "test" if "test" in dataset.splits else "val"  # at the end, for the result

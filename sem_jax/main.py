@@ -18,6 +18,7 @@ from sem_jax.registry import nearest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
+_PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -68,12 +69,13 @@ def main(argv: list[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
         import jax
 
-        if _CONFIG.value.runtime.cache_dir:
-            jax.config.update("jax_compilation_cache_dir", str(Path(_CONFIG.value.runtime.cache_dir).expanduser()))
+        from sem_jax.compiled import use_cache
         from sem_jax.loop import train_and_evaluate
 
+        use_cache(_CONFIG.value.runtime.cache_dir)
+
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
-        train_and_evaluate(_CONFIG.value, workdir)
+        train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
         scored = _CONFIG.value.data.use_test  # the report is about the test split
         if jax.process_index() == 0 and scored and not (Path(workdir) / "evaluation" / "eval.html").exists():
             from sem_jax.evaluation import evaluate_run

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sem_jax.accumulate import make_gradient
 from sem_jax.rngs import stream
 from sem_jax.state import TrainState
 from sem_jax.types import Batch, Key, Metrics, MixFn, Outputs
@@ -23,7 +24,16 @@ from sem_jax.types import Batch, Key, Metrics, MixFn, Outputs
 Forward = Callable[[Any, Any, Mapping[str, jax.Array], Key], tuple[dict[str, Outputs], Any]]
 
 
-def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -> Forward:
+# What the backward pass finds stored: everything; the results of convolutions and matrix products, from which
+# BatchNorm and ReLU are computed again; or a stream's images alone.
+REMAT = {
+    "none": None,
+    "elementwise": lambda primitive, *_, **__: primitive.name in ("conv_general_dilated", "dot_general"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", remat: str = "none") -> Forward:
     """Runs the streams ("mixed", "clean") of a step through the model in training mode.
 
     Every stream has BatchNorm statistics of its own, as in separate passes. The running averages are updated once
@@ -35,6 +45,7 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
         False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
         platform.
       bn_running: "both", "mixed" or "clean"; with a single stream it is that stream in any case.
+      remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
     Returns:
       forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats).
@@ -49,6 +60,9 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
             rngs={"dropout": key},
         )
         return outputs, updated.get("batch_stats", {})
+
+    if REMAT[remat] is not None:
+        run = jax.checkpoint(run, policy=REMAT[remat])
 
     def forward(params, batch_stats, streams, key):
         names = list(streams)
@@ -77,6 +91,8 @@ def make_train_step(
     *,
     clean_pass: bool,
     skip_nonfinite: bool = False,
+    micro_batches: int = 1,
+    unroll: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
 
@@ -87,6 +103,7 @@ def make_train_step(
       objective: from `make_objective`.
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
       skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
+      micro_batches, unroll: see `accumulate.make_gradient`.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
@@ -95,6 +112,8 @@ def make_train_step(
       all are.
     """
 
+    gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
+
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
         if mix is None:
             streams, drawn = {"clean": batch.images}, None
@@ -102,12 +121,10 @@ def make_train_step(
             mixed, drawn = mix(stream(key, "mixer", state.step), batch.images, take)
             streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
 
-        def loss_fn(params):
-            outputs, batch_stats = forward(params, state.batch_stats, streams, stream(key, "dropout", state.step))
-            loss, metrics = objective(outputs, batch, drawn)
-            return loss, (batch_stats, metrics)
-
-        gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        dropout_key = stream(key, "dropout", state.step)
+        gradient, batch_stats, metrics = gradient_of(
+            state.params, state.batch_stats, streams, batch, drawn, dropout_key
+        )
         metrics["grad_norm"] = optax.tree.norm(gradient)
         # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
         # and gradient behind, and running averages that are lost.

@@ -36,9 +36,9 @@ class Mix(NamedTuple):
 
 
 class Split(NamedTuple):
-    """One split of a data set, decoded, in host memory."""
+    """One split of a data set, in host memory, or with its images encoded on disk and decoded when indexed."""
 
-    images: np.ndarray  # u8[n h w c]
+    images: np.ndarray  # u8[n h w c], or a data.stream.StreamedImages
     labels: np.ndarray  # i32[n]
 
 

@@ -83,10 +83,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
             "The two files are not of one run.",
         )
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    images = jax.ShapeDtypeStruct((1, *facts.image_shape), jnp.float32)
-    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
-    variables = load_model(checkpoints, name, like)
+    variables = load_model(checkpoints, name, abstract_variables(model, facts.image_shape))
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -98,6 +95,13 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
     )
+
+
+def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
+    """{"params", "batch_stats"} of a model as ShapeDtypeStructs; nothing is allocated."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
@@ -236,6 +240,7 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
             f"{run.folder} was trained without looking at test data (data.use_test=False), so it is not scored on it",
             "Train with the chosen settings and data.use_test=True, and score that run.",
         )
+    options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
     try:
         whole = dataset or data_lib.load(cfg.data.name, **parts, **options)
     except DataError as error:
