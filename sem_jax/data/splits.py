@@ -80,11 +80,12 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     for label, size in enumerate(quota):
         chosen[rng.choice(np.flatnonzero(labels == label), size, replace=False)] = True
 
-    def part(rows):
-        images = split.images[rows] if isinstance(split.images, np.ndarray) else split.images.select(rows)
-        return Split(images, labels[rows])
+    return _part(split, ~chosen), _part(split, chosen)
 
-    return part(~chosen), part(chosen)
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    images = split.images[rows] if isinstance(split.images, np.ndarray) else split.images.select(rows)
+    return Split(images, split.labels[rows])
 
 
 def take_balanced(split: Split, *, size: int) -> Split:
@@ -110,8 +111,9 @@ def take_balanced(split: Split, *, size: int) -> Split:
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
         rank[of_class] = np.arange(len(of_class))
-    chosen = np.sort(np.lexsort((labels, rank))[:size])
-    return Split(split.images[chosen], labels[chosen])
+    chosen = np.zeros(len(labels), bool)
+    chosen[np.lexsort((labels, rank))[:size]] = True
+    return _part(split, chosen)
 
 
 def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
