@@ -9,6 +9,7 @@ On disk: <folder>/<step>/model (params, batch_stats), /trainer (opt_state), and 
 summed so far in this epoch).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,11 +49,12 @@ class Checkpoints:
       folder: made if it is not there.
       keep: number of latest checkpoints kept.
       best: name of the metric (higher is better) whose best checkpoint is kept too; None keeps none.
+      steps: steps whose checkpoint is kept too.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int, best: str | None):
+    def __init__(self, folder: str | Path, *, keep: int, best: str | None, steps: Sequence[int] = ()):
         self._best = best
-        policies = [POLICIES.LatestN(keep)]
+        policies = [POLICIES.LatestN(keep), POLICIES.CustomSteps(list(steps))]
         if best:
             policies.append(
                 POLICIES.BestN(get_metric_fn=lambda m: m[best], n=1, keep_checkpoints_without_metrics=False)

@@ -76,7 +76,8 @@ def main(argv: list[str]) -> None:
 
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
         train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
-        if jax.process_index() == 0 and not (Path(workdir) / "evaluation" / "eval.html").exists():
+        scored = _CONFIG.value.data.use_test  # the report is about the test split
+        if jax.process_index() == 0 and scored and not (Path(workdir) / "evaluation" / "eval.html").exists():
             from sem_jax.evaluation import evaluate_run
 
             evaluate_run(workdir)
