@@ -42,8 +42,12 @@ class Restored(NamedTuple):
 def _alone() -> ocp.Context:
     """In a run of several processes, orbax waits for none of the others: all of them hold the whole state."""
     me = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{me}")
-    return ocp.Context(multiprocessing_options=options if jax.process_count() > 1 else None)
+    if jax.process_count() == 1:
+        return ocp.Context()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    return ocp.Context(multiprocessing_options=options)
 
 
 def _reason(error: BaseException) -> str:
@@ -66,7 +70,7 @@ class Checkpoints:
       folder: made if it is not there. In a run of several processes all of them see it, the lead writes.
       keep: number of latest checkpoints kept.
       best: name of the metric (higher is better) whose best checkpoint is kept too; None keeps none.
-      about: JSON about the run, for the manifests.
+      about: JSON about the run, for the manifests; "data" and "seed" are compared when one is restored.
     """
 
     def __init__(self, folder: str | Path, *, keep: int, best: str | None, about: dict | None = None):
@@ -104,15 +108,21 @@ class Checkpoints:
           metrics: by name, for "best"; a value that is not finite is left out, so that it is never the best.
 
         Raises:
-          RunError: the save before this one failed, on a full disk for example.
+          RunError: the save before this one failed, on a full disk for example; or the state is not finite.
         """
         self.wait()
         if self._latest is not None and self._latest >= step:
             return
+        state = jax.device_get(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            if not np.isfinite(leaf).all():
+                raise RunError(
+                    f"The state of step {step} is not finite and was not saved: {jax.tree_util.keystr(path)}.",
+                    f"The checkpoint before it ({self._latest or 'none yet'}) is kept; lower optim.learning_rate.",
+                )
         self._latest = step
         if not is_lead():
             return
-        state = jax.device_get(state)
         items = {
             "model": {"params": state.params, "batch_stats": state.batch_stats},
             "trainer": {"opt_state": state.opt_state},
@@ -193,11 +203,11 @@ class Checkpoints:
             manifest = read_manifest(path)
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
-        for name in ("data",):
-            if name in self._about and name in manifest and manifest[name] != self._about[name]:
+        for name in ("data", "seed"):
+            there, here = manifest.get(name), self._about.get(name)
+            if None not in (there, here) and there != here:
                 raise RunError(
-                    f"Checkpoint {path} is of another run: {name} {str(manifest[name])[:16]} there, "
-                    f"{str(self._about[name])[:16]} now",
+                    f"Checkpoint {path} is of another run: {name} {there!s:.12} there, {here!s:.12} now",
                     "Remove it, or choose another folder with --workdir.",
                 )
         wanted = {

@@ -23,13 +23,15 @@ ALLOWED = {
     "step": BASE | {"state"},
     "signals": BASE,
     "records": BASE,
+    "hosts": BASE,
+    "manifest": BASE,
     "report": BASE | {"records"},
-    "checkpoint": BASE | {"state"},
+    "checkpoint": BASE | {"state", "hosts", "manifest"},
     "config": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
-    "main": BASE | {"config", "loop", "evaluation"},
+    "main": BASE | {"config", "loop", "evaluation", "hosts"},
 }
 
 
