@@ -69,7 +69,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
       RunError: no such run or checkpoint, one that does not fit its configuration, or no val to choose by.
       ConfigError: config.json is of another version or damaged.
     """
-    folder, checkpoints, name = _locate(workdir, str(checkpoint))
+    folder, _, _ = _locate(workdir, str(checkpoint))
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {_kind(values)}")
@@ -83,7 +83,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     images = jax.ShapeDtypeStruct((1, *facts.image_shape), jnp.float32)
     like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
-    variables = load_model(checkpoints, name, like)
+    name, variables = _load(workdir, str(checkpoint), like)
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -95,6 +95,17 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
     )
+
+
+def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
+    """(name, variables) of a checkpoint; chosen anew if a trainer has deleted it while it was read."""
+    while True:
+        _, checkpoints, name = _locate(workdir, checkpoint)
+        try:
+            return name, load_model(checkpoints, name, like)
+        except RunError:
+            if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
+                raise
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
