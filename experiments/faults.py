@@ -11,6 +11,7 @@ not yet touched a device: what is killed is the run, not Python's imports. Exit 
 import argparse
 import collections
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -57,6 +58,8 @@ class Tiny(nn.Module):
 
 def configure(cache: Path):
     """Mixup + SEM with ES, a checkpoint every epoch; a call is one step, as a kill is to find many of them."""
+    for name in ("sklearn.datasets", "tensorboardX"):  # once here, not in every start
+        importlib.import_module(name)
     MODELS["faults_tiny"] = lambda *, num_classes, **_: Tiny(num_classes)
     cfg = config_lib.get_default()
     cfg.model.name, cfg.model.dtype = "faults_tiny", "float32"

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from sem_jax.data.pipeline import Feeder, epoch_order, make_fetch
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
+from sem_jax.hosts import is_lead
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
@@ -88,6 +89,7 @@ class Programs:
         self._stacked = cfg.runtime.streams == "stacked" or (cfg.runtime.streams == "auto" and alone)
         self._score = make_score(self.model, mean=dataset.mean, std=dataset.std)
         self._calls: dict = {}  # mixing or not -> compiled call
+        self._zeros: dict = {}  # mixing or not -> empty sums, on the host
         self._batches: dict = {}  # split -> its batches on the devices
 
     def _fits(self, split) -> bool:
@@ -125,18 +127,20 @@ class Programs:
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
-        data, rows, first = self._feed(order, 0, 1)
-        step = self.train_step(mixing)
-        sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
-        sums = jax.device_put(sums, self.replicated)
         if mixing not in self._calls:
+            data, rows, first = self._feed(order, 0, 1)
+            step = self.train_step(mixing)
+            sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
+            sums = jax.device_put(sums, self.replicated)
             begin = time.perf_counter()
             lowered = make_train_call(step, self._fetch, looped=self._looped).lower(
                 state, sums, data, rows, first, 1, self._key
             )
-            self._calls[mixing] = lowered.compile()
-            tqdm.write(f"Compiled the {'mixing' if mixing else 'plain'} step in {time.perf_counter() - begin:.1f} s.")
-        return sums
+            self._calls[mixing], self._zeros[mixing] = lowered.compile(), jax.device_get(sums)
+            if is_lead():
+                kind = "mixing" if mixing else "plain"
+                tqdm.write(f"Compiled the {kind} step in {time.perf_counter() - begin:.1f} s.")
+        return jax.device_put(self._zeros[mixing], self.replicated)
 
     def run(
         self, state: TrainState, sums: dict, order: jax.Array, *, mixing: bool, first: int, count: int
