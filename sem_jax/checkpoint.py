@@ -13,9 +13,11 @@ damaged one, which is moved to <folder>/damaged.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,15 +41,12 @@ class Restored(NamedTuple):
     metrics: dict  # JSON: what `save` was given
 
 
-def _alone() -> ocp.Context:
-    """In a run of several processes, orbax waits for none of the others: all of them hold the whole state."""
-    me = jax.process_index()
-    if jax.process_count() == 1:
-        return ocp.Context()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
-    )
-    return ocp.Context(multiprocessing_options=options)
+def _items(state: TrainState) -> dict:
+    """The parts of a checkpoint, by the name of their subfolder."""
+    return {
+        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "trainer": {"opt_state": state.opt_state},
+    }
 
 
 def _reason(error: BaseException) -> str:
@@ -70,12 +69,21 @@ class Checkpoints:
       folder: made if it is not there. In a run of several processes all of them see it, the lead writes.
       keep: number of latest checkpoints kept.
       best: name of the metric (higher is better) whose best checkpoint is kept too; None keeps none.
+      steps: steps whose checkpoint is kept too.
       about: JSON about the run, for the manifests; "data" and "seed" are compared when one is restored.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int, best: str | None, about: dict | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep: int,
+        best: str | None,
+        steps: Sequence[int] = (),
+        about: dict | None = None,
+    ):
         self._folder = Path(folder).absolute()
-        self._keep, self._best, self._about = keep, best, about or {}
+        self._keep, self._best, self._steps, self._about = keep, best, frozenset(steps), about or {}
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._latest: int | None = None
@@ -113,43 +121,42 @@ class Checkpoints:
         self.wait()
         if self._latest is not None and self._latest >= step:
             return
-        state = jax.device_get(state)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        host = jax.device_get(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(host):
             if not np.isfinite(leaf).all():
                 raise RunError(
                     f"The state of step {step} is not finite and was not saved: {jax.tree_util.keystr(path)}.",
                     f"The checkpoint before it ({self._latest or 'none yet'}) is kept; lower optim.learning_rate.",
                 )
         self._latest = step
-        if not is_lead():
-            return
-        items = {
-            "model": {"params": state.params, "batch_stats": state.batch_stats},
-            "trainer": {"opt_state": state.opt_state},
-        }
+        temporary = self._folder / f"{_SAVING}{step}"
+        if jax.process_count() == 1:
+            write = functools.partial(ocp.save_checkpointables, temporary, _items(host))
+        else:  # all take part; what they agree on while they do must not come between the steps' own collectives
+            write = ocp.save_checkpointables_async(temporary, _items(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
         about = {"step": step, "progress": progress, "metrics": finite, **self._about}
-        self._thread = threading.Thread(target=self._write, args=(step, items, about), name=f"save-{step}")
+        self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
         self._thread.start()
 
-    def _write(self, step: int, items: dict, about: dict) -> None:
+    def _write(self, step: int, write: Callable[[], None], about: dict) -> None:
         temporary = self._folder / f"{_SAVING}{step}"
         try:
-            with _alone():
-                ocp.save_checkpointables(temporary, items)
-            write_manifest(temporary, about)
-            os.rename(temporary, self._folder / str(step))
-            flush_folder(self._folder)
-            self._delete_others(step)
+            write()
+            if is_lead():
+                write_manifest(temporary, about)
+                os.rename(temporary, self._folder / str(step))
+                flush_folder(self._folder)
+                self._delete_others(step)
         except Exception as error:  # orbax raises many types for a disk that is full
             self._error = error
-            for path in self._folder.glob(f"{_SAVING}*"):
+            for path in self._folder.glob(f"{_SAVING}*") if is_lead() else ():
                 shutil.rmtree(path, ignore_errors=True)
 
     def _delete_others(self, step: int) -> None:
         """Deletes what neither the latest ones nor the best one are; renamed first, so that no half is ever read."""
         there = steps(self._folder)
-        kept = set(there[-self._keep :]) | {step}
+        kept = set(there[-self._keep :]) | self._steps | {step}
         scores = {}
         for other in there:
             with contextlib.suppress(Damaged, RunError):
@@ -210,18 +217,11 @@ class Checkpoints:
                     f"Checkpoint {path} is of another run: {name} {there!s:.12} there, {here!s:.12} now",
                     "Remove it, or choose another folder with --workdir.",
                 )
-        wanted = {
-            "model": {"params": like.params, "batch_stats": like.batch_stats},
-            "trainer": {"opt_state": like.opt_state},
-        }
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), wanted)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         try:
-            with _alone():
-                loaded = ocp.load_checkpointables(path, abstract)
+            loaded = ocp.load_checkpointables(path, abstract)
         except Exception as error:  # orbax raises many types, bare Exception among them
             raise _unreadable(path, error) from error
-        loaded = jax.tree.map(lambda x, y: jax.device_put(np.asarray(x), y.sharding), loaded, wanted)
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         model = loaded["model"]
         state = TrainState(counter, model["params"], model["batch_stats"], loaded["trainer"]["opt_state"])
@@ -293,7 +293,6 @@ def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     try:
-        with _alone():
-            return ocp.load(path, like, checkpointable_name="model")
+        return ocp.load(path, like, checkpointable_name="model")
     except Exception as error:
         raise _unreadable(path, error) from error

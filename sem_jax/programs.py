@@ -55,7 +55,7 @@ class Programs:
         self._by_batch = NamedSharding(mesh, PartitionSpec(None, "data"))
         self.steps_per_epoch = len(train.labels) // cfg.train.batch_size
         self.total_steps = self.steps_per_epoch * cfg.train.epochs
-        self._key = jax.device_put(jax.random.key(cfg.seed), self.replicated)
+        self._key = jax.jit(lambda: jax.random.key(cfg.seed), out_shardings=self.replicated)()
         self.model = make_model(**{**cfg.model, "num_classes": len(dataset.class_names)})
         options = dict(cfg.optim)
         warmup_steps = round(options.pop("warmup_epochs") * self.steps_per_epoch)
@@ -93,7 +93,7 @@ class Programs:
         self._batches: dict = {}  # split -> its batches on the devices
 
     def _fits(self, split) -> bool:
-        limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
+        limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
         return limit is None or split.images.nbytes < 0.3 * limit
 
     def initial_state(self) -> TrainState:
