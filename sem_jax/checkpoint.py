@@ -49,6 +49,24 @@ def _items(state: TrainState) -> dict:
     }
 
 
+def _shapes(items: dict) -> dict[str, str]:
+    """ "float32[3,3,16]" of every array, by its place in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(items)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}".replace(" ", "") for path, x in leaves}
+
+
+def _check_shapes(path: Path, there: dict[str, str], here: dict[str, str]) -> None:
+    """orbax would convert another dtype without a word, and tell another shape at length."""
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if names:
+        name = names[0]
+        raise RunError(
+            f"Checkpoint {path} is of another model: {name} is {there.get(name, 'not there')}, "
+            f"expected {here.get(name, 'none')}" + (f"; and {len(names) - 1} more" if len(names) > 1 else ""),
+            "Use the configuration and the version it was written with.",
+        )
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -58,7 +76,7 @@ def _reason(error: BaseException) -> str:
 def _unreadable(path: Path, error: Exception) -> RunError:
     return RunError(
         f"Checkpoint {path} cannot be restored: {_reason(error)}",
-        "It is undamaged, so it is of another model or orbax version: use those it was written with.",
+        "It is undamaged; perhaps another version of orbax-checkpoint wrote it: see versions in its manifest.json.",
     )
 
 
@@ -135,7 +153,7 @@ class Checkpoints:
         else:  # all take part; what they agree on while they do must not come between the steps' own collectives
             write = ocp.save_checkpointables_async(temporary, _items(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
-        about = {"step": step, "progress": progress, "metrics": finite, **self._about}
+        about = {"step": step, "progress": progress, "metrics": finite, "arrays": _shapes(_items(host)), **self._about}
         self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
         self._thread.start()
 
@@ -217,6 +235,7 @@ class Checkpoints:
                     f"Checkpoint {path} is of another run: {name} {there!s:.12} there, {here!s:.12} now",
                     "Remove it, or choose another folder with --workdir.",
                 )
+        _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         try:
             loaded = ocp.load_checkpointables(path, abstract)
@@ -287,9 +306,11 @@ def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
         known = ", ".join(map(str, steps(folder))) or "none"
         raise RunError(f"{folder} has no checkpoint of step {step}; there are: {known}")
     try:
-        read_verified(path)
+        manifest = read_verified(path)
     except Damaged as error:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+    there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
+    _check_shapes(path, there, _shapes({"model": like}))
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     try:

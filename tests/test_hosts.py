@@ -51,6 +51,8 @@ def processes(tmp_path, count, devices, workdir, pause=0.0):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": os.environ["SEM_JAX_TEST_CACHE"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     command = [sys.executable, str(worker), f"--config={tmp_path / 'config.py'}", f"--workdir={workdir}"]
     started = []
