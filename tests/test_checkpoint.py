@@ -192,10 +192,9 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path):
         folder = disk / "checkpoints"
         save(folder, 1)
         filler = disk / "filler"
-        with filler.open("wb") as file, pytest.raises(OSError):
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError):
             while True:
                 file.write(bytes(4096))
-                file.flush()
         with pytest.raises(RunError, match="Checkpoint .*/2 cannot be written: ") as caught:
             save(folder, 2)
         assert len(str(caught.value).splitlines()) <= 3
