@@ -13,6 +13,7 @@ import collections
 import hashlib
 import importlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -284,22 +285,23 @@ def damage(flips: int, seed: int, out: Path) -> dict:
 
 
 def reads(count: int, out: Path) -> dict:
-    """Opens the final model `count` times while another process saves and deletes without pause."""
+    """Opens the final model `count` times while another process saves and deletes, some times a second."""
     cfg = configure(out / "cache")
     pid = os.fork()  # before this process touches a device
     if pid == 0:
         try:
-            cfg.train.keep = 1
             loop.report.draw_curves = lambda *_, **__: None
             loop.train_and_evaluate(cfg, str(out / "run"))
-            with Checkpoints(out / "run/checkpoints", keep=1, best=None) as checkpoints:
+            with Checkpoints(out / "run/checkpoints", keep=2, best=None) as checkpoints:
                 restored = checkpoints.restore(loop.Programs(cfg, loop.data_lib.load("digits")).initial_state())
                 step = int(restored.state.step)
                 while os.getppid() != 1:
                     step += 1
                     checkpoints.save(step, restored.state, {})
+                    time.sleep(0.2)
         finally:
             os._exit(1)
+    logging.disable()  # orbax is loud about files that are deleted while it reads
     try:
         while not (out / "run/result.json").exists():
             time.sleep(0.2)

@@ -181,7 +181,7 @@ class Checkpoints:
                 scores[other] = read_manifest(self._folder / str(other))["metrics"].get(self._best)
         scores = {other: score for other, score in scores.items() if score is not None}
         if scores:
-            kept.add(max(scores, key=lambda other: scores[other]))
+            kept.add(max(scores, key=lambda other: (scores[other], other)))  # of equals the later
         for other in set(there) - kept:
             leaving = self._folder / f"{_DELETING}{other}"
             os.rename(self._folder / str(other), leaving)

@@ -84,7 +84,9 @@ def get_default() -> ConfigDict:
     cfg.optim.momentum = 0.9
     cfg.optim.nesterov = False
     cfg.optim.weight_decay = 1e-4  # on every parameter, added to the gradient; mixup wants less than the usual 5e-4
-    cfg.optim.schedule = "step"  # step, cosine, onecycle or constant
+    # step, cosine, onecycle or constant; auto = the recipe's step, but onecycle below 60 epochs, where the step's
+    # plateaus are too short.
+    cfg.optim.schedule = "auto"
     cfg.optim.boundaries = (0.5, 0.75)  # step: x0.1 after these fractions of training = epochs 100 and 150 of 200
     cfg.optim.warmup_epochs = 0.0  # linear from 0; step, cosine and constant
 
@@ -245,7 +247,7 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
     need("optim.momentum", 0 <= p.momentum < 1, "in [0, 1)")
     need("optim.weight_decay", p.weight_decay >= 0, ">= 0")
-    one_of("optim.schedule", ("step", "cosine", "onecycle", "constant"))
+    one_of("optim.schedule", ("auto", "step", "cosine", "onecycle", "constant"))
     rising = all(a < b for a, b in zip((0, *p.boundaries), (*p.boundaries, 1), strict=True))
     need("optim.boundaries", rising, "rising fractions of training between 0 and 1")
     need("train.epochs", t.epochs >= 1, ">= 1")

@@ -16,6 +16,7 @@ from sem_jax.errors import RunError
 
 FORMAT = 1  # of a checkpoint folder; raise it when a checkpoint of the version before could be misread
 NAME = "manifest.json"
+LIMIT = 16 << 20  # bytes of it; a checkpoint may come from a stranger
 
 
 class Damaged(Exception):
@@ -52,6 +53,8 @@ def read_manifest(folder: Path) -> dict:
       RunError: it is of a newer format than this version knows.
     """
     try:
+        if (size := (folder / NAME).stat().st_size) > LIMIT:
+            raise Damaged(f"{NAME} has {size} bytes, which no run writes")
         manifest = json.loads((folder / NAME).read_bytes())
     except FileNotFoundError:
         raise Damaged(f"no {NAME}") from None
@@ -80,6 +83,8 @@ def read_verified(folder: Path) -> dict:
     """
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
+        if ".." in Path(name).parts or Path(name).is_absolute() or not (folder / name).is_file():
+            raise Damaged(f"{name}: no such file")
         try:
             with open(folder / name, "rb") as file:
                 size = os.fstat(file.fileno()).st_size

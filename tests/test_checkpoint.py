@@ -134,8 +134,8 @@ def test_strays_are_no_checkpoints(saved, tmp_path, capsys):
 def test_only_the_latest_and_the_best_are_kept_and_nan_is_never_the_best(tmp_path):
     scores = {1: 0.5, 2: float("nan"), 3: 0.9, 4: 0.9, 5: float("inf"), 6: 0.1, 7: 0.2}
     folder = save(tmp_path, *scores, keep=2, best="val_accuracy", val_accuracy=scores)
-    assert steps(folder) == [3, 6, 7] and restore(folder) == 7
-    assert sorted(p.name for p in folder.iterdir()) == ["3", "6", "7"]
+    assert steps(folder) == [4, 6, 7] and restore(folder) == 7
+    assert sorted(p.name for p in folder.iterdir()) == ["4", "6", "7"]
 
 
 def test_named_steps_are_kept(tmp_path):

@@ -8,6 +8,7 @@ Whatever config.json and data.json hold, it is read as data.
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from sem_jax.errors import DataError, RunError
 from sem_jax.models import make_model
 from sem_jax.records import read_json, read_metrics
 from sem_jax.types import Dataset, Split
+
+MAX_SIDE = 1 << 16  # pixels; a larger image_shape in data.json is nobody's
 
 
 class DataFacts(NamedTuple):
@@ -190,9 +193,11 @@ def read_facts(path: Path) -> DataFacts:
         "name": lambda v: isinstance(v, str),
         "fingerprint": lambda v: isinstance(v, str) and v,
         "class_names": lambda v: isinstance(v, list) and len(v) >= 2 and all(isinstance(name, str) for name in v),
-        "image_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
-        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) for x in v),
-        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and x > 0 for x in v),
+        "image_shape": lambda v: (
+            isinstance(v, list) and len(v) == 3 and all(type(n) is int and 0 < n <= MAX_SIDE for n in v)
+        ),
+        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and math.isfinite(x) for x in v),
+        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and 0 < x < math.inf for x in v),
         "sizes": lambda v: isinstance(v, dict) and all(type(n) is int for n in v.values()),
     }
     for name, holds in wanted.items():
