@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
 
         validate(_CONFIG.value)  # before jax is started
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
+            logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
         import jax
 
         if _CONFIG.value.runtime.cache_dir:
