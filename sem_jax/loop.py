@@ -7,6 +7,7 @@ and `checkpoint`.
 """
 
 import math
+import sys
 import time
 
 import jax
@@ -195,6 +196,7 @@ class _Run:
     def _say(self, text: str) -> None:
         if hosts.is_lead():
             tqdm.write(text)
+            sys.stdout.flush()  # into a file or a pipe too
 
     def _leave(self, stop: int, progress: dict) -> None:
         """Saves, in the middle of an epoch with what it has summed so far, and ends the run for now."""
