@@ -49,24 +49,43 @@ def get_default() -> ConfigDict:
     cfg.data.val_size = 0  # items held out of train, class-balanced; selection uses 5,000, the final runs none
     cfg.data.image_size = 0  # pixels; only for image folders: shorter side resized, centre cropped; 0 = as they are
     cfg.data.crop_padding = 4  # pixels of black border before a random crop of the original size; 0 = no crop
+    # Random resized crop of streamed images (image_folder, tfds): the smallest share of the area; 0 = none, ImageNet
+    # recipes take 0.08 (with crop_padding 0 and image_size 224).
+    cfg.data.crop_scale = 0.0
+    cfg.data.eval_crop = 1.0  # with crop_scale: share of the shorter side that evaluation sees; ImageNet 0.875
     cfg.data.flip = True  # mirror left and right with probability 0.5
 
     cfg.model = ConfigDict()
-    cfg.model.name = "preact_resnet"
+    cfg.model.name = "preact_resnet"  # of MODELS, or your own as module.path:factory; naming a module executes it
     cfg.model.num_classes = 0  # 0 = as many as the data set has
-    cfg.model.depth = 18
-    cfg.model.width = 64  # preact_resnet: channels of the first stage; wide_resnet: the widen factor
-    cfg.model.variant = ""  # "" = the family's usual one (preact_resnet: v1)
-    cfg.model.stem = "3x3"  # 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2 (224 pixels)
-    cfg.model.dropout = 0.0  # rate; wide_resnet only
+    # 0 and "" = the model's own default; what a model has no use for is refused.
+    cfg.model.depth = 0  # layers of a ResNet (preact_resnet and resnet: 18), blocks of the others
+    cfg.model.width = 0  # channels of the first stage or entries of a token; wide_resnet: the widen factor
+    cfg.model.variant = ""  # preact_resnet: v1, v2 or v3
+    cfg.model.stem = ""  # ResNets: 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2 (224 pixels)
+    cfg.model.norm = ""  # ResNets: batch, or without running statistics: group or layer
+    cfg.model.patch_size = 0  # vit, mlp_mixer, convnext: pixels; 4 for images of 32 (convnext 2), 16 for 224 (4)
+    cfg.model.heads = 0  # vit: of the attention; 0 = about 64 entries each
+    cfg.model.pool = ""  # vit: the features are the class token's ("token") or the patches' "mean"
+    cfg.model.dropout = 0.0  # rate; wide_resnet, vit, mlp_mixer
+    cfg.model.stochastic_depth = 0.0  # rate of the last block, rising from 0 at the first; not of pre-act ResNets
+    cfg.model.options = ""  # own models: what their factory takes beside these fields, "hidden=64, act='gelu'"
     cfg.model.dtype = "auto"  # of the computation: float32, bfloat16; auto = float32 on CPU, else bfloat16
 
     cfg.mixer = ConfigDict()
     cfg.mixer.name = "mixup"
-    cfg.mixer.alpha = 1.0  # lam ~ Beta(alpha, alpha)
+    cfg.mixer.alpha = 1.0  # lam ~ Beta(alpha, alpha); 2 is usual for manifold_mixup and alignmix
+    # The mixer's own options as text, "decay=3.0, max_soft=0.2"; python -m sem_jax.mixers --list names them all.
+    cfg.mixer.options = ""
+    cfg.mixer.scorer = ""  # attentive_cutmix: run folder of the frozen net that says where to look
     cfg.mixer.scope = "sample"  # "sample": a lam for every pair; "batch": one for all pairs of a step
     cfg.mixer.prob = 1.0  # probability that a pair (scope sample) or a batch (scope batch) is mixed
+    # permutation, derangement, roll, flip, same_class or other_class
     cfg.mixer.pairing = "permutation"
+    # False: partners only within a device's part of the batch, so that the numbers depend on how many devices there are
+    cfg.mixer.across_device = True
+    # constant, linear, cosine or alternating: what prob is multiplied by as the steps up to stop_epoch go by
+    cfg.mixer.schedule = "constant"
     # Mixing is on in epochs < stop_epoch. A reference derived from train.epochs, so that it follows an override of
     # that field (the sum makes it a reference of its own: setting it must not set train.epochs).
     cfg.mixer.stop_epoch = epochs + 0
@@ -78,6 +97,7 @@ def get_default() -> ConfigDict:
     cfg.objective.clean_features = "auto"
     cfg.objective.bn_running = "both"  # streams whose statistics enter BatchNorm's running averages: both, mixed, clean
     cfg.objective.label_smoothing = 0.0
+    cfg.objective.regmixup = False  # label loss on clean and mixed images, half weight each (RegMixup, a comparator)
 
     cfg.optim = ConfigDict()
     cfg.optim.learning_rate = 0.1
@@ -93,6 +113,9 @@ def get_default() -> ConfigDict:
     cfg.train = ConfigDict()
     cfg.train.epochs = epochs
     cfg.train.batch_size = 128  # of all devices together; an epoch drops the remainder
+    # Micro-batches of a step: the batch as a whole is mixed and paired, but run in so many parts, for which the memory
+    # suffices. Under train, not runtime, since BatchNorm's statistics are those of the parts.
+    cfg.train.gradient_accumulation = 1
     cfg.train.eval_every = 5  # epochs between scores on val (or, without val, on test); the last epoch always
     cfg.train.checkpoint_every = 5  # epochs between checkpoints; the last epoch always
     cfg.train.keep = 2  # latest checkpoints kept, beside the best one on val
@@ -103,12 +126,21 @@ def get_default() -> ConfigDict:
     cfg.runtime = ConfigDict()  # nothing in here changes a number, beyond the rounding of another order of sums
     # Clean and mixed images "stacked" in one pass or "sequential"; auto = stacked on a single GPU or TPU core.
     cfg.runtime.streams = "auto"
+    # What the backward pass computes again instead of storing it: "none", "elementwise" (BatchNorm and ReLU) or "full"
+    # (each stream's forward pass).
+    cfg.runtime.remat = "none"
     cfg.runtime.loop = "auto"  # steps of a call loop on the "device" or on the "host"; auto = device but on CPU
     cfg.runtime.steps_per_call = 0  # optimizer steps per compiled call; 0 = about one second's worth
     cfg.runtime.devices = 0  # number of devices; 0 = all
-    cfg.runtime.residency = "auto"  # training images live on the "device" or on the "host"; auto = device if they fit
+    # Training images live decoded on the "device" or the "host", or encoded on disk ("stream": read through grain);
+    # auto = the first of these that has the memory.
+    cfg.runtime.residency = "auto"
+    cfg.runtime.workers = (
+        -1
+    )  # processes that decode streamed images; 0 = threads; -1 = one a core, or threads on few cores
     cfg.runtime.eval_batch_size = 500
-    cfg.runtime.cache_dir = ""  # folder of JAX's persistent compilation cache; "" = none
+    # Compiled programs are kept here for later runs; "" = below the user's cache directory, "none" = not kept.
+    cfg.runtime.cache_dir = ""
     cfg.runtime.progress = True  # progress bar on a terminal
     return cfg.lock()
 
@@ -143,7 +175,8 @@ def method_of(cfg: ConfigDict) -> str:
     if cfg.mixer.name == "none":
         return "erm"
     stopped = cfg.mixer.stop_epoch < cfg.train.epochs
-    return cfg.mixer.name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
+    name = cfg.mixer.name + ("+regmixup" if cfg.objective.regmixup else "")
+    return name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
 
 
 def flatten(cfg: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -233,13 +266,18 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("seed", 0 <= cfg.seed < 2**32, "in [0, 2**32)")
     need("data.val_size", d.val_size >= 0, ">= 0")
     need("data.image_size", d.image_size == 0 or d.image_size >= 8, "0 or >= 8 pixels")
+    need("data.crop_scale", 0 <= d.crop_scale <= 1, "in [0, 1]")
+    need("data.eval_crop", 0 < d.eval_crop <= 1, "in (0, 1]")
     need("data.crop_padding", d.crop_padding >= 0, ">= 0 pixels")
     need("model.num_classes", m.num_classes == 0 or m.num_classes >= 2, "0 (from the data) or >= 2")
-    need("model.width", m.width >= 1, ">= 1")
+    for field in ("depth", "width", "patch_size", "heads"):
+        need(f"model.{field}", m[field] >= 0, ">= 0 (0 = the model's own default)")
+    for field in ("dropout", "stochastic_depth"):
+        need(f"model.{field}", 0 <= m[field] < 1, "in [0, 1)")
     need("mixer.alpha", x.alpha > 0, "> 0")
     need("mixer.prob", 0 <= x.prob <= 1, "in [0, 1]")
     one_of("mixer.scope", ("sample", "batch"))
-    one_of("mixer.pairing", ("permutation",))
+    one_of("mixer.schedule", ("constant", "linear", "cosine", "alternating"))
     need("objective.gamma", o.gamma >= 0, ">= 0")
     one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
@@ -253,14 +291,21 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("train.epochs", t.epochs >= 1, ">= 1")
     need("optim.warmup_epochs", 0 <= p.warmup_epochs < t.epochs, "in [0, train.epochs)")
     need("train.batch_size", t.batch_size >= 1, ">= 1")
+    need(
+        "train.gradient_accumulation",
+        t.gradient_accumulation >= 1 and t.batch_size % t.gradient_accumulation == 0,
+        f"a divisor of train.batch_size = {t.batch_size}",
+    )
     need("train.eval_every", t.eval_every >= 1, ">= 1 epochs")
     need("train.checkpoint_every", t.checkpoint_every >= 1, ">= 1 epochs")
     need("train.keep", t.keep >= 1, ">= 1")
     one_of("train.on_nan", ("stop", "skip"))
     one_of("model.dtype", ("auto", "float32", "bfloat16"))
     one_of("runtime.streams", ("auto", "stacked", "sequential"))
+    one_of("runtime.remat", ("none", "elementwise", "full"))
     one_of("runtime.loop", ("auto", "device", "host"))
-    one_of("runtime.residency", ("auto", "device", "host"))
+    one_of("runtime.residency", ("auto", "device", "host", "stream"))
+    need("runtime.workers", r.workers >= -1, ">= -1")
     need("runtime.steps_per_call", r.steps_per_call >= 0, ">= 0")
     need("runtime.devices", r.devices >= 0, ">= 0")
     need("runtime.eval_batch_size", r.eval_batch_size >= 1, ">= 1")
@@ -269,9 +314,19 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError(
             f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
         )
+    if x.name == "none" and o.regmixup:
+        raise ConfigError("objective.regmixup must be False with mixer.name='none': there are no mixed images")
+    if x.scorer and x.name not in ("attentive_cutmix", "choice"):
+        raise ConfigError(f'mixer.scorer must be "" with mixer.name={x.name!r}, which asks no net, got {x.scorer!r}')
+    if d.crop_scale:
+        need("data.crop_padding", d.crop_padding == 0, "0 with data.crop_scale: there is one random crop")
+        need("data.image_size", d.image_size > 0, "given with data.crop_scale (for example 224)")
+        need("runtime.residency", r.residency in ("auto", "stream"), "auto or stream with data.crop_scale")
+    else:
+        need("data.eval_crop", d.eval_crop == 1, "1 without data.crop_scale")
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
-    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):
+    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto" or o.regmixup):
         raise ConfigError(
             f"objective.bn_running={o.bn_running!r} needs the clean pass (gamma > 0 or clean_features='grad')"
         )
@@ -291,13 +346,18 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
     _check_ranges(cfg)
     # Imported here: the registries bring jax, and config files are to be read without it.
     from sem_jax.data import DATASETS
-    from sem_jax.mixers import MIXERS
-    from sem_jax.models import MODELS
+    from sem_jax.mixers import PAIRINGS, make_mixer
+    from sem_jax.models import make_model
 
     source = lookup(DATASETS, "data set", cfg.data.name)
-    lookup(MIXERS, "mixer", cfg.mixer.name)(alpha=cfg.mixer.alpha)
-    options = {name: value for name, value in cfg.model.items() if name not in ("name", "num_classes", "dtype")}
-    lookup(MODELS, "model", cfg.model.name)(num_classes=cfg.model.num_classes or 2, **options)
+    make_mixer(cfg.mixer.name, alpha=cfg.mixer.alpha, options=cfg.mixer.options)
+    lookup(PAIRINGS, "mixer.pairing", cfg.mixer.pairing)
+    if "attentive_cutmix" in cfg.mixer.name + cfg.mixer.options and not cfg.mixer.scorer:
+        raise ConfigError(
+            f'mixer.scorer must be a run folder with mixer.name={cfg.mixer.name!r}, which asks a frozen net, got ""',
+            "Train a net first, then give its folder: --config.mixer.scorer=runs/NAME.",
+        )
+    make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
     if source.num_classes and cfg.model.num_classes not in (0, source.num_classes):
         raise ConfigError(
             f"model.num_classes must be 0 or {source.num_classes}, the classes of {cfg.data.name}, "
@@ -308,11 +368,17 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
             f"data.image_size is for image folders; {cfg.data.name} has {source.image_size} pixels, "
             f"got {cfg.data.image_size}"
         )
+    if not source.streams and (cfg.runtime.residency == "stream" or cfg.data.crop_scale):
+        field = "data.crop_scale must be 0" if cfg.data.crop_scale else "runtime.residency must not be stream"
+        known = ", ".join(name for name, row in DATASETS.items() if row.streams)
+        raise ConfigError(f"{field} for {cfg.data.name}, which is not streamed; these are: {known}")
     if num_devices is not None:
         devices = cfg.runtime.devices or num_devices
         if devices > num_devices:
             raise ConfigError(f"runtime.devices must be at most {num_devices}, the devices found, got {devices}")
-        if cfg.train.batch_size % devices:
+        parts = cfg.train.gradient_accumulation
+        if cfg.train.batch_size % (devices * parts):
+            times = f" times train.gradient_accumulation = {parts}" if parts > 1 else ""
             raise ConfigError(
-                f"train.batch_size must be divisible by the {devices} devices, got {cfg.train.batch_size}"
+                f"train.batch_size must be divisible by the {devices} devices{times}, got {cfg.train.batch_size}"
             )

@@ -30,13 +30,14 @@ from sem_jax.types import Dataset
 SECONDS_PER_CALL = 1.0
 
 
-def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
+def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) -> TrainState:
     """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
 
     Args:
       cfg: a configuration; validated here.
       workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
         result.json.
+      profile: capture a trace of a few steps in its folder profile/.
 
     Returns:
       The final state.
@@ -53,6 +54,9 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
         image_size=cfg.data.image_size,
+        eval_crop=cfg.data.eval_crop,
+        # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
+        stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
     )
     _check_against_data(cfg, dataset)
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
@@ -65,7 +69,11 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str) -> TrainState:
                 Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, about=about) as checkpoints,
                 StopRequest() as stop,
             ):
-                return _Run(cfg, dataset, folder, checkpoints, stop).train()
+                run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
+                try:
+                    return run.train()
+                finally:
+                    run.programs.close()
     except OSError as error:
         name = error.filename or workdir
         raise RunError(
@@ -100,9 +108,9 @@ def _check_against_data(cfg: ConfigDict, dataset: Dataset) -> None:
 class _Run:
     """One call of `train_and_evaluate`."""
 
-    def __init__(self, cfg, dataset, folder, checkpoints, stop):
+    def __init__(self, cfg, dataset, folder, checkpoints, stop, profile):
         self.cfg, self.dataset, self.folder, self.checkpoints, self.stop = cfg, dataset, folder, checkpoints, stop
-        self.programs = Programs(cfg, dataset)
+        self.programs = Programs(cfg, dataset, trace_dir=str(folder.path / "profile") if profile else "")
         self.state = self.programs.initial_state()
         self.monitor = "val" if "val" in dataset.splits else "test"
 

@@ -24,6 +24,7 @@ from sem_jax.registry import nearest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
+_PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "train on several hosts, with the same command on each")
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "with --distributed: host:port of process 0")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "with --distributed: how many there are", lower_bound=1)
@@ -81,8 +82,8 @@ def main(argv: list[str]) -> None:
             logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
         import jax
 
-        if _CONFIG.value.runtime.cache_dir:
-            jax.config.update("jax_compilation_cache_dir", str(Path(_CONFIG.value.runtime.cache_dir).expanduser()))
+        from sem_jax.compiled import use_cache
+
         if _DISTRIBUTED.value:
             from sem_jax.hosts import connect
 
@@ -96,8 +97,10 @@ def main(argv: list[str]) -> None:
             raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
         from sem_jax.loop import train_and_evaluate
 
+        use_cache(_CONFIG.value.runtime.cache_dir)
+
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
-        train_and_evaluate(_CONFIG.value, workdir)
+        train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
         if jax.process_count() > 1:
             if jax.process_index() == 0:
                 print(f"Report: python -m sem_jax.evaluation --workdir={workdir}")

@@ -9,23 +9,30 @@
 The loop decides what is run and when; nothing here is written anywhere.
 """
 
+import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from sem_jax.data.pipeline import Feeder, epoch_order, make_fetch
+from sem_jax.data.stream_feed import StreamFeeder
+from sem_jax.errors import ConfigError
+from sem_jax.evaluation.loading import open_run
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
 from sem_jax.hosts import is_lead
-from sem_jax.mixers import MIXERS, make_mix
+from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule, make_scorer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.optim import choose_schedule, make_optimizer
 from sem_jax.state import TrainState, jit_init_state
 from sem_jax.step import make_forward, make_train_call, make_train_step, zero_sums
-from sem_jax.types import Dataset
+from sem_jax.types import Dataset, Split
 
 HOST_STEPS_PER_CALL = 16  # with the images in host memory: so many steps' worth of them is sent at a time
 
@@ -36,6 +43,7 @@ class Programs:
     Args:
       cfg: a validated configuration.
       dataset: that it names; batch size and classes agree.
+      trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
 
     Attributes:
       devices: that take part.
@@ -46,7 +54,7 @@ class Programs:
       learning_rate: step -> float.
     """
 
-    def __init__(self, cfg: ConfigDict, dataset: Dataset):
+    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trace_dir: str = ""):
         self._cfg, self._dataset = cfg, dataset
         train = dataset.splits["train"]
         self.devices = jax.devices()[: cfg.runtime.devices or None]
@@ -64,22 +72,18 @@ class Programs:
         self._tx, self.learning_rate = make_optimizer(
             total_steps=self.total_steps, warmup_steps=warmup_steps, **options
         )
+        streamed = not isinstance(train.images, np.ndarray)
         self._fetch = make_fetch(
             mean=dataset.mean,
             std=dataset.std,
             crop_padding=cfg.data.crop_padding,
             flip=cfg.data.flip,
             sharding=self._by_item,
+            streamed=streamed,
         )
-        resident = cfg.runtime.residency == "device" or (cfg.runtime.residency == "auto" and self._fits(train))
-        self._feed = Feeder(
-            train,
-            resident=resident,
-            steps=min(cfg.runtime.steps_per_call or HOST_STEPS_PER_CALL, self.steps_per_epoch),
-            batch_size=cfg.train.batch_size,
-            sharding=self.replicated,
-        )
-        self.steps_per_call = cfg.runtime.steps_per_call or (0 if resident else self._feed.steps)
+        self._feed = self._make_stream(train) if streamed else self._make_feed(train)
+        self.steps_per_call = cfg.runtime.steps_per_call or (0 if self._feed.resident else self._feed.steps)
+        self._scorer = self._open_scorer()
         self._order = jax.jit(
             lambda key, epoch: epoch_order(key, epoch, num_items=len(train.labels), batch_size=cfg.train.batch_size),
             out_shardings=self._by_batch,
@@ -90,9 +94,34 @@ class Programs:
         alone = len(self.devices) == 1 and not on_cpu
         self._stacked = cfg.runtime.streams == "stacked" or (cfg.runtime.streams == "auto" and alone)
         self._score = make_score(self.model, mean=dataset.mean, std=dataset.std)
+        self._trace_dir, self._runs = trace_dir, 0
         self._calls: dict = {}  # mixing or not -> compiled call
         self._zeros: dict = {}  # mixing or not -> empty sums, on the host
         self._batches: dict = {}  # split -> its batches on the devices
+
+    def _make_feed(self, train) -> Feeder:
+        cfg = self._cfg
+        resident = cfg.runtime.residency == "device" or (cfg.runtime.residency == "auto" and self._fits(train))
+        return Feeder(
+            train,
+            resident=resident,
+            steps=min(cfg.runtime.steps_per_call or HOST_STEPS_PER_CALL, self.steps_per_epoch),
+            batch_size=cfg.train.batch_size,
+            sharding=self.replicated,
+        )
+
+    def _make_stream(self, train) -> StreamFeeder:
+        cfg = self._cfg
+        return StreamFeeder(
+            train,
+            seed=cfg.seed,
+            batch_size=cfg.train.batch_size,
+            epochs=cfg.train.epochs,
+            crop_scale=cfg.data.crop_scale,
+            workers=cfg.runtime.workers,
+            steps=cfg.runtime.steps_per_call,
+            sharding=self._by_batch,
+        )
 
     def _fits(self, split) -> bool:
         limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
@@ -104,7 +133,9 @@ class Programs:
         return jax.device_put(jit_init_state(self.model, self._tx, image_shape=image_shape)(self._key), self.replicated)
 
     def order(self, epoch: int) -> jax.Array:
-        """Rows of the training split for every step of an epoch, i32[steps_per_epoch batch_size]."""
+        """Rows of the training split for every step of an epoch, i32[steps_per_epoch batch_size]; streamed: batches."""
+        if isinstance(self._feed, StreamFeeder):
+            return self._feed.order(epoch)
         return self._order(self._key, epoch)
 
     def train_step(self, mixing: bool):
@@ -114,23 +145,62 @@ class Programs:
             gamma=cfg.objective.gamma if mixing else 0.0,
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
+            regmixup=cfg.objective.regmixup and mixing,
         )
-        mix = None
-        if mixing:
-            mix = make_mix(MIXERS[cfg.mixer.name](alpha=cfg.mixer.alpha), scope=cfg.mixer.scope, prob=cfg.mixer.prob)
         return make_train_step(
-            make_forward(self.model, stacked=self._stacked, bn_running=cfg.objective.bn_running),
+            make_forward(
+                self.model,
+                stacked=self._stacked,
+                bn_running=cfg.objective.bn_running,
+                remat=cfg.runtime.remat,
+            ),
             self._tx,
-            mix,
+            self._mix() if mixing else None,
             objective,
-            clean_pass=mixing and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features),
+            clean_pass=mixing
+            and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features, cfg.objective.regmixup),
             skip_nonfinite=cfg.train.on_nan == "skip",
+            strength=self._strength(),
+            saliency=functools.partial(gradient_saliency, self.model),
+            micro_batches=cfg.train.gradient_accumulation,
+            unroll=self.devices[0].platform == "cpu",
         )
+
+    def _mix(self):
+        x = self._cfg.mixer
+        mixer = make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=self._scorer)
+        groups = 1 if x.across_device else len(self.devices)
+        return make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=groups)
+
+    def _strength(self):
+        x = self._cfg.mixer
+        steps = {"total_steps": x.stop_epoch * self.steps_per_epoch, "steps_per_epoch": self.steps_per_epoch}
+        return None if x.schedule == "constant" else make_schedule(x.schedule, **steps)
+
+    def _open_scorer(self):
+        """The frozen net that a saliency mixer asks, as a function of this run's normalised images; or None."""
+        if not self._cfg.mixer.scorer:
+            return None
+        run, data = open_run(self._cfg.mixer.scorer), self._dataset
+        shape = data.splits["train"].images.shape[1:]
+        if tuple(run.data.image_shape) != shape:
+            raise ConfigError(
+                f"mixer.scorer must be trained on images of shape {shape}, got {tuple(run.data.image_shape)} in "
+                f"{self._cfg.mixer.scorer}"
+            )
+        mean, std = jnp.asarray(data.mean), jnp.asarray(data.std)
+        score = make_scorer(run.model, jax.device_put(run.variables, self.replicated))
+
+        def scorer(images, labels):
+            pixels = images * std[None, None, None] + mean[None, None, None]
+            return score((pixels - jnp.asarray(run.data.mean)) / jnp.asarray(run.data.std), labels)
+
+        return scorer
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
         if mixing not in self._calls:
-            data, rows, first = self._feed(order, 0, 1)
+            data, rows, first = self._feed.example(order)
             step = self.train_step(mixing)
             sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
             sums = jax.device_put(sums, self.replicated)
@@ -148,6 +218,15 @@ class Programs:
         self, state: TrainState, sums: dict, order: jax.Array, *, mixing: bool, first: int, count: int
     ) -> tuple[TrainState, dict]:
         """Runs the steps with the rows order[first : first + count]; state and sums are donated."""
+        self._runs += 1
+        if self._trace_dir and self._runs == 2:  # in the first one, programs are loaded and buffers made
+            with jax.profiler.trace(self._trace_dir):
+                out = jax.block_until_ready(self._run(state, sums, order, mixing, first, count))
+            tqdm.write(f"Trace of {count} steps: {self._trace_dir} (tensorboard --logdir, or xprof)")
+            return out
+        return self._run(state, sums, order, mixing, first, count)
+
+    def _run(self, state, sums, order, mixing, first, count):
         data, rows, first = self._feed(order, first, count)
         call = self._calls[mixing]
         if self._looped:
@@ -158,6 +237,8 @@ class Programs:
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, float]:
         """Accuracy and NLL on a split, named after it."""
+        if not isinstance(self._dataset.splits[split].images, np.ndarray):
+            return self._evaluate_stream(state, split)
         if split not in self._batches:
             batches = to_batches(
                 self._dataset.splits[split],
@@ -167,7 +248,37 @@ class Programs:
             self._batches[split] = jax.device_put(batches, Batches(*[self._by_batch] * 3))
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         sums = {name: float(value) for name, value in self._score(variables, self._batches[split]).items()}
-        return {
-            f"{split}_accuracy": sums["correct"] / sums["count"],
-            f"{split}_nll": sums["nll"] / sums["count"],
-        }
+        return _scores(split, sums)
+
+    def _evaluate_stream(self, state: TrainState, split: str) -> dict[str, float]:
+        """`evaluate` with one batch in memory at a time, the next one being decoded meanwhile."""
+        images, labels = self._dataset.splits[split]
+        size = min(self._cfg.runtime.eval_batch_size, len(labels))
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        parts = []
+
+        def read(first: int) -> Batches:
+            rows = slice(first, first + size)
+            batch = to_batches(Split(images[rows], labels[rows]), batch_size=size, multiple_of=len(self.devices))
+            # The last batch has the others' shape, so that nothing is compiled for it.
+            missing = -(-size // len(self.devices)) * len(self.devices) - batch.labels.shape[1]
+            fill = lambda x: np.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))  # noqa: E731
+            return Batches(*map(fill, batch))
+
+        with ThreadPoolExecutor(1) as thread:
+            ahead = thread.submit(read, 0)
+            for first in range(size, len(labels) + size, size):
+                batches = jax.device_put(ahead.result(), Batches(*[self._by_batch] * 3))
+                if first < len(labels):
+                    ahead = thread.submit(read, first)
+                parts.append(self._score(variables, batches))
+        parts = jax.device_get(parts)
+        return _scores(split, {name: sum(float(part[name]) for part in parts) for name in parts[0]})
+
+    def close(self) -> None:
+        """Ends what runs beside the steps."""
+        self._feed.close()
+
+
+def _scores(split: str, sums: dict[str, float]) -> dict[str, float]:
+    return {f"{split}_accuracy": sums["correct"] / sums["count"], f"{split}_nll": sums["nll"] / sums["count"]}

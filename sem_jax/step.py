@@ -8,6 +8,7 @@ SEM takes two passes, not three: x_j is a permutation of x_i within the batch, s
 BatchNorm in training mode too, whose statistics do not depend on the order of the batch.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,17 +17,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sem_jax.accumulate import make_gradient
 from sem_jax.rngs import stream
 from sem_jax.state import TrainState
-from sem_jax.types import Batch, Key, Metrics, MixFn, Outputs
+from sem_jax.types import Batch, Hooked, Key, Metrics, MixFn, Outputs, StageHook
 
 # What of a step can be NaN or infinite; bit i of the metric `not_finite` stands for the i-th.
 QUANTITIES = ("loss", "gradient", "BatchNorm statistics", "another metric")
 
-Forward = Callable[[Any, Any, Mapping[str, jax.Array], Key], tuple[dict[str, Outputs], Any]]
+Stream = jax.Array | Hooked
+Forward = Callable[[Any, Any, Mapping[str, Stream], Key], tuple[dict[str, Outputs], Any]]
 
 
-def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -> Forward:
+# What the backward pass finds stored: everything; the results of convolutions and matrix products, from which
+# BatchNorm and ReLU are computed again; or a stream's images alone.
+REMAT = {
+    "none": None,
+    "elementwise": lambda primitive, *_, **__: primitive.name in ("conv_general_dilated", "dot_general"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", remat: str = "none") -> Forward:
     """Runs the streams ("mixed", "clean") of a step through the model in training mode.
 
     Every stream has BatchNorm statistics of its own, as in separate passes. The running averages are updated once
@@ -38,31 +50,49 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
         False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
         platform.
       bn_running: "both", "mixed" or "clean"; with a single stream it is that stream in any case.
+      remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
     Returns:
-      forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats).
+      forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats). A stream is images
+      f32[b h w c], or `Hooked` images, whose hook the model calls at its stages for that stream alone.
     """
 
-    def run(params, batch_stats, images, key):
+    def run(params, batch_stats, images, key, at_stage=None):
         outputs, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
+            **({} if at_stage is None else {"at_stage": at_stage}),
         )
         return outputs, updated.get("batch_stats", {})
+
+    if REMAT[remat] is not None:
+        run = jax.checkpoint(run, policy=REMAT[remat], static_argnums=4)
 
     def forward(params, batch_stats, streams, key):
         names = list(streams)
         keys = [jax.random.fold_in(key, i) for i in range(len(names))]
+        streams, hooks = _split_hooks(model, params, batch_stats, streams)
         if stacked and len(names) > 1:
             images = jnp.stack([streams[name] for name in names])
-            both, stats = jax.vmap(run, in_axes=(None, None, 0, 0))(params, batch_stats, images, jnp.stack(keys))
+
+            def one(images, key, index):
+                def at_stage(k, hidden):
+                    for name, hook in hooks.items():
+                        hidden = jnp.where(index == names.index(name), hook(k, hidden), hidden)
+                    return hidden
+
+                return run(params, batch_stats, images, key, at_stage if hooks else None)
+
+            both, stats = jax.vmap(one)(images, jnp.stack(keys), jnp.arange(len(names)))
             outputs = {name: jax.tree.map(lambda x, i=i: x[i], both) for i, name in enumerate(names)}
             updates = [jax.tree.map(lambda x, i=i: x[i], stats) for i in range(len(names))]
         else:
-            results = [run(params, batch_stats, streams[name], k) for name, k in zip(names, keys, strict=True)]
+            results = [
+                run(params, batch_stats, streams[name], k, hooks.get(name)) for name, k in zip(names, keys, strict=True)
+            ]
             outputs = {name: result[0] for name, result in zip(names, results, strict=True)}
             updates = [result[1] for result in results]
         if len(names) > 1 and bn_running != "both":
@@ -70,6 +100,26 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
         return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates)
 
     return forward
+
+
+def _split_hooks(
+    model: nn.Module, params: Any, batch_stats: Any, streams: Mapping[str, Stream]
+) -> tuple[dict[str, jax.Array], dict[str, StageHook]]:
+    """(images by stream, hooks of the streams that have one), the hooks told which stage of the model is the last."""
+    hooked = {name: x for name, x in streams.items() if isinstance(x, Hooked)}
+    images = {name: x.images if name in hooked else x for name, x in streams.items()}
+    if not hooked:
+        return images, {}
+    stages = []
+
+    def record(k, hidden):
+        stages.append(k)
+        return hidden
+
+    variables = {"params": params, "batch_stats": batch_stats}
+    one = next(iter(hooked.values())).images[:1]
+    jax.eval_shape(lambda v, x: model.apply(v, x, train=False, at_stage=record), variables, one)
+    return images, {name: x.at_stage(max(stages)) for name, x in hooked.items()}
 
 
 def make_train_step(
@@ -80,6 +130,10 @@ def make_train_step(
     *,
     clean_pass: bool,
     skip_nonfinite: bool = False,
+    strength: Callable[[jax.Array], jax.Array] | None = None,
+    saliency: Callable[..., jax.Array] | None = None,
+    micro_batches: int = 1,
+    unroll: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
 
@@ -90,6 +144,10 @@ def make_train_step(
       objective: from `make_objective`.
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
       skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
+      strength: step -> f32[] in [0, 1], by which mixing is more or less likely (see `mixers.schedule`).
+      saliency: (variables, images, labels) -> f32[b gh gw], for mixers that ask the net as it is now; computed only
+        for those.
+      micro_batches, unroll: see `accumulate.make_gradient`.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
@@ -98,19 +156,27 @@ def make_train_step(
       other metrics all are; and not_finite, which of these QUANTITIES are not, as the sum of 2**index.
     """
 
+    gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
+
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
         if mix is None:
             streams, drawn = {"clean": batch.images}, None
         else:
-            mixed, drawn = mix(stream(key, "mixer", state.step), batch.images, take)
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            mixed, drawn = mix(
+                stream(key, "mixer", state.step),
+                batch.images,
+                take,
+                labels=batch.labels,
+                strength=None if strength is None else strength(state.step),
+                scorer=None if saliency is None else functools.partial(saliency, variables),
+            )
             streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
 
-        def loss_fn(params):
-            outputs, batch_stats = forward(params, state.batch_stats, streams, stream(key, "dropout", state.step))
-            loss, metrics = objective(outputs, batch, drawn)
-            return loss, (batch_stats, metrics)
-
-        gradient, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        dropout_key = stream(key, "dropout", state.step)
+        gradient, batch_stats, metrics = gradient_of(
+            state.params, state.batch_stats, streams, batch, drawn, dropout_key
+        )
         metrics["grad_norm"] = optax.tree.norm(gradient)
         # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
         # and gradient behind, and running averages that are lost.

@@ -1,10 +1,11 @@
-"""Containers of arrays that travel between the layers; no behaviour.
+"""Containers of arrays that travel between the layers; hardly any behaviour.
 
 Shapes: b batch, h height, w width, c channels, d features, k classes, n items of a data set.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,13 +33,13 @@ class Mix(NamedTuple):
     """What a mixer drew: weight of the anchor after clipping, and `partner = anchor[pairing]`."""
 
     lam: jax.Array  # f32[b] in [0, 1]
-    pairing: jax.Array  # i32[b], a permutation
+    pairing: jax.Array  # i32[b]
 
 
 class Split(NamedTuple):
-    """One split of a data set, decoded, in host memory."""
+    """One split of a data set, in host memory, or with its images encoded on disk and decoded when indexed."""
 
-    images: np.ndarray  # u8[n h w c]
+    images: np.ndarray  # u8[n h w c], or a data.stream.StreamedImages
     labels: np.ndarray  # i32[n]
 
 
@@ -53,7 +54,27 @@ class Dataset(NamedTuple):
     fingerprint: str  # hex SHA-256 over every image and label of every split, in order
 
 
-MixFn = Callable[[Key, jax.Array], tuple[jax.Array, Mix]]
 # Called by a model with (k, hidden [b ...]), k = 0 the images, k the output of stage k, the last one what is pooled;
 # what it returns takes the hidden state's place. So a mixer of hidden states needs no model of its own.
 StageHook = Callable[[int, jax.Array], jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hooked:
+    """Images for a model whose hidden states are to be mixed: a stream of a step, as an array of images is one.
+
+    features, logits = model.apply(variables, mixed.images, train=False, at_stage=mixed.at_stage(last=4))
+    """
+
+    images: jax.Array  # f32[b h w c]
+    drawn: Any  # arrays
+    hook: Callable[[Any, int, int, jax.Array], jax.Array] = field(metadata={"static": True})
+
+    def at_stage(self, last: int) -> StageHook:
+        """What a model whose last stage is number `last` calls at each of them."""
+        return lambda k, hidden: self.hook(self.drawn, k, last, hidden)
+
+
+MixFn = Callable[..., tuple[jax.Array | Hooked, Mix]]  # (key, images, take=None, ...), see `mixers.make_mix`
+Scorer = Callable[[jax.Array, jax.Array | None], jax.Array]  # (images, labels) -> how salient each place, f32[b gh gw]

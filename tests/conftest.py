@@ -31,6 +31,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Many tests start the same run again; its programs are compiled once and shared, between worker processes too.
 CACHE = os.environ.setdefault("SEM_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="sem_jax_tests_"))
 jax.config.update("jax_compilation_cache_dir", CACHE)
+os.environ["SEM_JAX_CACHE"] = os.path.join(CACHE, "sem_jax")  # of the programs that tests start
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -124,6 +124,22 @@ def test_penalty_options_that_contradict_each_other_are_refused():
         config_lib.validate(cfg)
 
 
+def test_streaming_and_random_resized_crops_need_a_set_that_is_streamed():
+    cfg = config_lib.get_default()
+    cfg.data.name, cfg.runtime.residency = "digits", "stream"
+    with pytest.raises(ConfigError, match="runtime.residency must not be stream for digits.*image_folder, tfds"):
+        config_lib.validate(cfg)
+    cfg.data.name, cfg.runtime.residency = "image_folder", "host"
+    cfg.data.crop_scale, cfg.data.crop_padding = 0.08, 0
+    with pytest.raises(ConfigError, match="data.image_size must be given with data.crop_scale"):
+        config_lib.validate(cfg)
+    cfg.data.image_size = 224
+    with pytest.raises(ConfigError, match="runtime.residency must be auto or stream"):
+        config_lib.validate(cfg)
+    cfg.runtime.residency, cfg.data.eval_crop = "auto", 0.875
+    config_lib.validate(cfg)
+
+
 def test_unknown_method_lists_the_nine():
     with pytest.raises(ConfigError, match="Unknown method 'mixup.sam'. Did you mean 'mixup.sem'.*cutmix.es.sem"):
         config_lib.apply_method(config_lib.get_default(), "mixup+sam")

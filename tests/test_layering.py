@@ -20,7 +20,8 @@ ALLOWED = {
     "objectives": BASE | {"objectives"},
     "optim": BASE,
     "state": BASE,
-    "step": BASE | {"state"},
+    "accumulate": BASE,
+    "step": BASE | {"state", "accumulate"},
     "signals": BASE,
     "records": BASE,
     "hosts": BASE,
@@ -30,8 +31,11 @@ ALLOWED = {
     "config": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
     "prepare": BASE | {"data"},
     "evaluation": BASE
-    | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
-    "main": BASE | {"config", "loop", "evaluation", "hosts"},
+    | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report", "compiled"},
+    "compiled": BASE | {"data"},  # where the user's cache directory is
+    "export": BASE | {"models", "records", "evaluation"},
+    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
+    "main": BASE | {"config", "loop", "evaluation", "compiled", "hosts"},
 }
 
 

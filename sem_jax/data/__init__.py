@@ -20,6 +20,7 @@ from sem_jax.data.image_folder import load_image_folder
 from sem_jax.data.public import Loaded, PublicSet, load_public
 from sem_jax.data.sources import read_array_pair, read_image_tree
 from sem_jax.data.svhn import SVHN_CROPPED
+from sem_jax.data.tfds import load_tfds
 from sem_jax.data.tiny_imagenet import TINY_IMAGENET
 from sem_jax.errors import DataError
 from sem_jax.registry import lookup
@@ -39,6 +40,7 @@ class Source(NamedTuple):
     test_size: int | None = None
     mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]
     std: tuple[float, ...] | None = None
+    streams: bool = False  # the loader takes `stream` and `eval_crop`: images can stay encoded on disk
 
 
 def _public(spec: PublicSet) -> Source:
@@ -51,11 +53,14 @@ def _public(spec: PublicSet) -> Source:
         test_size=spec.sizes["test"],
         mean=spec.mean,
         std=spec.std,
+        streams=True,
     )
 
 
-def _load_fixed_size(spec: PublicSet, *, image_size: int = 0, **options) -> Loaded:
-    return load_public(spec, **options)
+def _load_fixed_size(
+    spec: PublicSet, *, image_size: int = 0, stream: bool | None = False, eval_crop: float = 1.0, **options
+) -> Loaded:
+    return load_public(spec, stream=bool(stream), **options)  # None: these sets fit any machine's memory
 
 
 PUBLIC = {spec.name: spec for spec in (CIFAR10, CIFAR100, TINY_IMAGENET, SVHN_CROPPED)}  # those `prepare` can make
@@ -66,7 +71,8 @@ DATASETS = {
     "cifar100": _public(CIFAR100),
     "tiny_imagenet": _public(TINY_IMAGENET),
     "svhn_cropped": _public(SVHN_CROPPED),
-    "image_folder": Source(load_image_folder, channels=3),
+    "image_folder": Source(load_image_folder, channels=3, streams=True),
+    "tfds": Source(load_tfds, channels=3, streams=True),
     "arrays": Source(load_arrays),
 }
 
@@ -81,6 +87,8 @@ def load(
     splits: Sequence[str] = ("train", "test"),
     cache: bool = True,
     prepare: bool = True,
+    stream: bool | None = False,
+    eval_crop: float = 1.0,
 ) -> Dataset:
     """Reads, checks and, if asked, splits a data set.
 
@@ -94,6 +102,10 @@ def load(
         image_folder and arrays are those of test: use the ones of the training run instead.
       cache: keep decoded arrays in $SEM_JAX_CACHE (default ~/.cache/sem_jax).
       prepare: download and prepare a public set that is not there.
+      stream: True leaves the images encoded on disk, as `stream.StreamedImages`; None does so where they would take
+        too much of this machine's memory. Every image is decoded once for a check, the statistics and the
+        fingerprint, which are those of the same images in memory; the outcome is kept in the cache.
+      eval_crop: share of the shorter side that the centre crop of streamed images keeps.
 
     Returns:
       Dataset; images u8[n h w c], labels i32[n].
@@ -110,7 +122,13 @@ def load(
         raise DataError(f"splits={list(splits)}, expected one or both of 'train' and 'test'")
     if val_size and "train" not in splits:
         raise DataError(f"data.val_size={val_size}, but the train split is not read")
-    loaded = source.load(data_dir=data_dir, splits=tuple(splits), image_size=image_size, cache=cache, prepare=prepare)
+    options = {"stream": stream, "eval_crop": eval_crop} if source.streams else {}
+    if stream and not options:
+        known = ", ".join(row for row, other in DATASETS.items() if other.streams)
+        raise DataError(f"{name} is not read as a stream; these are: {known}", "Set runtime.residency=auto.")
+    loaded = source.load(
+        data_dir=data_dir, splits=tuple(splits), image_size=image_size, cache=cache, prepare=prepare, **options
+    )
     out = dict(loaded.splits)
     for split, value in out.items():
         where = f"{name} {split}" + (f" ({data_dir})" if data_dir else "")

@@ -52,8 +52,8 @@ class Files:
 class FolderFiles(Files):
     """A folder; links to files and folders are followed, since the user made them."""
 
-    def __init__(self, root: Path):
-        super().__init__(root, _walk(root))
+    def __init__(self, root: Path, names=None):
+        super().__init__(root, _walk(root) if names is None else names)
 
     def where(self, name: str) -> str:
         return str(self.root / name)

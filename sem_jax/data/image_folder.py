@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sem_jax.data.cache import cached
-from sem_jax.data.files import Files, open_files
+from sem_jax.data.files import Files, FolderFiles, open_files
 from sem_jax.data.public import Loaded, PublicSet, Raw, identity
-from sem_jax.data.sources import common_prefix, read_tree
+from sem_jax.data.sources import common_prefix, list_tree, read_tree
+from sem_jax.data.stream import StreamedImages, too_large
 from sem_jax.errors import DataError
+from sem_jax.types import Split
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
@@ -29,6 +31,8 @@ def load_image_folder(
     image_size: int = 0,
     cache: bool = True,
     prepare=True,
+    stream: bool | None = False,
+    eval_crop: float = 1.0,
 ) -> Loaded:
     """Loader of the data set `image_folder`.
 
@@ -38,6 +42,8 @@ def load_image_folder(
       image_size: 0, or the size to bring every image to (shorter side resized, antialiased, then centre crop).
       cache: keep the decoded arrays.
       prepare: ignored; there is nothing to download.
+      stream: leave the images encoded on disk (see `stream`); None where they would take too much memory decoded.
+      eval_crop: see `images.decode`; streamed images only.
 
     Raises:
       DataError: no data_dir, a split or class without images, classes of train and test that differ, an image that
@@ -51,7 +57,13 @@ def load_image_folder(
         open_files(path)  # raises
     about = identity(path, image_size) if cache else []
     out, names = {}, {}
+    if stream is None:
+        listed = [list_tree(opened(), find_split(opened(), split)) for split in splits if find_split(opened(), split)]
+        stream = too_large(sum(len(files) for files, *_ in listed), image_size or 64)
     for split in splits:
+        if stream:
+            out[split], names[split] = _stream(opened(), split, image_size, eval_crop, about or identity(path))
+            continue
         read = functools.partial(_read, opened, split, image_size)
         out[split], names[split] = cached(f"image_folder-{split}", about, read) if cache else read()
     _check_classes(path, names)
@@ -85,16 +97,53 @@ def find_split(files: Files, split: str) -> str:
 
 def _read(opened, split: str, image_size: int):
     files = opened()
+    prefix = _prefix(files, split)
+    value, names = read_tree(files, prefix, image_size=image_size)
+    _check_labelled(files, prefix, names)
+    return value, names
+
+
+def _stream(files: Files, split: str, image_size: int, eval_crop: float, about: list):
+    if not isinstance(files, FolderFiles):
+        raise DataError(f"{files.root} is an archive; streaming needs a folder", "Unpack it.")
+    prefix = _prefix(files, split)
+    names, labels, class_names = list_tree(files, prefix)
+    _check_labelled(files, prefix, class_names)
+    records = FileRecords(files.root, tuple(names))
+    return Split(
+        StreamedImages(records, image_size=image_size, eval_crop=eval_crop, identity=[split, about]), labels
+    ), class_names
+
+
+class FileRecords:
+    """`stream.Records` of image files: their names below `root`, in order."""
+
+    def __init__(self, root: Path, names: tuple[str, ...]):
+        self._files, self._names = FolderFiles(root, ()), names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, index: int) -> bytes:
+        return self._files.read(self._names[index])
+
+    def where(self, index: int) -> str:
+        return self._files.where(self._names[index])
+
+
+def _prefix(files: Files, split: str) -> str:
     prefix = find_split(files, split)
     if not prefix:
         wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
         message = f"{files.root} has no folder {wanted} with images in it"
         raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
-    value, names = read_tree(files, prefix, image_size=image_size)
+    return prefix
+
+
+def _check_labelled(files: Files, prefix: str, names: tuple[str, ...]) -> None:
     if not names:
         message = f"{files.where(prefix.rstrip('/'))} has images but no class folders"
         raise DataError(message, f"Expected {prefix}<class>/*: one folder of images for every class.")
-    return value, names
 
 
 def _check_classes(path: Path, names: dict[str, tuple[str, ...]]) -> None:

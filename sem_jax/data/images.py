@@ -27,7 +27,14 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def decode(data: bytes, where: str, image_size: int = 0) -> np.ndarray:
+def decode(
+    data: bytes,
+    where: str,
+    image_size: int = 0,
+    *,
+    eval_crop: float = 1.0,
+    box: Callable[[int, int], tuple[float, float, float, float]] | None = None,
+) -> np.ndarray:
     """One encoded image as RGB.
 
     EXIF orientation is applied, 16-bit grey is scaled to 8 bit, alpha is dropped (as torchvision does), CMYK,
@@ -37,6 +44,9 @@ def decode(data: bytes, where: str, image_size: int = 0) -> np.ndarray:
       data: the file's bytes.
       where: the file's name, for messages.
       image_size: 0 leaves the size; else the shorter side is resized to it, antialiased, and the centre cut out.
+      eval_crop: share of the shorter side that the centre crop keeps: the shorter side is resized to image_size over
+        it (224 and 0.875: to 256).
+      box: in place of the centre: (width, height) -> (left, top, right, bottom) of what is resized to image_size.
 
     Returns:
       u8[h w 3].
@@ -56,8 +66,10 @@ def decode(data: bytes, where: str, image_size: int = 0) -> np.ndarray:
         if image.getexif():
             image = ImageOps.exif_transpose(image)
         image = _to_rgb(image, where)
-        if image_size:
-            image = _fit(image, image_size)
+        if image_size and box:
+            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box(*image.size))
+        elif image_size:
+            image = _fit(image, image_size, eval_crop)
         return np.asarray(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         remedy = f"At most {MAX_PIXELS} pixels are read; delete the file or make it smaller."
@@ -171,13 +183,14 @@ def _to_rgb(image, where: str):
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _fit(image, size: int):
+def _fit(image, size: int, share: float):
     from PIL import Image
 
     width, height = image.size
-    if min(width, height) != size:
-        scale = size / min(width, height)
-        width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    shorter = round(size / share)
+    if min(width, height) != shorter:
+        scale = shorter / min(width, height)
+        width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
         image = image.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))

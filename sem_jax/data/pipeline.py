@@ -18,10 +18,10 @@ from sem_jax.types import Batch, Key, Split
 
 
 class DeviceData(NamedTuple):
-    """A split, or the part of it that a call needs, on every device."""
+    """A split, or the part of it that a call needs, on every device; or streamed batches, sharded by item."""
 
-    images: jax.Array  # u8[n h w c]
-    labels: jax.Array  # i32[n]
+    images: jax.Array  # u8[n h w c]; streamed u8[m b h w c]
+    labels: jax.Array  # i32[n]; streamed i32[m b]
 
 
 def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
@@ -41,6 +41,7 @@ def make_fetch(
     crop_padding: int,
     flip: bool,
     sharding: jax.sharding.NamedSharding | None = None,
+    streamed: bool = False,
 ) -> Callable:
     """The function that makes a training batch of some rows of a data set, to be called inside jit.
 
@@ -49,31 +50,40 @@ def make_fetch(
       crop_padding: pixels of black border for the random crop; 0 = none.
       flip: mirror with probability 0.5.
       sharding: how the leading axis of a batch lies on the devices; None on one device.
+      streamed: the data are batches, one of which is named by its number, i32[], in place of rows.
 
     Returns:
       fetch(data, rows i32[b], key, step) -> (Batch, take), where `take(pairing)` gives `batch.images[pairing]`
-      gathered from the data by index: with several devices the indices travel, the images do not.
+      gathered from the data by index: with several devices the indices travel, the images do not. Streamed images
+      are on one device each, so there the batch travels to the partners, as uint8.
     """
+    everywhere = sharding and jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
     def local(x):
         return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
 
     def fetch(data: DeviceData, rows: jax.Array, key: Key, step: jax.Array) -> tuple[Batch, Callable]:
+        if streamed:
+            data = DeviceData(local(data.images[rows]), local(data.labels[rows]))
+            rows = jnp.arange(len(data.labels))
         keys = jax.random.split(stream(key, "augment", step), len(rows))
         draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
 
-        def images_of(rows, draws):
-            images = data.images[local(rows)]
+        def images_of(images, draws):
             images = jax.vmap(lambda d, x: apply_augment(d, x, padding=crop_padding))(
                 jax.tree.map(local, draws), images
             )
             return local(normalise(images, mean, std))
 
         def take(pairing):
-            return images_of(rows[pairing], jax.tree.map(lambda x: x[pairing], draws))
+            source = data.images
+            if streamed and sharding is not None:
+                # Said outright: left to itself, XLA may move every image to every device in float32 instead.
+                source = jax.lax.with_sharding_constraint(source, everywhere)
+            return images_of(source[local(rows[pairing])], jax.tree.map(lambda x: x[pairing], draws))
 
-        labels = local(data.labels[rows])
-        return Batch(images_of(rows, draws), labels, jnp.ones(len(rows), jnp.float32)), take
+        images, labels = data if streamed else (data.images[local(rows)], local(data.labels[rows]))
+        return Batch(images_of(images, draws), labels, jnp.ones(len(rows), jnp.float32)), take
 
     return fetch
 
@@ -92,6 +102,13 @@ class Feeder:
         self.resident, self.steps = resident, steps
         self._split, self._batch_size, self._sharding = split, batch_size, sharding
         self._data = jax.device_put(DeviceData(*split), sharding) if resident else None
+
+    def close(self) -> None:
+        """Nothing runs beside the steps."""
+
+    def example(self, order: jax.Array) -> tuple[DeviceData, jax.Array, int]:
+        """What a call will be given, for its shapes alone."""
+        return self(order, 0, 1)
 
     def __call__(self, order: jax.Array, first: int, count: int) -> tuple[DeviceData, jax.Array, int]:
         """(data, order, first) with which the compiled call runs `count` steps from row `first` of `order`."""

@@ -11,17 +11,23 @@ set should give the same arrays.
 
 import contextlib
 import json
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sem_jax.data.images import decode_all
+from sem_jax.data.stream import StreamedImages, remember
 from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError
 from sem_jax.types import Split
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 JSON_LIMIT = 64 << 20  # bytes of either; the official ones have some kilobytes
+_CHUNK = 512  # records read at a time
+_OPEN = 256  # shards open at a time in one process; systems allow about 1,000 open files
 REMEDY = "Prepare the data again: python -m sem_jax.prepare {} --force"
 
 
@@ -50,13 +56,16 @@ def find(place: Path, name: str, version: str) -> Path | None:
     return None
 
 
-def read_split(directory: Path, split: str, shape: tuple[int, int, int]) -> tuple[Split, tuple[str, ...]]:
+def read_split(
+    directory: Path, split: str, shape: tuple[int, int, int] | None, *, image_size: int = 0
+) -> tuple[Split, tuple[str, ...]]:
     """One split, decoded.
 
     Args:
       directory: with dataset_info.json, features.json and the shards.
       split: its name.
-      shape: (h, w, 3) that every image must have.
+      shape: (h, w, 3) that every image must have; None: the first one's.
+      image_size: see `images.decode`.
 
     Returns:
       (Split(u8[n h w 3], i32[n]), class names).
@@ -65,47 +74,187 @@ def read_split(directory: Path, split: str, shape: tuple[int, int, int]) -> tupl
       DataError: no such split; a shard is missing, damaged or has another number of records than dataset_info.json
         says; a label or image that isn't as described. Names the file.
     """
+    about = _describe(directory, split)
+    readers = {"array_record": _read_array_record, "tfrecord": read_records}
+    if about.file_format not in readers:
+        raise DataError(
+            f"{directory} is in the format {about.file_format!r}, expected {' or '.join(readers)}", about.remedy
+        )
+    rows, origins = [], []
+    for file, length in zip(about.files, about.lengths, strict=True):
+        with _naming(about.remedy):
+            records = readers[about.file_format](_present(file, about.remedy))
+        _check_count(file, len(records), length, about.remedy)
+        rows += [_parse(record, f"{file}: record {i}", about.remedy) for i, record in enumerate(records)]
+        origins += [f"{file}: record {i}" for i in range(length)]
+    if not rows:
+        raise DataError(f"{directory}: split {split!r} has no records", about.remedy)
+    order = _official_order([row[2] for row in rows])
+    rows, origins = [rows[i] for i in order], [origins[i] for i in order]
+    _check_labels([row[1] for row in rows], origins.__getitem__, about)
+    with _naming(about.remedy):
+        images = decode_all(
+            len(rows),
+            lambda i: rows[i][0],
+            origins.__getitem__,
+            image_size=image_size,
+            shape=shape,
+            progress=f"decoding {about.name} {split}",
+        )
+    return Split(images, np.array([row[1] for row in rows], np.int32)), about.class_names
+
+
+def stream_split(
+    directory: Path, split: str, *, image_size: int = 0, eval_crop: float = 1.0
+) -> tuple[Split, tuple[str, ...]]:
+    """One split whose images stay in their array_record files; the same items in the same order as `read_split`.
+
+    All records are read once for their labels; the result is remembered.
+
+    Raises:
+      DataError: as `read_split`; and for TFRecord, which has no access by number.
+    """
+    about = _describe(directory, split)
+    if about.file_format != "array_record":
+        raise DataError(
+            f"{directory} is in the format {about.file_format!r}; streaming needs array_record",
+            "Prepare it as array_record, or set runtime.residency=host.",
+        )
+    sizes = [(f.name, (status := _present(f, about.remedy).stat()).st_size, status.st_mtime_ns) for f in about.files]
+    identity = [str(directory.resolve()), split, sizes]
+
+    def index() -> dict[str, np.ndarray]:
+        labels, identities = [], []
+        for file, length in zip(about.files, about.lengths, strict=True):
+            for i, record in enumerate(_each_array_record(file, length, about.remedy)):
+                _, label, name = _parse(record, f"{file}: record {i}", about.remedy)
+                labels.append(label)
+                identities.append(name)
+        order = np.array(_official_order(identities), np.int64)
+        return {"order": order, "labels": np.array(labels, np.int64)[order]}
+
+    found = remember(["index", identity], index)
+    if not len(found["labels"]):
+        raise DataError(f"{directory}: split {split!r} has no records", about.remedy)
+    records = ArrayRecords(tuple(map(str, about.files)), tuple(about.lengths), found["order"], about.remedy)
+    _check_labels(found["labels"], records.where, about)
+    images = StreamedImages(records, image_size=image_size, eval_crop=eval_crop, identity=identity)
+    return Split(images, found["labels"].astype(np.int32)), about.class_names
+
+
+class ArrayRecords:
+    """`stream.Records` of array_record files, opened when first read from, in every process for itself.
+
+    Args:
+      files: paths.
+      lengths: records in each.
+      order: which record, counted through all files, an image is.
+      remedy: for messages.
+    """
+
+    def __init__(self, files: tuple[str, ...], lengths: tuple[int, ...], order: np.ndarray, remedy: str):
+        self._files, self._order, self._remedy = files, order, remedy
+        self._ends = np.cumsum(lengths)
+        self._open()
+
+    def _open(self) -> None:
+        self._readers, self._lock = {}, threading.Lock()
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_lock")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def where(self, index: int) -> str:
+        file, record = self._place(index)
+        return f"{self._files[file]}: record {record}"
+
+    def read(self, index: int) -> bytes:
+        file, record = self._place(index)
+        try:
+            data = self._reader(file).read([record])[0]
+        except Exception as error:  # a missing or a damaged file
+            raise DataError(f"{self.where(index)} is damaged: {_line(error)}", self._remedy) from error
+        return _parse(data, self.where(index), self._remedy)[0]
+
+    def _reader(self, file: int):
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        with self._lock:
+            reader = self._readers.pop(file, None)
+            if reader is None:
+                options = "readahead_buffer_size:0,max_parallelism:0"  # those for access by number
+                reader = ArrayRecordReader(self._files[file], options=options)
+            self._readers[file] = reader  # last = latest used
+            if len(self._readers) > _OPEN:
+                del self._readers[next(iter(self._readers))]
+            return reader
+
+    def _place(self, index: int) -> tuple[int, int]:
+        number = int(self._order[index])
+        file = int(np.searchsorted(self._ends, number, side="right"))
+        return file, number - (int(self._ends[file - 1]) if file else 0)
+
+
+class _About(NamedTuple):
+    """What dataset_info.json and features.json say of one split."""
+
+    name: str
+    class_names: tuple[str, ...]
+    files: list[Path]
+    lengths: list[int]
+    file_format: str
+    remedy: str
+
+
+def _describe(directory: Path, split: str) -> _About:
     info, name = _info(directory)
     remedy = REMEDY.format(name)
     if split not in info.splits:
         has = ", ".join(info.splits) or "none"
         raise DataError(f"{directory} has no {split!r} split (it has: {has})", remedy)
     try:
-        label = info.features["label"]
-        class_names = tuple(label.names)
+        class_names = tuple(info.features["label"].names)
         files = [Path(p) for p in info.splits[split].filepaths]
         lengths = [int(n) for n in info.splits[split].shard_lengths]
-        file_format = info.file_format.value
+        return _About(name, class_names, files, lengths, info.file_format.value, remedy)
     except Exception as error:  # whatever tensorflow-datasets makes of damaged json
         raise DataError(f"{directory}/{INFO} or features.json is damaged: {_line(error)}", remedy) from error
-    readers = {"array_record": _read_array_record, "tfrecord": read_records}
-    if file_format not in readers:
-        raise DataError(f"{directory} is in the format {file_format!r}, expected {' or '.join(readers)}", remedy)
-    rows, origins = [], []
-    for file, length in zip(files, lengths, strict=True):
-        if not file.is_file():
-            raise DataError(f"{file} is missing", remedy)
-        with _naming(remedy):
-            records = readers[file_format](file)
-        if len(records) != length:
-            raise DataError(f"{file} has {len(records)} records, {INFO} says {length}", remedy)
-        rows += [_parse(record, f"{file}: record {i}", remedy) for i, record in enumerate(records)]
-        origins += [f"{file}: record {i}" for i in range(length)]
-    if not rows:
-        raise DataError(f"{directory}: split {split!r} has no records", remedy)
-    order = range(len(rows))
-    if all(row[2] for row in rows):
-        order = sorted(order, key=lambda i: (len(rows[i][2]), rows[i][2]))
-    rows, origins = [rows[i] for i in order], [origins[i] for i in order]
-    for (_, number, _), origin in zip(rows, origins, strict=True):
-        if not 0 <= number < len(class_names):
-            message = f"{origin} has label {number}, out of range: there are {len(class_names)} classes"
-            raise DataError(message, remedy)
-    with _naming(remedy):
-        images = decode_all(
-            len(rows), lambda i: rows[i][0], origins.__getitem__, shape=shape, progress=f"decoding {name} {split}"
-        )
-    return Split(images, np.array([row[1] for row in rows], np.int32)), class_names
+
+
+def splits_of(directory: Path) -> dict[str, int]:
+    """Names of a prepared directory's splits and their numbers of items."""
+    return {name: info.num_examples for name, info in _info(directory)[0].splits.items()}
+
+
+def _present(file: Path, remedy: str) -> Path:
+    if not file.is_file():
+        raise DataError(f"{file} is missing", remedy)
+    return file
+
+
+def _check_count(file: Path, found: int, expected: int, remedy: str) -> None:
+    if found != expected:
+        raise DataError(f"{file} has {found} records, {INFO} says {expected}", remedy)
+
+
+def _official_order(identities: list[bytes]) -> Sequence[int]:
+    order = range(len(identities))
+    if all(identities):
+        order = sorted(order, key=lambda i: (len(identities[i]), identities[i]))
+    return order
+
+
+def _check_labels(labels: Sequence[int], where, about: _About) -> None:
+    for i, number in enumerate(labels):
+        if not 0 <= number < len(about.class_names):
+            message = f"{where(i)} has label {number}, out of range: there are {len(about.class_names)} classes"
+            raise DataError(message, about.remedy)
 
 
 def _name(directory: Path) -> str:
@@ -163,6 +312,25 @@ def _read_array_record(path: Path) -> list[bytes]:
                 reader.close()
     except Exception as error:
         raise DataError(f"{path} is damaged: {_line(error)}") from error
+
+
+def _each_array_record(path: Path, expected: int, remedy: str) -> Iterator[bytes]:
+    """The records of a file that may not fit the memory, one after the other."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+    except Exception as error:
+        raise DataError(f"{path} is damaged: {_line(error)}", remedy) from error
+    _check_count(path, count, expected, remedy)
+    for first in range(0, count, _CHUNK):
+        try:
+            records = reader.read(first, min(first + _CHUNK, count))
+        except Exception as error:
+            raise DataError(f"{path} is damaged: {_line(error)}", remedy) from error
+        yield from records
+    reader.close()
 
 
 def _parse(record: bytes, where: str, remedy: str) -> tuple[bytes, int, bytes]:

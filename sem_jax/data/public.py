@@ -136,8 +136,11 @@ def load_public(
     splits: Sequence[str] = ("train", "test"),
     cache: bool = True,
     prepare: bool = True,
+    stream: bool = False,
 ) -> Loaded:
     """Reads the named splits from wherever the set is; downloads and prepares it if it is nowhere and `prepare`.
+
+    With `stream` the images stay in their array_record files.
 
     Raises:
       DataError: nothing found (and nothing to be had), or what was found is damaged or lacks a split.
@@ -153,8 +156,14 @@ def load_public(
     out, names = {}, None
     opened = functools.cache(lambda: spec.open_raw(spec, raw))
     about = identity(directory or raw) if cache else []
+    if stream and directory is None:
+        message = f"{raw} is no directory prepared as array_record, which streaming needs"
+        raise DataError(message, f"Prepare it: python -m sem_jax.prepare {spec.name} --archive {raw}")
     for split in splits:
-        if directory is not None:
+        if stream:
+            path, cache = directory, False
+            read = functools.partial(prepared.stream_split, directory, split)
+        elif directory is not None:
             path, read = directory, functools.partial(prepared.read_split, directory, split, spec.shape)
         else:
             path, read = raw, functools.partial(_read_raw, spec, raw, opened, split)

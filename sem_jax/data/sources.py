@@ -173,6 +173,22 @@ def read_tree(
     files: Files, prefix: str, *, classes: Sequence[str] | None = None, image_size: int = 0, shape=None
 ) -> tuple[Split, tuple[str, ...]]:
     """`read_image_tree` for the files of `files` whose names start with `prefix` ('' or ending in '/')."""
+    names, labels, class_names = list_tree(files, prefix, classes=classes)
+    images = decode_all(
+        len(names),
+        lambda i: files.read(names[i]),
+        lambda i: files.where(names[i]),
+        image_size=image_size,
+        shape=shape,
+        progress=f"decoding {files.where(prefix.rstrip('/')) if prefix else files.root}",
+    )
+    return Split(images, labels), class_names
+
+
+def list_tree(
+    files: Files, prefix: str, *, classes: Sequence[str] | None = None
+) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
+    """(file names, labels i32[n], class names) of what `read_tree` reads; nothing is opened."""
     where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
     inside = [name for name in files.names if name.startswith(prefix)]
     names = [name for name in inside if is_image(name)]
@@ -196,15 +212,7 @@ def read_tree(
             )
             raise DataError(message, "Name the class folders as the classes are named.")
         labels = np.array([index[folder] for folder in folders], np.int32)
-    images = decode_all(
-        len(names),
-        lambda i: files.read(names[i]),
-        lambda i: files.where(names[i]),
-        image_size=image_size,
-        shape=shape,
-        progress=f"decoding {where}",
-    )
-    return Split(images, labels), class_names
+    return names, labels, class_names
 
 
 def _folders(files: Files, prefix: str, inside: list[str]) -> set[str]:

@@ -79,7 +79,12 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     chosen = np.zeros(len(labels), bool)
     for label, size in enumerate(quota):
         chosen[rng.choice(np.flatnonzero(labels == label), size, replace=False)] = True
-    return Split(split.images[~chosen], labels[~chosen]), Split(split.images[chosen], labels[chosen])
+
+    def part(rows):
+        images = split.images[rows] if isinstance(split.images, np.ndarray) else split.images.select(rows)
+        return Split(images, labels[rows])
+
+    return part(~chosen), part(chosen)
 
 
 def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -94,10 +99,12 @@ def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     values = np.arange(256) / 255.0
     mean, std = [], []
     for channel in range(images.shape[-1]):
-        # In chunks: bincount makes an int64 copy of its input, eight times its size.
-        histogram = np.zeros(256, np.int64)
-        for start in range(0, len(images), 4096):
-            histogram += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+        if not isinstance(images, np.ndarray):  # streamed
+            histogram = images.scan()[1][channel]
+        else:  # in chunks: bincount makes an int64 copy of its input, eight times its size
+            histogram = np.zeros(256, np.int64)
+            for start in range(0, len(images), 4096):
+                histogram += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
         weight = histogram / histogram.sum()
         mean.append(float((weight * values).sum()))
         std.append(max(float(np.sqrt((weight * (values - mean[-1]) ** 2).sum())), 1 / 255))
@@ -106,6 +113,8 @@ def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
 
 def digest(array: np.ndarray) -> str:
     """Hex SHA-256 of an array's dtype, shape and bytes."""
+    if not isinstance(array, np.ndarray):  # streamed: taken while its images are checked
+        return array.scan()[0]
     state = hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode())
     state.update(memoryview(np.ascontiguousarray(array)).cast("B"))
     return state.hexdigest()

@@ -69,6 +69,11 @@ def main(argv: list[str] | None = None) -> None:
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every file it reads
         from sem_jax.evaluation.runner import evaluate  # after the arguments are right: jax takes seconds to start
 
+        if argv is None:  # as a program: who calls it from Python has settings of his own
+            from sem_jax.compiled import use_cache
+
+            use_cache()
+
         record = evaluate(
             args.workdir,
             suites=tuple(name.strip() for name in args.suites.split(",") if name.strip()),

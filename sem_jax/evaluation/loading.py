@@ -83,10 +83,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
             "The two files are not of one run.",
         )
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    images = jax.ShapeDtypeStruct((1, *facts.image_shape), jnp.float32)
-    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
-    name, variables = _load(workdir, str(checkpoint), like)
+    name, variables = _load(workdir, str(checkpoint), abstract_variables(model, facts.image_shape))
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -109,6 +106,13 @@ def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
         except RunError:
             if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
                 raise
+
+
+def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
+    """{"params", "batch_stats"} of a model as ShapeDtypeStructs; nothing is allocated."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
@@ -241,6 +245,7 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
     """
     cfg = run.config
     options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
+    options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
     try:
         whole = dataset or data_lib.load(cfg.data.name, val_size=cfg.data.val_size, val_seed=cfg.seed, **options)
     except DataError as error:

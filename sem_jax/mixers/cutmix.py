@@ -8,42 +8,38 @@ the drawn one by 0.20 on average.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.types import Key
 
-
-class CutmixDraw(NamedTuple):
-    """The clipped box: rows top <= y < bottom, columns left <= x < right; i32[] each."""
-
-    top: jax.Array
-    bottom: jax.Array
-    left: jax.Array
-    right: jax.Array
+CutmixDraw = Box  # the clipped box
 
 
-def sample_cutmix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> CutmixDraw:
+def sample_cutmix(
+    key: Key, image_shape: tuple[int, int, int], *, alpha: float, min_area: float = 0.0, max_area: float = 1.0
+) -> CutmixDraw:
     """lam ~ Beta(alpha, alpha), a box of floor(side sqrt(1 - lam)) around a uniform centre, clipped to the image.
 
-    As in the authors' code the half side is rounded down, so an odd box loses one pixel.
+    With limits on the area the drawn 1 - lam is moved to the nearest one, and the box lies wholly inside the image
+    at a uniform place: clipped at an edge it could fall below the minimum. Sides are rounded to whole pixels.
     """
     height, width, _ = image_shape
     lam_key, row_key, column_key = jax.random.split(key, 3)
-    ratio = jnp.sqrt(1.0 - sample_beta(lam_key, alpha))
-    row = jax.random.randint(row_key, (), 0, height)
-    column = jax.random.randint(column_key, (), 0, width)
-    half_height = (height * ratio).astype(jnp.int32) // 2
-    half_width = (width * ratio).astype(jnp.int32) // 2
-    return CutmixDraw(
-        jnp.maximum(row - half_height, 0),
-        jnp.minimum(row + half_height, height),
-        jnp.maximum(column - half_width, 0),
-        jnp.minimum(column + half_width, width),
-    )
+    area = 1.0 - sample_beta(lam_key, alpha)
+    if (min_area, max_area) == (0.0, 1.0):
+        row = jax.random.randint(row_key, (), 0, height)
+        column = jax.random.randint(column_key, (), 0, width)
+        return box_around(row, column, jnp.sqrt(area), (height, width))
+    ratio = jnp.sqrt(jnp.clip(area, min_area, max_area))
+    rows, columns = jnp.round(height * ratio).astype(jnp.int32), jnp.round(width * ratio).astype(jnp.int32)
+    top = jax.random.randint(row_key, (), 0, height - rows + 1)
+    left = jax.random.randint(column_key, (), 0, width - columns + 1)
+    return CutmixDraw(top, top + rows, left, left + columns)
 
 
 def apply_cutmix(draw: CutmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -57,19 +53,22 @@ def apply_cutmix(draw: CutmixDraw, anchor: jax.Array, partner: jax.Array) -> tup
     Returns:
       The mixed image f32[h w c] and lam = mean(B), f32[].
     """
-    height, width, _ = anchor.shape
-    rows = jnp.arange(height)[:, None]
-    columns = jnp.arange(width)[None, :]
-    inside = (draw.top <= rows) & (rows < draw.bottom) & (draw.left <= columns) & (columns < draw.right)
-    area = (draw.bottom - draw.top) * (draw.right - draw.left)
-    return jnp.where(inside[:, :, None], partner, anchor), 1.0 - area.astype(jnp.float32) / (height * width)
+    shape = anchor.shape[:2]
+    return jnp.where(inside(draw, shape)[:, :, None], partner, anchor), anchor_share(draw, shape)
 
 
-def make_cutmix(*, alpha: float = 1.0) -> Mixer:
+def make_cutmix(*, alpha: float = 1.0, min_area: float = 0.0, max_area: float = 1.0) -> Mixer:
     """CutMix with Beta(alpha, alpha).
 
+    Args:
+      alpha: concentration, > 0.
+      min_area: smallest share of the image that is pasted, in [0, 1).
+      max_area: largest one, in (min_area, 1]; with either limit the box lies wholly inside the image.
+
     Raises:
-      ConfigError: unless alpha > 0.
+      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    return Mixer(partial(sample_cutmix, alpha=alpha), apply_cutmix)
+    if not 0.0 <= min_area < max_area <= 1.0:
+        raise ConfigError(f"cutmix needs 0 <= min_area < max_area <= 1, got {min_area} and {max_area}")
+    return Mixer(partial(sample_cutmix, alpha=alpha, min_area=min_area, max_area=max_area), apply_cutmix)

@@ -5,7 +5,8 @@
     targets = lam[:, None] * y + (1 - lam[:, None]) * y[pairing]    # the label follows the pixels
 
 The random half (`sample`) and the deterministic half (`apply`) are apart, so that a test or another framework can
-hand in the same draw.
+hand in the same draw. A mixer that looks where an image is salient has a third part, `score`; one that mixes hidden
+states has a `hook`, and its `mixed` is a `Hooked`: images, and what the model is to call at its stages.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,21 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.mixers.pairing import draw_pairing
-from sem_jax.types import Key, Mix, MixFn
+from sem_jax.mixers.pairing import BY_LABEL, PAIRINGS, paired_within
+from sem_jax.registry import lookup
+from sem_jax.types import Hooked, Key, Mix, MixFn, Scorer
 
 SCOPES = ("sample", "batch")
 Draw = Any  # a NamedTuple of arrays of the mixer's own
+
+
+class HiddenDraw(NamedTuple):
+    """What a hook is given beside the hidden states."""
+
+    draw: Draw  # arrays [b ...] with scope "sample", [...] with scope "batch"
+    step: Any  # what `sample_step` drew
+    lam: jax.Array  # f32[b], 1 for what is not mixed
+    pairing: jax.Array  # i32[b]
 
 
 class Mixer(NamedTuple):
@@ -28,52 +39,89 @@ class Mixer(NamedTuple):
     Attributes:
       sample: (key, image_shape (h, w, c)) -> Draw; everything random about one pair.
       apply: (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed f32[h w c], lam f32[]); lam is the weight of
-        the anchor that is really in the image, after any clipping, and lam == 1 returns the anchor.
+        the anchor that is really in the image, after any clipping, and lam == 1 returns the anchor. With `score` it
+        takes the two images' maps as well.
+      score: (images f32[b h w c], labels i32[b] or None, scorer or None) -> maps [b ...]; None: no maps.
+      hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. Where lam is 1 it has to
+        leave an item as it is.
+      sample_step: key -> what the hook has drawn once a step.
     """
 
     sample: Callable[[Key, tuple[int, int, int]], Draw]
-    apply: Callable[[Draw, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    apply: Callable[..., tuple[jax.Array, jax.Array]]
+    score: Callable[..., Any] | None = None
+    hook: Callable[..., jax.Array] | None = None
+    sample_step: Callable[[Key], Any] | None = None
 
 
-def make_mix(mixer: Mixer, *, scope: str = "sample", prob: float = 1.0) -> MixFn:
-    """The batch form of a mixer: a permutation as pairing, the mixer vmapped over keys and pairs.
+def make_mix(
+    mixer: Mixer, *, scope: str = "sample", prob: float = 1.0, pairing: str = "permutation", groups: int = 1
+) -> MixFn:
+    """The batch form of a mixer: a pairing, the mixer vmapped over keys and pairs.
 
     Args:
       mixer: a row of `MIXERS`, made with its options.
       scope: "sample" draws for every pair, "batch" draws once and uses it for all pairs of the batch.
       prob: probability in [0, 1] that a pair (scope "sample") or the whole batch (scope "batch") is mixed at all;
         what is not mixed is the anchor with lam = 1.
+      pairing: a name in `PAIRINGS`.
+      groups: partners are found within each of so many equal parts of the batch.
 
     Returns:
-      mix(key, images f32[b h w c], take=None) -> (mixed f32[b h w c], Mix(lam f32[b], pairing i32[b])).
+      mix(key, images f32[b h w c], take=None, *, labels=None, strength=None, scorer=None)
+        -> (mixed, Mix(lam f32[b], pairing i32[b])).
+      `mixed` is f32[b h w c], or a `Hooked` where the mixer has a hook.
       `take(pairing) -> f32[b h w c]` says how to fetch the partners; the default indexes `images`. A trainer whose
       images are sharded over devices gathers them from its data set instead, so that no image travels.
+      `labels` i32[b] are for pairings by class and for scorers that want them.
+      `strength` f32[] in [0, 1], traced or not, multiplies `prob` (see `schedule`).
+      `scorer(images, labels) -> f32[b gh gw]` is used by a mixer that wants saliency and was made without a scorer.
 
     Raises:
-      ConfigError: for an unknown scope or a probability outside [0, 1].
+      ConfigError: for an unknown scope or pairing or a probability outside [0, 1]; by `mix`, when a pairing by class
+        gets no labels or a saliency mixer no scorer.
     """
     if scope not in SCOPES:
         raise ConfigError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
     if not 0.0 <= prob <= 1.0:
         raise ConfigError(f"prob must be in [0, 1], got {prob}")
+    pair = paired_within(lookup(PAIRINGS, "pairing", pairing), groups)
 
-    def mix(key: Key, images: jax.Array, take: Callable | None = None) -> tuple[jax.Array, Mix]:
+    def mix(
+        key: Key,
+        images: jax.Array,
+        take: Callable | None = None,
+        *,
+        labels: jax.Array | None = None,
+        strength: jax.Array | float | None = None,
+        scorer: Scorer | None = None,
+    ) -> tuple[jax.Array | Hooked, Mix]:
         batch_size, *image_shape = images.shape
+        if labels is None and pairing in BY_LABEL:
+            raise ConfigError(f"pairing {pairing!r} needs the labels: mix(key, images, labels=labels)")
         pair_key, draw_key, prob_key = jax.random.split(key, 3)
-        pairing = draw_pairing(pair_key, batch_size)
-        partners = images[pairing] if take is None else take(pairing)
+        indices = pair(pair_key, jnp.zeros(batch_size, jnp.int32) if labels is None else labels)
+        partners = images[indices] if take is None else take(indices)
+        arguments = (images, partners)
+        if mixer.score is not None:
+            maps = jax.lax.stop_gradient(mixer.score(images, labels, scorer))
+            arguments += (maps, jax.tree.map(lambda x: x[indices], maps))
         if scope == "sample":
-            draws = jax.vmap(lambda k: mixer.sample(k, tuple(image_shape)))(jax.random.split(draw_key, batch_size))
-            mixed, lam = jax.vmap(mixer.apply)(draws, images, partners)
+            draw = jax.vmap(lambda k: mixer.sample(k, tuple(image_shape)))(jax.random.split(draw_key, batch_size))
         else:
             draw = mixer.sample(draw_key, tuple(image_shape))
-            mixed, lam = jax.vmap(mixer.apply, in_axes=(None, 0, 0))(draw, images, partners)
-        if prob < 1.0:
+        draw_axis = 0 if scope == "sample" else None
+        mixed, lam = jax.vmap(mixer.apply, in_axes=(draw_axis, *[0] * len(arguments)))(draw, *arguments)
+        if prob < 1.0 or strength is not None:
             shape = (batch_size,) if scope == "sample" else (1,)
-            chosen = jnp.broadcast_to(jax.random.bernoulli(prob_key, prob, shape), (batch_size,))
+            probability = prob if strength is None else prob * strength
+            chosen = jnp.broadcast_to(jax.random.bernoulli(prob_key, probability, shape), (batch_size,))
             mixed = jnp.where(chosen[:, None, None, None], mixed, images)
             lam = jnp.where(chosen, lam, 1.0)
-        return mixed, Mix(lam, pairing)
+        if mixer.hook is not None:
+            step = mixer.sample_step(jax.random.fold_in(prob_key, 1))
+            mixed = Hooked(mixed, HiddenDraw(draw, step, lam, indices), mixer.hook)
+        return mixed, Mix(lam, indices)
 
     return mix
 
@@ -93,3 +141,8 @@ def sample_beta(key: Key, alpha: float) -> jax.Array:
     if alpha == 1.0:
         return jax.random.uniform(key)
     return jax.random.beta(key, alpha, alpha)
+
+
+def per_item(values: jax.Array, like: jax.Array) -> jax.Array:
+    """f[b] as f[b 1 1 ...], of as many axes as `like` [b ...] has."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))

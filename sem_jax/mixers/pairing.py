@@ -1,15 +1,34 @@
-"""Who is mixed with whom: index vectors over a batch.
+"""Who is mixed with whom: index vectors over a batch, by name.
 
-    pairing = draw_pairing(key, 128)      # partner = anchor[pairing]
+    pairing = draw_pairing(key, 128)                              # partner = anchor[pairing]
+    pairing = PAIRINGS["other_class"](key, labels)                # i32[b] from i32[b]
+    pairing = paired_within(PAIRINGS["roll"], groups=8)(key, labels)
 
 Pairings are indices, never images: features and labels follow the same indices, and on several devices a few bytes
-of integers travel instead of the images.
+of integers travel instead of the images. Any index vector will do, a permutation or not: g(x_j) = g(x_i)[pairing].
+
+| name | partner of an item | itself |
+|---|---|---|
+| permutation | by a uniformly random permutation | in 63% of batches, one item on average |
+| derangement | the next one of a random cycle through the batch | never, from 2 items on |
+| roll | the item before it (what torchvision does) | never, from 2 items on |
+| flip | the item as far from the other end (what timm does) | the middle one of an odd batch |
+| same_class | the next one of a random cycle through its class | where it is the only one of its class |
+| other_class | a random item of any other class | where the batch has no other class |
+
+`same_class` and `other_class` are the two halves of LISA (Yao et al. 2022), selective augmentation, in which the data
+also have domains. An item paired with itself is returned as it is, and its lam does not matter.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from sem_jax.errors import ConfigError
 from sem_jax.types import Key
+
+Pairing = Callable[[Key, jax.Array], jax.Array]
 
 
 def draw_pairing(key: Key, batch_size: int) -> jax.Array:
@@ -19,3 +38,86 @@ def draw_pairing(key: Key, batch_size: int) -> jax.Array:
     returns the image, and the penalty's distance is then exactly zero under mixup.
     """
     return jax.random.permutation(key, jnp.arange(batch_size, dtype=jnp.int32))
+
+
+def pair_permutation(key: Key, labels: jax.Array) -> jax.Array:
+    """`draw_pairing`; see the table above. Arguments and result of all of these: (key, i32[b]) -> i32[b]."""
+    return draw_pairing(key, len(labels))
+
+
+def pair_derangement(key: Key, labels: jax.Array) -> jax.Array:
+    """Nobody with itself: one cycle through the batch in random order (uniform over cycles, not all derangements)."""
+    order = draw_pairing(key, len(labels))
+    return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))
+
+
+def pair_roll(key: Key, labels: jax.Array) -> jax.Array:
+    """The item before; nothing random, the order of the data is."""
+    del key
+    return jnp.roll(jnp.arange(len(labels), dtype=jnp.int32), 1)
+
+
+def pair_flip(key: Key, labels: jax.Array) -> jax.Array:
+    """The first with the last; nothing random."""
+    del key
+    return jnp.arange(len(labels), dtype=jnp.int32)[::-1]
+
+
+def _by_class(key: Key, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(items sorted by label, in random order within one; first and end of each place's class in that order)."""
+    shuffled = draw_pairing(key, len(labels))
+    order = shuffled[jnp.argsort(labels[shuffled], stable=True)]
+    ordered = labels[order]
+    first = jnp.searchsorted(ordered, ordered, side="left").astype(jnp.int32)
+    return order, first, jnp.searchsorted(ordered, ordered, side="right").astype(jnp.int32)
+
+
+def pair_same_class(key: Key, labels: jax.Array) -> jax.Array:
+    """A permutation that keeps the label; itself where there is no second item of the class."""
+    order, first, end = _by_class(key, labels)
+    place = jnp.arange(len(labels), dtype=jnp.int32)
+    return jnp.zeros_like(order).at[order].set(order[jnp.where(place + 1 < end, place + 1, first)])
+
+
+def pair_other_class(key: Key, labels: jax.Array) -> jax.Array:
+    """Uniform over the items of other labels, each drawn for itself: some may serve twice, some not at all.
+
+    (With a class of more than half the batch no permutation could do it.) Itself where all labels are the same.
+    """
+    order_key, pick_key = jax.random.split(key)
+    order, first, end = _by_class(order_key, labels)
+    others = len(labels) - (end - first)
+    pick = jax.random.randint(pick_key, labels.shape, 0, jnp.maximum(others, 1))
+    pick = jnp.where(pick < first, pick, pick + (end - first))  # step over the item's own class
+    place = jnp.arange(len(labels), dtype=jnp.int32)
+    return jnp.zeros_like(order).at[order].set(order[jnp.where(others > 0, pick, place)])
+
+
+PAIRINGS: dict[str, Pairing] = {
+    "permutation": pair_permutation,
+    "derangement": pair_derangement,
+    "roll": pair_roll,
+    "flip": pair_flip,
+    "same_class": pair_same_class,
+    "other_class": pair_other_class,
+}
+BY_LABEL = ("same_class", "other_class")  # the ones that read the labels
+
+
+def paired_within(pair: Pairing, groups: int) -> Pairing:
+    """`pair` within each of `groups` equal parts of the batch: with one part a device, no partner is on another.
+
+    Raises:
+      ConfigError: where the batch cannot be split so, when the pairing is drawn.
+    """
+    if groups == 1:
+        return pair
+
+    def grouped(key: Key, labels: jax.Array) -> jax.Array:
+        if len(labels) % groups:
+            raise ConfigError(f"a batch of {len(labels)} cannot be paired within {groups} equal parts")
+        parts = labels.reshape(groups, -1)
+        start = jnp.arange(groups, dtype=jnp.int32)[:, None] * parts.shape[1]
+        return (jax.vmap(pair)(jax.random.split(key, groups), parts) + start).reshape(-1)
+
+    return grouped

@@ -19,12 +19,14 @@ CLEAN_FEATURES = ("auto", "grad", "stop_gradient")
 Objective = Callable[[Mapping[str, Outputs], Batch, Mix | None], tuple[jax.Array, Metrics]]
 
 
-def needs_clean_pass(gamma: float, clean_features: str) -> bool:
+def needs_clean_pass(gamma: float, clean_features: str, regmixup: bool = False) -> bool:
     """Whether the step has to run the clean images beside the mixed ones."""
-    return gamma > 0 or clean_features != "auto"
+    return gamma > 0 or clean_features != "auto" or regmixup
 
 
-def make_objective(*, gamma: float, clean_features: str = "auto", label_smoothing: float = 0.0) -> Objective:
+def make_objective(
+    *, gamma: float, clean_features: str = "auto", label_smoothing: float = 0.0, regmixup: bool = False
+) -> Objective:
     """Eq. 9: mean_b[ CE(f(x_mixed), lam y_i + (1 - lam) y_j) + gamma || g(x_mixed) - mixture ||_2 ].
 
     Args:
@@ -32,6 +34,8 @@ def make_objective(*, gamma: float, clean_features: str = "auto", label_smoothin
       clean_features: "auto" or "grad": gradients flow through the clean representations too (Algorithm 1);
         "stop_gradient": they are targets only.
       label_smoothing: in [0, 1).
+      regmixup: RegMixup (Pinto et al. 2022), a comparator: the label loss is the mean over the 2b mixed and clean
+        images, so that each half has half the weight. (There they are one batch to BatchNorm, here two streams.)
 
     Returns:
       objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
@@ -56,6 +60,10 @@ def make_objective(*, gamma: float, clean_features: str = "auto", label_smoothin
         logits = outputs["clean" if mix is None else "mixed"].logits
         targets = mixed_targets(batch.labels, lam, pairing, num_classes=logits.shape[-1])
         loss = mean(label_loss(logits, targets, label_smoothing=label_smoothing))
+        if regmixup and mix is not None:
+            clean_targets = jax.nn.one_hot(batch.labels, logits.shape[-1])
+            clean_loss = label_loss(outputs["clean"].logits, clean_targets, label_smoothing=label_smoothing)
+            loss = 0.5 * (loss + mean(clean_loss))
         metrics = {"label_loss": loss, "accuracy": mean(mixed_accuracy(logits, batch.labels, lam, pairing))}
         if "clean" in outputs:
             clean = outputs["clean"]

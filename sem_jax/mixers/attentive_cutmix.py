@@ -1,0 +1,89 @@
+"""Attentive CutMix (Walawalkar et al. 2020): the cells of the partner that a frozen net attends to most.
+
+    mixer = make_attentive_cutmix(k=6, scorer=make_scorer(model, variables))
+    mixed, (lam, pairing) = make_mix(mixer)(key, images)
+
+The scorer divides the image into the cells of a feature map; the k strongest are pasted into the anchor where they
+were, each pair with a mask and a lam of its own.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.masks import blend
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.types import Key, Scorer
+
+
+class AttentiveCutmixDraw(NamedTuple):
+    share: jax.Array  # of the cells to paste, f32[]; not looked at when k is fixed
+
+
+def cells_of(side: int, cells: int) -> np.ndarray:
+    """The cell each pixel of a side belongs to, i32[side]; cells differ by a pixel where they do not divide it."""
+    return np.arange(side, dtype=np.int32) * cells // side
+
+
+def sample_attentive_cutmix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> AttentiveCutmixDraw:
+    """1 - lam with lam ~ Beta(alpha, alpha)."""
+    del image_shape
+    return AttentiveCutmixDraw(1.0 - sample_beta(key, alpha))
+
+
+def apply_attentive_cutmix(
+    draw: AttentiveCutmixDraw,
+    anchor: jax.Array,
+    partner: jax.Array,
+    anchor_map: jax.Array,
+    partner_map: jax.Array,
+    *,
+    k: int = 6,
+) -> tuple[jax.Array, jax.Array]:
+    """The k strongest cells of the partner pasted into the anchor.
+
+    Args:
+      draw: the share of the cells, for k = 0.
+      anchor: x_i, f32[h w c].
+      partner: x_j, f32[h w c].
+      anchor_map: not looked at.
+      partner_map: the scorer's map of the partner, f32[gh gw], at most as fine as the image.
+      k: number of cells (at most all); 0 = round(share gh gw).
+
+    Returns:
+      The mixed image f32[h w c] and lam, the share of the pixels outside the cells, f32[].
+    """
+    del anchor_map
+    rows, columns = partner_map.shape
+    count = jnp.round(draw.share * partner_map.size) if k == 0 else float(k)
+    rank = jnp.argsort(jnp.argsort(-partner_map.ravel())).reshape(rows, columns)
+    keep = (rank >= count).astype(jnp.float32)
+    mask = keep[cells_of(anchor.shape[0], rows)][:, cells_of(anchor.shape[1], columns)]
+    return blend(mask, anchor, partner)
+
+
+def make_attentive_cutmix(*, alpha: float = 1.0, k: int = 6, scorer: Scorer | None = None) -> Mixer:
+    """Attentive CutMix.
+
+    Args:
+      alpha: concentration, > 0; used with k = 0 alone.
+      k: number of cells; 0 = drawn, round((1 - lam) cells) with lam ~ Beta(alpha, alpha) ("AttentiveMix+").
+      scorer: (images, labels) -> f32[b gh gw]; None = `mix` is given one at every call.
+
+    Raises:
+      ConfigError: for values out of range; by `mix`, when there is no scorer at all.
+    """
+    check_alpha(alpha)
+    if k < 0:
+        raise ConfigError(f"attentive_cutmix needs k >= 0 cells, got {k}")
+
+    def score(images, labels, given):
+        if (use := scorer or given) is None:
+            raise ConfigError("attentive_cutmix needs a scorer: make_attentive_cutmix(scorer=make_scorer(...))")
+        return use(images, labels)
+
+    return Mixer(partial(sample_attentive_cutmix, alpha=alpha), partial(apply_attentive_cutmix, k=k), score)

@@ -1,0 +1,97 @@
+"""FMix (Harris et al. 2020): a mask of random low-frequency shape, lam of whose pixels are one.
+
+    mixed, lam = apply_fmix(sample_fmix(key, anchor.shape, alpha=1.0), anchor, partner)
+
+Gaussian noise in Fourier space, damped by 1 / max(f, 1 / max(h, w))^decay, back to pixels; the top lam of them are
+the anchor's. The mask has the image's own size (the published code makes it 32x32 unless told otherwise), and every
+pair has one of its own (there: one a batch).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.masks import blend
+from sem_jax.mixers.mixer import Mixer, check_alpha
+from sem_jax.types import Key
+
+
+class FmixDraw(NamedTuple):
+    mask: jax.Array  # f32[h w] in [0, 1]
+
+
+def low_frequency_noise(normal: jax.Array, shape: tuple[int, int], decay: float) -> jax.Array:
+    """f32[h w] of normal deviates f32[2 h w//2+1] (real and imaginary parts) with the power of f^-decay."""
+    height, width = shape
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+    damping = jnp.asarray(np.maximum(frequency, 1.0 / max(height, width)) ** -decay, jnp.float32)
+    return jnp.fft.irfft2(jax.lax.complex(normal[0] * damping, normal[1] * damping), s=shape)
+
+
+def top_mask(noise: jax.Array, lam: jax.Array, up: jax.Array, max_soft: float) -> jax.Array:
+    """One for the top lam of the pixels, zero for the rest, and a ramp between them if asked.
+
+    Args:
+      noise: f32[h w], by which the pixels are ranked.
+      lam: f32[] in [0, 1].
+      up: bool[]; the number of pixels, lam h w, is rounded up or down.
+      max_soft: half width of the ramp, as a share of the pixels; at most min(lam, 1 - lam) is used, so that the
+        mean stays lam.
+
+    Returns:
+      f32[h w].
+    """
+    size = noise.size
+    rank = jnp.argsort(jnp.argsort(-noise.ravel())).astype(jnp.float32)
+    count = jnp.where(up, jnp.ceil(lam * size), jnp.floor(lam * size))
+    soft = jnp.floor(size * jnp.minimum(max_soft, jnp.minimum(lam, 1.0 - lam)))
+    soft = jnp.minimum(soft, jnp.minimum(count, size - count))
+    ramp = 1.0 - (rank - (count - soft)) / jnp.maximum(2.0 * soft - 1.0, 1.0)
+    mask = jnp.where(rank < count - soft, 1.0, jnp.where(rank < count + soft, ramp, 0.0))
+    return mask.reshape(noise.shape)
+
+
+def sample_fmix(
+    key: Key,
+    image_shape: tuple[int, int, int],
+    *,
+    alpha: float,
+    decay: float = 3.0,
+    max_soft: float = 0.0,
+    reformulate: bool = False,
+) -> FmixDraw:
+    """lam ~ Beta(alpha, alpha) and a mask with that mean, up to one pixel."""
+    height, width, _ = image_shape
+    lam_key, noise_key, up_key = jax.random.split(key, 3)
+    lam = jax.random.beta(lam_key, alpha + 1.0 if reformulate else alpha, alpha)
+    normal = jax.random.normal(noise_key, (2, height, width // 2 + 1))
+    noise = low_frequency_noise(normal, (height, width), decay)
+    return FmixDraw(top_mask(noise, lam, jax.random.bernoulli(up_key), max_soft))
+
+
+def apply_fmix(draw: FmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """mask x_i + (1 - mask) x_j and lam = mean(mask); see `masks.blend`."""
+    return blend(draw.mask, anchor, partner)
+
+
+def make_fmix(*, alpha: float = 1.0, decay: float = 3.0, max_soft: float = 0.0, reformulate: bool = False) -> Mixer:
+    """FMix with Beta(alpha, alpha).
+
+    Args:
+      alpha: concentration, > 0.
+      decay: of the power with frequency, > 0; the higher, the fewer and larger the patches.
+      max_soft: half width of the soft edge as a share of the pixels, in [0, 0.5].
+      reformulate: lam ~ Beta(alpha + 1, alpha), for a loss with the anchor's label alone.
+
+    Raises:
+      ConfigError: for values out of range.
+    """
+    check_alpha(alpha)
+    if not 0.0 < decay < float("inf") or not 0.0 <= max_soft <= 0.5:
+        raise ConfigError(f"fmix needs decay > 0 and max_soft in [0, 0.5], got {decay} and {max_soft}")
+    options = {"decay": float(decay), "max_soft": float(max_soft), "reformulate": reformulate}
+    return Mixer(partial(sample_fmix, alpha=alpha, **options), apply_fmix)

@@ -1,0 +1,118 @@
+"""GridMix: a regular grid of holes, inside a random crop of the anchor, through which the partner shows.
+
+    mixed, lam = apply_gridmix(sample_gridmix(key, anchor.shape, alpha=1.0), anchor, partner)
+
+Follows the "GridMixup" that libraries ship, not the paper of that name (Baek et al. 2021), whose second loss on
+patch labels is no matter of the images.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.boxes import Box, inside
+from sem_jax.mixers.masks import blend
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.types import Key
+
+
+class GridmixDraw(NamedTuple):
+    """A hole in every patch of a grid that starts at the corner of the crop.
+
+    Attributes:
+      crop: where holes are.
+      patch: side of a patch in pixels, i32[].
+      hole: side of a hole in pixels, i32[] <= patch.
+      row, column: of the hole within its patch, i32[].
+    """
+
+    crop: Box
+    patch: jax.Array
+    hole: jax.Array
+    row: jax.Array
+    column: jax.Array
+
+
+def sample_gridmix(
+    key: Key,
+    image_shape: tuple[int, int, int],
+    *,
+    alpha: float,
+    min_holes: int = 2,
+    max_holes: int = 6,
+    min_crop: float = 0.5,
+    max_aspect: float = 2.0,
+) -> GridmixDraw:
+    """lam ~ Beta(alpha, alpha); holes of side sqrt(1 - lam) of their patch, min_holes to max_holes of them in a row.
+
+    The crop's area is U(min_crop, 1) of the image's, its ratio of height to width U(1 / max_aspect, max_aspect), as
+    far as the image reaches.
+    """
+    height, width, _ = image_shape
+    lam_key, holes_key, area_key, aspect_key, place_key, hole_key = jax.random.split(key, 6)
+    ratio = jnp.sqrt(1.0 - sample_beta(lam_key, alpha))
+    area = height * width * jax.random.uniform(area_key, minval=min_crop, maxval=1.0)
+    aspect = jax.random.uniform(aspect_key, minval=1.0 / max_aspect, maxval=max_aspect)
+    rows = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, height).astype(jnp.int32)
+    columns = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, width).astype(jnp.int32)
+    top_key, left_key = jax.random.split(place_key)
+    top = jax.random.randint(top_key, (), 0, height - rows + 1)
+    left = jax.random.randint(left_key, (), 0, width - columns + 1)
+    holes = jax.random.randint(holes_key, (), min_holes, max_holes + 1)
+    patch = -(-columns // holes)
+    hole = jnp.floor(patch * ratio).astype(jnp.int32)
+    row, column = jax.random.randint(hole_key, (2,), 0, patch - hole + 1)
+    return GridmixDraw(Box(top, top + rows, left, left + columns), patch, hole, row, column)
+
+
+def apply_gridmix(draw: GridmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The partner in the holes, the anchor elsewhere.
+
+    Args:
+      draw: crop, patch and hole.
+      anchor: x_i, f32[h w c].
+      partner: x_j, f32[h w c].
+
+    Returns:
+      The mixed image f32[h w c] and lam, the share of the pixels outside the holes, f32[].
+    """
+    shape = anchor.shape[:2]
+
+    def in_hole(side, start, offset):
+        return (jnp.arange(side) - start - offset) % draw.patch < draw.hole
+
+    def reached(side, start, offset):  # the grid starts with a whole patch: no hole from before its first row
+        return jnp.arange(side) >= start + offset
+
+    rows = in_hole(shape[0], draw.crop.top, draw.row) & reached(shape[0], draw.crop.top, draw.row)
+    columns = in_hole(shape[1], draw.crop.left, draw.column) & reached(shape[1], draw.crop.left, draw.column)
+    holes = rows[:, None] & columns[None, :] & inside(draw.crop, shape)
+    return blend(1.0 - holes.astype(jnp.float32), anchor, partner)
+
+
+def make_gridmix(
+    *, alpha: float = 1.0, min_holes: int = 2, max_holes: int = 6, min_crop: float = 0.5, max_aspect: float = 2.0
+) -> Mixer:
+    """GridMix with Beta(alpha, alpha).
+
+    Args:
+      alpha: concentration, > 0.
+      min_holes: fewest holes in a row of the crop, >= 1.
+      max_holes: most of them.
+      min_crop: smallest area of the crop as a share of the image, in (0, 1].
+      max_aspect: largest ratio of the crop's sides, >= 1.
+
+    Raises:
+      ConfigError: for values out of range.
+    """
+    check_alpha(alpha)
+    if not 1 <= min_holes <= max_holes or not 0.0 < min_crop <= 1.0 or not 1.0 <= max_aspect < float("inf"):
+        raise ConfigError(
+            "gridmix needs 1 <= min_holes <= max_holes, min_crop in (0, 1] and max_aspect >= 1, "
+            f"got {min_holes}, {max_holes}, {min_crop} and {max_aspect}"
+        )
+    options = {"min_holes": min_holes, "max_holes": max_holes, "min_crop": min_crop, "max_aspect": max_aspect}
+    return Mixer(partial(sample_gridmix, alpha=alpha, **options), apply_gridmix)

@@ -1,0 +1,72 @@
+"""Manifold Mixup (Verma et al. 2019): mixup of the hidden states of one layer, drawn anew every step.
+
+    mix = make_mix(make_manifold_mixup(alpha=2.0))
+    mixed, (lam, pairing) = mix(key, images)                    # mixed.images are the images as they were
+    features, logits = model.apply(variables, mixed.images, train=True, at_stage=mixed.at_stage(last=4), ...)
+
+The layer is a traced number: one compiled step serves all of them. With the SEM penalty, g of the mixed hidden state
+is compared with the mixture of the clean g's. Layer 0 is mixup itself.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, sample_beta
+from sem_jax.types import Key
+
+
+class ManifoldMixupDraw(NamedTuple):
+    lam: jax.Array  # f32[]
+
+
+def sample_manifold_mixup(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> ManifoldMixupDraw:
+    """lam ~ Beta(alpha, alpha)."""
+    del image_shape
+    return ManifoldMixupDraw(sample_beta(key, alpha))
+
+
+def apply_manifold_mixup(draw: ManifoldMixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(anchor, lam): the pixels stay, the hidden states are mixed by `hook_manifold_mixup`."""
+    del partner
+    return anchor, draw.lam
+
+
+def mix_hidden(hidden: jax.Array, lam: jax.Array, pairing: jax.Array) -> jax.Array:
+    """lam h_i + (1 - lam) h_j in float32, in the dtype of `hidden` [b ...]; h_i itself where lam is 1."""
+    weight = per_item(lam, hidden)
+    mixed = weight * hidden + (1.0 - weight) * hidden[pairing]
+    return jnp.where(weight == 1.0, hidden, mixed.astype(hidden.dtype))
+
+
+def hook_manifold_mixup(drawn: HiddenDraw, k: int, last: int, hidden: jax.Array, *, layers: tuple[int, ...]):
+    """The hidden states after stage k, mixed if k is the layer drawn for this step."""
+    if last < max(layers):
+        raise ConfigError(f"manifold_mixup: layers {layers} need a model of {max(layers)} stages, it has {last}")
+    if k not in layers:
+        return hidden
+    return jnp.where(drawn.step == k, mix_hidden(hidden, drawn.lam, drawn.pairing), hidden)
+
+
+def make_manifold_mixup(*, alpha: float = 2.0, layers: tuple[int, ...] = (0, 1, 2)) -> Mixer:
+    """Manifold Mixup.
+
+    Args:
+      alpha: concentration, > 0; 2 in the paper for CIFAR, 0.2 for Tiny-ImageNet.
+      layers: what is drawn from, uniformly: 0 the images, k the output of stage k.
+
+    Raises:
+      ConfigError: for values out of range.
+    """
+    check_alpha(alpha)
+    if not layers or not all(type(k) is int and k >= 0 for k in layers):
+        raise ConfigError(f"manifold_mixup needs layers >= 0, such as (0, 1, 2), got {layers}")
+    return Mixer(
+        partial(sample_manifold_mixup, alpha=alpha),
+        apply_manifold_mixup,
+        hook=partial(hook_manifold_mixup, layers=tuple(layers)),
+        sample_step=lambda key: jax.random.choice(key, jnp.asarray(layers, jnp.int32)),
+    )

@@ -1,0 +1,228 @@
+"""PuzzleMix (Kim et al. 2020): a mask that keeps what is salient of both images, which are rearranged for it first.
+
+    mix = make_mix(make_puzzlemix(alpha=1.0))
+    mixed, (lam, pairing) = mix(key, images, labels=labels, scorer=scorer)      # scorer(images, labels) -> saliency
+
+Saliency is that of the label's loss under the net as it is now (`saliency.gradient_saliency`), at the price of a
+forward and backward pass. On a grid of n x n cells, n = 2, 4, 8 or 16, the mask z, of values {0, 1/2, 1}, minimises
+
+    E(z) = sum_p (1 - z_p) s_i(p) + z_p s_j(p)  -  eta / n^2 sum_p log Binomial(2 z_p; 2, lam)
+           + beta / (16 n) sum_(p, q neighbours) (z_p - z_q)^2,          s_i, s_j >= 0 with sum 1,
+
+and then the cells of each image are permuted so that salient ones come to where the image is seen, for at most
+epsilon times the squared distance (`transport`, by an auction; the paper's own rounds lose cells).
+
+The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here it is annealed mean field on a checkerboard,
+the best of which and of plain descents is taken: an approximation, whose gap to the exact minimum a test measures.
+Left out is the paper's term gamma, by which the images' colours decide where a seam is cheap. lam is mean(mask) of
+each pair, not what was drawn; the label loss is the softmax cross-entropy of every mixer (there: BCE on the softmax).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers.attentive_cutmix import cells_of
+from sem_jax.mixers.masks import blend
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.transport import transport
+from sem_jax.types import Key
+
+LABELS = np.array([0.0, 0.5, 1.0], np.float32)  # of z
+SWEEPS, DESCENTS = 24, 6
+TINY = 1e-8
+
+
+class PuzzlemixDraw(NamedTuple):
+    lam: jax.Array  # f32[], the prior's; not the lam that comes out
+    grid: jax.Array  # i32[], which of the grids that fit the image
+
+
+def grids_of(image_shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """The grids whose cells have two pixels a side at least; one cell in all for an image too small for any."""
+    return tuple(n for n in blocks if 2 * n <= min(image_shape[:2])) or (1,)
+
+
+def sample_puzzlemix(
+    key: Key, image_shape: tuple[int, int, int], *, alpha: float, blocks: tuple[int, ...]
+) -> PuzzlemixDraw:
+    """lam ~ Beta(alpha, alpha) and one of the grids."""
+    lam_key, grid_key = jax.random.split(key)
+    count = len(grids_of(image_shape, blocks))
+    return PuzzlemixDraw(sample_beta(lam_key, alpha), jax.random.randint(grid_key, (), 0, count))
+
+
+def unary_costs(anchor: jax.Array, partner: jax.Array, lam: jax.Array, eta: float) -> jax.Array:
+    """n^2 times the terms of E that have one cell each, f32[3 n n], for z = 0, 1/2, 1.
+
+    Args:
+      anchor: s_i, f32[n n].
+      partner: s_j, f32[n n].
+      lam: f32[].
+      eta: weight of the prior.
+    """
+    chances = jnp.stack([jnp.square(1.0 - lam), 2.0 * lam * (1.0 - lam), jnp.square(lam)])
+    prior = -eta * jnp.log(chances + TINY)
+    z = LABELS[:, None, None]
+    return anchor.size * ((1.0 - z) * anchor[None] + z * partner[None]) + prior[:, None, None]
+
+
+def energy(z: jax.Array, unary: jax.Array, weight: float) -> jax.Array:
+    """n^2 E(z), f32[].
+
+    Args:
+      z: f32[n n] of values {0, 1/2, 1}.
+      unary: from `unary_costs`.
+      weight: of a pair of neighbours, n beta / 16.
+    """
+    own = jnp.sum(jnp.where(z[None] == LABELS[:, None, None], unary, 0.0))
+    seams = jnp.sum(jnp.square(jnp.diff(z, axis=0))) + jnp.sum(jnp.square(jnp.diff(z, axis=1)))
+    return own + weight * seams
+
+
+def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
+    """z f32[n n] of small energy: checkerboard mean field, cooled from 1 to 0.01, then descents to a local minimum.
+
+    Descents from the best label of each cell by itself and from the three constant masks compete with it.
+    """
+    size = unary.shape[1]
+    row, column = np.indices((size, size))
+    even = (row + column) % 2 == 0
+    degree = sum(np.pad(np.ones((size, size), np.float32), 1)[a : a + size, b : b + size] for a, b in _AROUND)
+    z_all = LABELS[:, None, None]
+
+    def local(mean):  # cost of each label of a cell, given its neighbours' means, up to a constant
+        around = jnp.pad(mean, 1)
+        total = sum(around[a : a + size, b : b + size] for a, b in _AROUND)
+        return unary + weight * (jnp.square(z_all) * degree[None] - 2.0 * z_all * total[None])
+
+    def cool(i, mean):
+        temperature = 0.01 ** (i / (SWEEPS - 1))
+        for color in (even, ~even):
+            chances = jax.nn.softmax(-local(mean) / temperature, axis=0)
+            mean = jnp.where(color, jnp.sum(chances * z_all, axis=0), mean)
+        return mean
+
+    def descend(mean):
+        for color in (even, ~even) * DESCENTS:
+            mean = jnp.where(color, jnp.asarray(LABELS)[jnp.argmin(local(mean), axis=0)], mean)
+        return mean
+
+    alone = jnp.asarray(LABELS)[jnp.argmin(unary, axis=0)]
+    annealed = jax.lax.fori_loop(0, SWEEPS, cool, jnp.full((size, size), 0.5))
+    starts = jnp.stack([annealed, alone, *[jnp.full((size, size), v) for v in LABELS]])
+    found = jax.vmap(descend)(starts)
+    return found[jnp.argmin(jax.vmap(energy, in_axes=(0, None, None))(found, unary, weight))]
+
+
+_AROUND = ((0, 1), (2, 1), (1, 0), (1, 2))  # the four neighbours, in a grid padded by one
+
+
+def pool_saliency(saliency: jax.Array, cells: int) -> jax.Array:
+    """A map f32[h w] of any size as the mean of each cell, f32[cells cells] of sum 1; uniform where it is all zero."""
+    sides = [np.eye(cells, dtype=np.float32)[cells_of(side, cells)] for side in saliency.shape]
+    rows, columns = (x / np.maximum(x.sum(0), 1.0) for x in sides)
+    pooled = rows.T @ saliency.astype(jnp.float32) @ columns + TINY
+    return pooled / jnp.sum(pooled)
+
+
+def apply_puzzlemix(
+    draw: PuzzlemixDraw,
+    anchor: jax.Array,
+    partner: jax.Array,
+    anchor_map: jax.Array,
+    partner_map: jax.Array,
+    *,
+    blocks: tuple[int, ...] = (2, 4, 8, 16),
+    eta: float = 0.2,
+    beta: float = 1.2,
+    move: bool = True,
+    epsilon: float = 0.8,
+) -> tuple[jax.Array, jax.Array]:
+    """mask Pi_i x_i + (1 - mask) Pi_j x_j, with the mask and the permutations of cells described above.
+
+    Args:
+      draw: prior weight and grid.
+      anchor: x_i, f32[h w c].
+      partner: x_j, f32[h w c].
+      anchor_map: saliency of x_i, f32[gh gw], >= 0.
+      partner_map: of x_j.
+      blocks, eta, beta, move, epsilon: see `make_puzzlemix`.
+
+    Returns:
+      The mixed image f32[h w c] and lam = mean(mask), f32[].
+    """
+    height, width, _ = anchor.shape
+
+    def on_grid(n):
+        def run():
+            maps = pool_saliency(anchor_map, n), pool_saliency(partner_map, n)
+            z = solve_mask(unary_costs(*maps, draw.lam, eta), n * beta / 16.0)
+            moved = (anchor, partner)
+            if move and (cells := transport_grid(n, (height, width))):
+                fine = jnp.repeat(jnp.repeat(z, cells // n, axis=0), cells // n, axis=1)
+                moved = (
+                    transport(anchor, pool_saliency(anchor_map, cells), fine > 0.0, epsilon=epsilon),
+                    transport(partner, pool_saliency(partner_map, cells), fine < 1.0, epsilon=epsilon),
+                )
+            return blend(z[cells_of(height, n)][:, cells_of(width, n)], *moved)
+
+        return run
+
+    return jax.lax.switch(draw.grid, [on_grid(n) for n in grids_of(anchor.shape, blocks)])
+
+
+def transport_grid(n: int, shape: tuple[int, int]) -> int:
+    """Cells a side for the transport: 8, or n where that is more, or fewer where 8 do not divide the image; 0 = none.
+
+    (8 are the paper's 4 pixels at 32.)
+    """
+    cells = max(n, 8)
+    while cells >= n and (shape[0] % cells or shape[1] % cells or cells % n):
+        cells //= 2
+    return cells if cells >= max(n, 2) else 0
+
+
+def make_puzzlemix(
+    *,
+    alpha: float = 1.0,
+    blocks: tuple[int, ...] = (2, 4, 8, 16),
+    eta: float = 0.2,
+    beta: float = 1.2,
+    move: bool = True,
+    epsilon: float = 0.8,
+    scorer=None,
+) -> Mixer:
+    """PuzzleMix.
+
+    Args:
+      alpha: concentration of the prior weight, > 0.
+      blocks: cells a side, one of which is drawn; those with cells of less than two pixels are left out.
+      eta: weight of the prior, >= 0.
+      beta: of the mask's smoothness, >= 0.
+      move: permute the cells.
+      epsilon: price of moving a cell, per squared distance in sides of the image, >= 0.
+      scorer: (images, labels) -> f32[b gh gw]; None = `mix` is given one at every call, as the trainer does.
+
+    Raises:
+      ConfigError: for values out of range; by `mix`, when there is no scorer at all.
+    """
+    check_alpha(alpha)
+    if not (eta >= 0.0 and beta >= 0.0 and epsilon >= 0.0):
+        raise ConfigError(f"puzzlemix needs eta, beta and epsilon >= 0, got {eta}, {beta} and {epsilon}")
+    if not blocks or not all(type(n) is int and n >= 1 for n in blocks):
+        raise ConfigError(f"puzzlemix needs blocks >= 1, such as (2, 4, 8, 16), got {blocks}")
+
+    def score(images, labels, given):
+        if (use := scorer or given) is None:
+            raise ConfigError("puzzlemix needs a scorer: mix(key, images, labels=labels, scorer=...)")
+        return use(images, labels)
+
+    options = {"blocks": tuple(blocks), "eta": eta, "beta": beta, "move": move, "epsilon": epsilon}
+    return Mixer(
+        partial(sample_puzzlemix, alpha=alpha, blocks=tuple(blocks)), partial(apply_puzzlemix, **options), score
+    )

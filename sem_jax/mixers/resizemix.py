@@ -1,0 +1,103 @@
+"""ResizeMix (Qin et al. 2020): the whole partner, made small, pasted into the anchor.
+
+    mixed, lam = apply_resizemix(sample_resizemix(key, anchor.shape, alpha=1.0), anchor, partner)
+
+Two meanings of "the scale" are in use, and they differ much in how large the paste is:
+
+  side       tau ~ U(0.1, 0.8) is the ratio of the sides, so the paste covers 1% to 64%; nearest neighbour (OpenMixup)
+  side_beta  as `side` with tau ~ Beta(alpha, alpha), drawn uniformly where that falls outside of [0.1, 0.8]
+  area       lam = 0.1 + 0.7 Beta(alpha, alpha), side ratio sqrt(1 - lam), so 20% to 90%; bilinear (MMPretrain)
+
+All paste into a box around a uniform centre, clipped at the edges; the whole partner is shrunk to the clipped box.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.registry import lookup
+from sem_jax.types import Key
+
+VARIANTS = ("side", "side_beta", "area")
+LOW, HIGH = 0.1, 0.8  # of the scale, in the paper and in both codes
+
+
+class ResizemixDraw(NamedTuple):
+    box: Box  # clipped
+
+
+def sample_resizemix(
+    key: Key, image_shape: tuple[int, int, int], *, alpha: float, variant: str = "side"
+) -> ResizemixDraw:
+    """The scale by the variant's law, a uniform centre, the clipped box."""
+    height, width, _ = image_shape
+    scale_key, again_key, row_key, column_key = jax.random.split(key, 4)
+    if variant == "area":
+        ratio = jnp.sqrt(1.0 - (LOW + (HIGH - LOW) * sample_beta(scale_key, alpha)))
+    else:
+        ratio = jax.random.uniform(again_key, minval=LOW, maxval=HIGH)
+        if variant == "side_beta":
+            drawn = sample_beta(scale_key, alpha)
+            ratio = jnp.where((LOW <= drawn) & (drawn <= HIGH), drawn, ratio)
+    row = jax.random.randint(row_key, (), 0, height)
+    column = jax.random.randint(column_key, (), 0, width)
+    return ResizemixDraw(box_around(row, column, ratio, (height, width)))
+
+
+def _source(start: jax.Array, stop: jax.Array, side: int) -> jax.Array:
+    """Where in the partner the centre of each pixel of the box lies, f32[side]; outside the box: anything finite."""
+    count = jnp.maximum(stop - start, 1).astype(jnp.float32)
+    return (jnp.arange(side) - start + 0.5) * (side / count) - 0.5
+
+
+def _resize(image: jax.Array, source: jax.Array, axis: int, smooth: bool) -> jax.Array:
+    """The image with one axis read at the positions `source`, f32[side]."""
+    last = image.shape[axis] - 1
+    if not smooth:
+        return jnp.take(image, jnp.clip(jnp.round(source), 0, last).astype(jnp.int32), axis=axis)
+    source = jnp.clip(source, 0.0, last)
+    low = jnp.floor(source).astype(jnp.int32)
+    weight = jnp.expand_dims(source - low, [i for i in range(image.ndim) if i != axis])
+    below, above = jnp.take(image, low, axis=axis), jnp.take(image, jnp.minimum(low + 1, last), axis=axis)
+    return (1.0 - weight) * below + weight * above
+
+
+def apply_resizemix(
+    draw: ResizemixDraw, anchor: jax.Array, partner: jax.Array, *, smooth: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """The anchor with the shrunk partner in the box.
+
+    Args:
+      draw: the clipped box.
+      anchor: x_i, f32[h w c].
+      partner: x_j, f32[h w c].
+      smooth: bilinear instead of the nearest pixel.
+
+    Returns:
+      The mixed image f32[h w c] and lam, the share of the pixels outside the box, f32[].
+    """
+    shape = anchor.shape[:2]
+    small = _resize(partner, _source(draw.box.top, draw.box.bottom, shape[0]), 0, smooth)
+    small = _resize(small, _source(draw.box.left, draw.box.right, shape[1]), 1, smooth)
+    return jnp.where(inside(draw.box, shape)[:, :, None], small, anchor), anchor_share(draw.box, shape)
+
+
+def make_resizemix(*, alpha: float = 1.0, variant: str = "side") -> Mixer:
+    """ResizeMix.
+
+    Args:
+      alpha: concentration, > 0; unused by the variant "side".
+      variant: "side", "side_beta" or "area", as above.
+
+    Raises:
+      ConfigError: for an unknown variant, or unless alpha > 0.
+    """
+    check_alpha(alpha)
+    lookup(dict.fromkeys(VARIANTS), "variant of resizemix", variant)
+    return Mixer(
+        partial(sample_resizemix, alpha=alpha, variant=variant), partial(apply_resizemix, smooth=variant == "area")
+    )

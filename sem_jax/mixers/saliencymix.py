@@ -1,0 +1,68 @@
+"""SaliencyMix (Uddin et al. 2021): CutMix whose box lies where the partner is most salient.
+
+    mix = make_mix(make_saliencymix(alpha=1.0))
+    mixed, (lam, pairing) = mix(key, images)
+
+Two departures from the published code: every partner is looked at by itself (there, the box of the first image of
+the batch serves them all), and saliency is the spectral residual of Hou & Zhang (2007), not OpenCV's "fine grained".
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.mixers.boxes import anchor_share, box_around, inside
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.saliency import spectral_residual
+from sem_jax.types import Key
+
+
+class SaliencymixDraw(NamedTuple):
+    ratio: jax.Array  # of the box's side to the image's, f32[]
+
+
+def sample_saliencymix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> SaliencymixDraw:
+    """sqrt(1 - lam), lam ~ Beta(alpha, alpha)."""
+    del image_shape
+    return SaliencymixDraw(jnp.sqrt(1.0 - sample_beta(key, alpha)))
+
+
+def apply_saliencymix(
+    draw: SaliencymixDraw, anchor: jax.Array, partner: jax.Array, anchor_map: jax.Array, partner_map: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The partner's most salient box pasted where it was.
+
+    Args:
+      draw: the box's size.
+      anchor: x_i, f32[h w c].
+      partner: x_j, f32[h w c].
+      anchor_map: not looked at.
+      partner_map: how salient each place of the partner is, f32[gh gw] of any grid.
+
+    Returns:
+      The mixed image f32[h w c] and lam, the share of the pixels outside the clipped box, f32[].
+    """
+    del anchor_map
+    height, width, _ = anchor.shape
+    rows, columns = partner_map.shape
+    peak = jnp.argmax(partner_map)
+    row = ((peak // columns) * 2 + 1) * height // (2 * rows)  # the pixel in the middle of the cell
+    column = ((peak % columns) * 2 + 1) * width // (2 * columns)
+    box = box_around(row, column, draw.ratio, (height, width))
+    return jnp.where(inside(box, (height, width))[:, :, None], partner, anchor), anchor_share(box, (height, width))
+
+
+def make_saliencymix(*, alpha: float = 1.0) -> Mixer:
+    """SaliencyMix with Beta(alpha, alpha); the paper mixes with probability 0.5.
+
+    Raises:
+      ConfigError: unless alpha > 0.
+    """
+    check_alpha(alpha)
+    return Mixer(
+        partial(sample_saliencymix, alpha=alpha),
+        apply_saliencymix,
+        lambda images, labels, scorer: spectral_residual(images),
+    )

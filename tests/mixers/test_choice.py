@@ -1,0 +1,89 @@
+"""Combinators: choice, schedules, and mixers from the texts of a configuration."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sem_jax.errors import ConfigError
+from sem_jax.mixers import MIXERS, SCHEDULES, make_mix, make_mixer, make_schedule
+
+B = 400
+KEY = jax.random.key(0)
+
+
+def lams(mixer, scope="sample", keys=1, **call):
+    x = jnp.zeros((B, 8, 8, 1))
+    mix = jax.jit(lambda k: make_mix(mixer, scope=scope)(k, x, **call)[1].lam)
+    return np.asarray(jax.vmap(mix)(jax.random.split(KEY, keys)))
+
+
+def test_choice_follows_the_weights_per_pair_and_per_batch():
+    mixer = MIXERS["choice"](choices=("none", "mixup"), weights=(3, 1))
+    share = (lams(mixer) < 1).mean()
+    assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / B)
+    batches = lams(mixer, scope="batch", keys=60) < 1
+    assert (batches.all(axis=1) | ~batches.any(axis=1)).all()
+    assert 5 <= batches[:, 0].sum() <= 27
+    assert (lams(MIXERS["choice"](choices=("none", "mixup"), weights=(1, 0))) == 1).all()
+
+
+def test_choice_gives_each_mixer_its_own_alpha_and_options():
+    mixer = MIXERS["choice"](alpha=50.0, choices=("mixup", "cutmix(alpha=1, min_area=0.7)"))
+    found = lams(mixer)[0]
+    assert ((found > 0.3) | (found < 0.36)).all()
+    assert 0.35 < (found > 0.36).mean() < 0.65
+
+
+def test_choice_of_a_mixer_of_pixels_and_one_of_hidden_states():
+    """A pair is mixed once: by its pixels or by its hidden state, never by both."""
+    x = jax.random.normal(KEY, (64, 4, 4, 1))
+    mixer = MIXERS["choice"](choices=("mixup", "manifold_mixup(layers=(1,))"))
+    for scope in ("sample", "batch"):
+        mixed, (lam, pairing) = make_mix(mixer, scope=scope)(jax.random.key(3), x)
+        w = lam[:, None, None, None]
+        expected = w * x + (1 - w) * x[pairing]
+        by_pixels = np.abs(mixed.images - x).max((1, 2, 3)) > 0
+        hidden = mixed.at_stage(last=1)(1, x)
+        by_hidden = np.abs(hidden - x).max((1, 2, 3)) > 0
+        alone = np.asarray((pairing == jnp.arange(64)) | (lam == 1))
+        assert (by_pixels ^ by_hidden | alone).all()
+        np.testing.assert_allclose(
+            jnp.where(jnp.asarray(by_pixels)[:, None, None, None], mixed.images, hidden), expected, atol=1e-5
+        )
+
+
+def test_one_program_serves_every_strength():
+    mix = jax.jit(lambda k, s: make_mix(MIXERS["mixup"](), prob=0.8)(k, jnp.zeros((B, 2, 2, 1)), strength=s)[1].lam)
+    for strength in (0.0, 0.25, 1.0):
+        share = float((mix(KEY, strength) < 1).mean())
+        assert abs(share - 0.8 * strength) <= 4 * np.sqrt(0.2 / B)
+    assert mix._cache_size() == 1
+
+
+def test_schedules_by_hand():
+    at = jnp.asarray([0, 25, 50, 100, 150])
+    expected = {
+        "constant": [1, 1, 1, 1, 1],
+        "linear": [1, 0.75, 0.5, 0, 0],
+        "cosine": [1, 0.5 + np.sqrt(0.125), 0.5, 0, 0],
+        "alternating": [1, 0, 1, 1, 1],
+    }
+    assert set(expected) == set(SCHEDULES)
+    for name, values in expected.items():
+        strength = make_schedule(name, total_steps=100, steps_per_epoch=25)
+        np.testing.assert_allclose(jax.vmap(strength)(at), values, atol=1e-6, err_msg=name)
+
+
+def test_options_are_texts_and_nothing_is_executed():
+    mixer = make_mixer("cutmix", alpha=1.0, options="min_area=0.25, max_area=1")
+    assert lams(mixer).max() <= 0.8
+    for text in ("0.3", "min_area", "min_area=__import__('os')", "min_area=)", "**{}", "min_area=0.1; x"):
+        with pytest.raises(ConfigError, match="mixer.options"):
+            make_mixer("cutmix", options=text)
+    with pytest.raises(ConfigError, match="Unknown option 'min_aera' of mixer 'cutmix'.*Did you mean 'min_area'"):
+        make_mixer("cutmix", options="min_aera=0.1")
+    with pytest.raises(ConfigError, match="max_area of cutmix must be like 1.0, got 'all'"):
+        make_mixer("cutmix", options="max_area='all'")
+    with pytest.raises(ConfigError, match="scorer"):
+        make_mixer("puzzlemix", options="scorer=None")
