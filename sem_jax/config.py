@@ -32,6 +32,10 @@ DEFAULT_GAMMA = 0.3
 # Groups whose fields cannot change a number that is reported; a run may be resumed with other values of them.
 SPEED_ONLY = ("runtime",)
 
+# What a saved configuration cannot do without. Other fields may have come after it was saved: so the default of a new
+# field has to mean what was done before.
+_ESSENTIAL = ("seed", "data.name", "model.name", "mixer.name", "objective.gamma", "train.epochs", "train.batch_size")
+
 
 def get_default() -> ConfigDict:
     """The paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM, every field at its default."""
@@ -121,7 +125,9 @@ def get_default() -> ConfigDict:
     cfg.train.checkpoint_every = 5  # epochs between checkpoints; the last epoch always
     cfg.train.keep = 2  # latest checkpoints kept, beside the best one on val
     cfg.train.keep_epochs = ()  # epochs after which a checkpoint is saved and never deleted
-    cfg.train.on_nan = "stop"  # a loss or gradient that is not finite: "stop" the run or "skip" the update
+    # A loss, gradient, BatchNorm statistic or other metric of a step that is not finite: "stop" the run, with the last
+    # good checkpoint kept, or "skip" the update. Scores that are not finite stop the run, or are logged as null.
+    cfg.train.on_nan = "stop"
 
     cfg.runtime = ConfigDict()  # nothing in here changes a number, beyond the rounding of another order of sums
     # Clean and mixed images "stacked" in one pass or "sequential"; auto = stacked on a single GPU or TPU core.
@@ -197,10 +203,12 @@ def to_dict(cfg: ConfigDict) -> dict:
 
 
 def from_dict(values: dict) -> ConfigDict:
-    """A validated configuration from what `to_dict` gave; nothing is executed.
+    """A validated configuration from what `to_dict` gave, in this version or an older one; nothing is executed.
+
+    A field that is missing was not there yet and takes its default.
 
     Raises:
-      ConfigError: for a field this version does not know, one that is missing, or a value that cannot work.
+      ConfigError: for a field this version does not know, an essential one missing, or a value that cannot work.
     """
     cfg = get_default()
     known = dict(flatten(cfg))
@@ -223,7 +231,7 @@ def from_dict(values: dict) -> ConfigDict:
             target[field] = float(value) if isinstance(known[name], float) and type(value) is int else value
         except (TypeError, ValueError):
             raise ConfigError(f"{name} must be {_kind(known[name])}, got {value!r}") from None
-    missing = sorted(set(known) - set(flat))
+    missing = sorted(set(_ESSENTIAL) - set(flat))
     if missing:
         raise ConfigError(f"The saved configuration lacks the field {missing[0]!r}.")
     validate(cfg)

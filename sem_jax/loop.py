@@ -6,21 +6,25 @@ The order of what happens is the order of `_Run.train`. What computes is in `pro
 and `checkpoint`.
 """
 
+import math
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
-from sem_jax import records, report
+from sem_jax import hosts, records, report
 from sem_jax.checkpoint import Checkpoints
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.programs import Programs
 from sem_jax.signals import Interrupted, StopRequest
 from sem_jax.state import TrainState
+from sem_jax.step import QUANTITIES
 from sem_jax.types import Dataset
 
 SECONDS_PER_CALL = 1.0
@@ -39,8 +43,8 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
       The final state.
 
     Raises:
-      SemError: a configuration, data or folder that cannot be used, before the first step; a loss or gradient that
-        is not finite (with train.on_nan = "stop"), after the call in which it came up.
+      SemError: a configuration, data or folder that cannot be used, before the first step; numbers that are not
+        finite (with train.on_nan = "stop"), after the call in which they came up; a disk that is full.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
     config_lib.validate(cfg, num_devices=len(jax.devices()))
@@ -57,18 +61,26 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
         stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
     )
     _check_against_data(cfg, dataset)
-    folder = records.RunFolder(workdir, writer=jax.process_index() == 0)
-    folder.claim(config_lib.to_dict(cfg), describe(dataset), ignore=config_lib.SPEED_ONLY)
+    values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
+    about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
     best = "val_accuracy" if cfg.data.val_size else None
     per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
-    steps = [epoch * per_epoch for epoch in cfg.train.keep_epochs]
-    stored = Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, steps=steps)
-    with stored as checkpoints, StopRequest() as stop:
-        run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
-        try:
-            return run.train()
-        finally:
-            run.programs.close()
+    kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
+    try:
+        with records.RunFolder(workdir, writer=hosts.is_lead()) as folder:
+            folder.claim(values, describe(dataset), ignore=config_lib.SPEED_ONLY, defaults=defaults)
+            with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
+                run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
+                try:
+                    return run.train()
+                finally:
+                    run.programs.close()
+    except OSError as error:
+        name = error.filename or workdir
+        raise RunError(
+            f"Cannot write the run folder {workdir}: {error.strerror or error} ({name}).",
+            "What is checkpointed is safe: mend that, then start the same command again.",
+        ) from error
 
 
 def describe(dataset: Dataset) -> dict:
@@ -107,31 +119,32 @@ class _Run:
     def train(self) -> TrainState:
         """Restore; then every epoch: train, evaluate, record, checkpoint; the result last."""
         cfg, total, per_epoch = self.cfg, self.programs.total_steps, self.programs.steps_per_epoch
-        progress = {}
-        start = self.checkpoints.latest or 0
-        if start:
-            self.state, progress, _ = self.checkpoints.restore(self.state)
+        progress, start = {}, 0
+        if restored := self.checkpoints.restore(self.state):
+            self.state, progress, start = restored.state, restored.progress, int(restored.state.step)
         if start >= total and (done := self.folder.result()):
             accuracy = done[f"{self.scored}_accuracy"]
-            print(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
+            self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
         self.folder.rewind(start)
         self._announce(start)
-        hidden = None if cfg.runtime.progress else True  # None: shown on a terminal
+        hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal
         with tqdm(total=total, initial=start, unit="step", disable=hidden, smoothing=0.1, dynamic_ncols=True) as bar:
             for epoch in range(start // per_epoch, cfg.train.epochs):
                 record = self._train_epoch(epoch, progress, bar)
                 progress = {}
                 last = epoch + 1 == cfg.train.epochs
                 if (epoch + 1) % cfg.train.eval_every == 0 or last:
-                    record |= self.programs.evaluate(self.state, self.monitor)
+                    record |= (scores := self.programs.evaluate(self.state, self.monitor))
+                    self._check_scores(scores, record["step"])
                 self.folder.append(record)
                 if (epoch + 1) % cfg.train.checkpoint_every == 0 or epoch + 1 in cfg.train.keep_epochs or last:
                     scores = {name: record[name] for name in ("val_accuracy", "val_nll") if name in record}
                     self.checkpoints.save(record["step"], self.state, {}, scores)
-                tqdm.write(_line(record, cfg.train.epochs))
-                if self.stop.signal and not last:
-                    self._leave({})
+                self._say(_line(record, cfg.train.epochs))
+                stop, _ = self._agree()
+                if stop and not last:
+                    self._leave(stop, {})
         self.checkpoints.wait()
         self._finish()
         return self.state
@@ -143,8 +156,8 @@ class _Run:
         mixing = cfg.mixer.name != "none" and epoch < cfg.mixer.stop_epoch
         sums = programs.prepare(self.state, order, mixing=mixing)
         if progress:
-            values = {name: jnp.asarray(value, sums[name].dtype) for name, value in progress["sums"].items()}
-            sums = jax.device_put(values, programs.replicated)
+            values = {n: np.asarray(v, sums[n].dtype) for n, v in progress["sums"].items() if n in sums}
+            sums = jax.device_put(sums | values, programs.replicated)
         done = int(self.state.step) - epoch * programs.steps_per_epoch
         seconds = progress.get("seconds", 0.0)
         count = programs.steps_per_call or 1
@@ -159,31 +172,58 @@ class _Run:
             loss = values["loss"] / max(done - values["bad_steps"], 1)
             bar.set_postfix(epoch=f"{epoch + 1}/{cfg.train.epochs}", loss=f"{loss:.3f}", refresh=False)
             if values["bad_steps"] and cfg.train.on_nan == "stop":
-                raise RunError(
-                    f"Loss or gradient is not finite at step {values['first_bad']} (epoch {epoch + 1}).",
-                    f"The checkpoint of step {self.checkpoints.latest or 0} is kept; lower optim.learning_rate, or set "
-                    "train.on_nan=skip in a new run.",
-                )
-            if self.stop.signal and done < programs.steps_per_epoch:
-                self._leave({"sums": values, "seconds": seconds})
+                parts = [name for i, name in enumerate(QUANTITIES) if values["first_bad_parts"] >> i & 1]
+                self._diverged(", ".join(parts), f"{values['first_bad']} (epoch {epoch + 1})")
+            stop, elapsed = self._agree(elapsed)
+            if stop and done < programs.steps_per_epoch:
+                self._leave(stop, {"sums": values, "seconds": seconds})
             if not programs.steps_per_call:
                 count = max(1, min(2 * count, round(count * SECONDS_PER_CALL / elapsed)))
         return self._record(epoch, values, seconds, mixing)
 
-    def _leave(self, progress: dict) -> None:
+    def _agree(self, seconds: float = 0.0) -> tuple[int, float]:
+        """The signal to stop that any process got, or 0, and the longest time a call took, in whole milliseconds.
+
+        All processes of a run have to leave at the same step, and to make calls of the same length.
+        """
+        stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
+        return stop, milliseconds / 1000
+
+    def _check_scores(self, scores: dict, step: int) -> None:
+        bad = [name for name, value in scores.items() if not math.isfinite(value)]
+        if bad and self.cfg.train.on_nan == "stop":
+            self._diverged(", ".join(bad), f"{step}")
+
+    def _diverged(self, what: str, where: str) -> None:
+        """Ends the run without saving, so that the latest checkpoint is a good one."""
+        self.checkpoints.wait()
+        latest = self.checkpoints.latest
+        kept = "No checkpoint yet" if latest is None else f"The checkpoint of step {latest} is kept"
+        raise RunError(
+            f"Not finite at step {where}: {what}.",
+            f"{kept}; lower optim.learning_rate, or set train.on_nan=skip in a new run.",
+        )
+
+    def _say(self, text: str) -> None:
+        if hosts.is_lead():
+            tqdm.write(text)
+            sys.stdout.flush()  # into a file or a pipe too
+
+    def _leave(self, stop: int, progress: dict) -> None:
         """Saves, in the middle of an epoch with what it has summed so far, and ends the run for now."""
         step = int(self.state.step)
         self.checkpoints.save(step, self.state, progress)
         self.checkpoints.wait()
         self.folder.close()
-        tqdm.write(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
-        raise Interrupted(self.stop.signal)
+        self._say(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
+        raise Interrupted(stop)
 
     def _record(self, epoch: int, values: dict, seconds: float, mixing: bool) -> dict:
         """The line of metrics.jsonl: means over the epoch's finite steps."""
         steps = self.programs.steps_per_epoch
         finite = max(steps - values["bad_steps"], 1)
-        means = {n: v / finite for n, v in values.items() if n not in ("bad_steps", "first_bad", "finite")}
+        counts = ("bad_steps", "first_bad", "first_bad_parts", "finite")
+        means = {n: v / finite for n, v in values.items() if n not in counts}
         record = {
             "step": (epoch + 1) * steps,
             "epoch": epoch + 1,
@@ -208,18 +248,21 @@ class _Run:
         sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in self.dataset.splits.items())
         count = sum(x.size for x in jax.tree.leaves(self.state.params))
         classes = len(self.dataset.class_names)
-        print(
+        self._say(
             f"{config_lib.method_of(self.cfg)} | {self.dataset.name}: {sizes}, {classes} classes\n"
             f"{self.cfg.model.name}: {count:,} parameters | {len(devices)} x {devices[0].device_kind}, "
             f"{jnp.dtype(model.dtype).name} | run folder: {self.folder.path}"
         )
         if start:
-            print(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
+            self._say(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
 
     def _finish(self) -> None:
         """Scores test (without it, val) for the result, writes it and draws the curves."""
-        log = records.read_metrics(self.folder.path)
         scores = self.programs.evaluate(self.state, self.scored)
+        self._check_scores(scores, self.programs.total_steps)
+        if not hosts.is_lead():
+            return
+        log = records.read_metrics(self.folder.path)
         method = config_lib.method_of(self.cfg)
         result = {
             **scores,
@@ -234,9 +277,8 @@ class _Run:
             "dtype": jnp.dtype(self.programs.model.dtype).name,
             **records.environment(),
         }
-        if self.monitor == "val":
-            scored = [r for r in log if r.get("val_accuracy") is not None]
-            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as orbax
+        if scored := [r for r in log if r.get("val_accuracy") is not None]:
+            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as is kept
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
         picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")

@@ -4,7 +4,13 @@
     python -m sem_jax.main --config=configs/wrn_c10.py:mixup+es+sem --workdir=runs/wrn_c10 --config.data.dir=~/data
 
 The same command again continues the run. A configuration file is Python and is executed: use your own.
-Exit status: 0 finished, 2 refused (one message says why), 130 or 143 stopped by Ctrl-C or SIGTERM after saving.
+Exit status: 0 finished, 2 refused or ended (one message says why), 130 or 143 stopped by Ctrl-C or SIGTERM after
+saving.
+
+On several hosts, the same command on each, with a run folder that all of them see:
+
+    python -m sem_jax.main --config=... --workdir=... --distributed        # Cloud TPU, SLURM: JAX finds the others
+    python -m sem_jax.main ... --distributed --coordinator_address=HOST:PORT --num_processes=N --process_id=I
 """
 
 import sys
@@ -19,6 +25,13 @@ from sem_jax.registry import nearest
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
 _PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "train on several hosts, with the same command on each")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "with --distributed: host:port of process 0")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "with --distributed: how many there are", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which this one is", lower_bound=0)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -66,18 +79,32 @@ def main(argv: list[str]) -> None:
 
         validate(_CONFIG.value)  # before jax is started
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
+            logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
         import jax
 
         from sem_jax.compiled import use_cache
+
+        if _DISTRIBUTED.value:
+            from sem_jax.hosts import connect
+
+            connect(
+                coordinator_address=_COORDINATOR.value,
+                num_processes=_PROCESSES.value,
+                process_id=_PROCESS.value,
+                heartbeat_seconds=_HEARTBEAT.value,
+            )
+        elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
+            raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
         from sem_jax.loop import train_and_evaluate
 
         use_cache(_CONFIG.value.runtime.cache_dir)
 
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
         train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
-        scored = _CONFIG.value.data.use_test  # the report is about the test split
-        if jax.process_index() == 0 and scored and not (Path(workdir) / "evaluation" / "eval.html").exists():
+        if jax.process_count() > 1:
+            if jax.process_index() == 0:
+                print(f"Report: python -m sem_jax.evaluation --workdir={workdir}")
+        elif _CONFIG.value.data.use_test and not (Path(workdir) / "evaluation" / "eval.html").exists():
             from sem_jax.evaluation import evaluate_run
 
             evaluate_run(workdir)
@@ -90,7 +117,10 @@ def run() -> None:
     """Entry point of `sem-jax` and `python -m sem_jax.main`."""
     with exit_on_error():
         sys.argv = parse(sys.argv)
-    app.run(main, argv=sys.argv, flags_parser=lambda args: args)
+    try:
+        app.run(main, argv=sys.argv, flags_parser=lambda args: args)
+    except KeyboardInterrupt:  # a second Ctrl-C, or one outside of training
+        sys.exit(130)
 
 
 if __name__ == "__main__":

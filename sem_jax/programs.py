@@ -25,6 +25,7 @@ from sem_jax.data.stream_feed import StreamFeeder
 from sem_jax.errors import ConfigError
 from sem_jax.evaluation.loading import open_run
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
+from sem_jax.hosts import is_lead
 from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule, make_scorer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
@@ -63,7 +64,7 @@ class Programs:
         self._by_batch = NamedSharding(mesh, PartitionSpec(None, "data"))
         self.steps_per_epoch = len(train.labels) // cfg.train.batch_size
         self.total_steps = self.steps_per_epoch * cfg.train.epochs
-        self._key = jax.device_put(jax.random.key(cfg.seed), self.replicated)
+        self._key = jax.jit(lambda: jax.random.key(cfg.seed), out_shardings=self.replicated)()
         self.model = make_model(**{**cfg.model, "num_classes": len(dataset.class_names)})
         self.schedule = choose_schedule(cfg.optim.schedule, cfg.train.epochs)
         options = {**cfg.optim, "schedule": self.schedule}
@@ -95,6 +96,7 @@ class Programs:
         self._score = make_score(self.model, mean=dataset.mean, std=dataset.std)
         self._trace_dir, self._runs = trace_dir, 0
         self._calls: dict = {}  # mixing or not -> compiled call
+        self._zeros: dict = {}  # mixing or not -> empty sums, on the host
         self._batches: dict = {}  # split -> its batches on the devices
 
     def _make_feed(self, train) -> Feeder:
@@ -122,7 +124,7 @@ class Programs:
         )
 
     def _fits(self, split) -> bool:
-        limit = (self.devices[0].memory_stats() or {}).get("bytes_limit")
+        limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
         return limit is None or split.images.nbytes < 0.3 * limit
 
     def initial_state(self) -> TrainState:
@@ -199,18 +201,20 @@ class Programs:
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
-        data, rows, first = self._feed.example(order)
-        step = self.train_step(mixing)
-        sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
-        sums = jax.device_put(sums, self.replicated)
         if mixing not in self._calls:
+            data, rows, first = self._feed.example(order)
+            step = self.train_step(mixing)
+            sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
+            sums = jax.device_put(sums, self.replicated)
             begin = time.perf_counter()
             lowered = make_train_call(step, self._fetch, looped=self._looped).lower(
                 state, sums, data, rows, first, 1, self._key
             )
-            self._calls[mixing] = lowered.compile()
-            tqdm.write(f"Compiled the {'mixing' if mixing else 'plain'} step in {time.perf_counter() - begin:.1f} s.")
-        return sums
+            self._calls[mixing], self._zeros[mixing] = lowered.compile(), jax.device_get(sums)
+            if is_lead():
+                kind = "mixing" if mixing else "plain"
+                tqdm.write(f"Compiled the {kind} step in {time.perf_counter() - begin:.1f} s.")
+        return jax.device_put(self._zeros[mixing], self.replicated)
 
     def run(
         self, state: TrainState, sums: dict, order: jax.Array, *, mixing: bool, first: int, count: int

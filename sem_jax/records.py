@@ -1,10 +1,10 @@
-"""The run folder's own files: config.json, data.json, metrics.jsonl, result.json and TensorBoard events.
+"""The run folder's own files: config.json, data.json, metrics.jsonl, result.json, TensorBoard events and the lock.
 
-    folder = RunFolder("runs/digits")
-    folder.claim(config, data)         # a folder of another configuration is refused
-    folder.rewind(step)                # on resume: drops what was logged after the checkpoint
-    folder.append({"step": 390, "epoch": 1, "loss": 2.1})
-    folder.finish({"test_accuracy": 0.97})
+    with RunFolder("runs/digits") as folder:   # a second process is refused
+        folder.claim(config, data)             # a folder of another configuration too
+        folder.rewind(step)                    # on resume: drops what was logged after the checkpoint
+        folder.append({"step": 390, "epoch": 1, "loss": 2.1})
+        folder.finish({"test_accuracy": 0.97})
 
 Files are replaced as a whole through a temporary one, so a reader never meets half a file; metrics.jsonl grows by
 whole lines.
@@ -56,26 +56,41 @@ def read_json(path: Path) -> Any:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The records of metrics.jsonl; a last line that was cut off is left out."""
+    """The records of metrics.jsonl; a last line that was cut off is left out.
+
+    Raises:
+      RunError: another line is no record.
+    """
     path = Path(folder) / "metrics.jsonl"
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = json.loads(line)
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                raise ValueError("no record of a step")
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}, line {number} is damaged: {error}", "Delete that line.") from None
+        records.append(record)
     return records
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this package and of those that numbers depend on."""
+    found = {"python": platform.python_version(), "sem_jax": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def environment() -> dict:
     """Versions and commit, for the run record."""
-    versions = {"python": platform.python_version(), "sem_jax": __version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return {"versions": versions, "commit": _commit(), "platform": platform.platform()}
+    return {"versions": versions(), "commit": _commit(), "platform": platform.platform()}
 
 
 def _commit() -> str:
@@ -107,24 +122,67 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self._writer = writer
         self._events = None
+        self._lock = None
+
+    def __enter__(self) -> "RunFolder":
+        """Makes the folder and locks it for this process; the system lets go of the lock however the process ends.
+
+        Raises:
+          RunError: another process has it.
+        """
+        if not self._writer:
+            return self
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            fcntl = None
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            if fcntl:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read(100).strip() or "another process"
+            self._lock.close()
+            raise RunError(
+                f"{self.path} is in use: {holder} is training there.",
+                "Wait for it, end it, or choose another folder with --workdir.",
+            ) from None
+        except OSError:  # a file system without locks
+            return self
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        self._lock.flush()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = ()) -> None:
+    def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
         """Makes the folder, or checks that what is there is this run's.
 
         Args:
           config: nested plain values, written to config.json.
           data: what is known of the data set, written to data.json; its fingerprint must agree too.
           ignore: groups of config that may differ.
+          defaults: of the fields, for those that the version which wrote config.json did not have.
 
         Raises:
-          RunError: names the fields that differ, or the folder that cannot be written.
+          RunError: names the fields that differ.
         """
         if (self.path / "config.json").exists():
-            there = _flat({k: v for k, v in read_json(self.path / "config.json").items() if k not in ignore})
+            saved = read_json(self.path / "config.json")
+            if not isinstance(saved, dict):
+                raise RunError(f"{self.path / 'config.json'} holds no configuration.", self._remedy)
+            there = _flat({k: v for k, v in (defaults or {}).items() if k not in ignore})
+            there |= _flat({k: v for k, v in saved.items() if k not in ignore})
             here = _flat({k: v for k, v in config.items() if k not in ignore})
             names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
             if names:
@@ -143,12 +201,9 @@ class RunFolder:
             raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
         if not self._writer:
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "config.json", config)
-            write_json(self.path / "data.json", data)
-        except OSError as error:
-            raise RunError(f"Cannot write the run folder {self.path}: {error.strerror or error}") from None
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", config)
+        write_json(self.path / "data.json", data)
 
     _remedy = "Choose another folder with --workdir, or delete that one to start afresh."
 
@@ -157,7 +212,10 @@ class RunFolder:
         records = [r for r in read_metrics(self.path) if r["step"] <= step]
         if self._writer:
             temporary = self.path / "metrics.jsonl.tmp"
-            temporary.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write("".join(json.dumps(r) + "\n" for r in records))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self.path / "metrics.jsonl")
             (self.path / "result.json").unlink(missing_ok=True)
             from tensorboardX import SummaryWriter

@@ -22,6 +22,9 @@ from sem_jax.rngs import stream
 from sem_jax.state import TrainState
 from sem_jax.types import Batch, Hooked, Key, Metrics, MixFn, Outputs, StageHook
 
+# What of a step can be NaN or infinite; bit i of the metric `not_finite` stands for the i-th.
+QUANTITIES = ("loss", "gradient", "BatchNorm statistics", "another metric")
+
 Stream = jax.Array | Hooked
 Forward = Callable[[Any, Any, Mapping[str, Stream], Key], tuple[dict[str, Outputs], Any]]
 
@@ -149,8 +152,8 @@ def make_train_step(
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
       folded in here. `take(pairing)` fetches the partners' images (see `make_mix`). Metrics are the objective's
-      plus grad_norm, the global norm of the gradient, and finite, 1 when loss, gradient and BatchNorm's statistics
-      all are.
+      plus grad_norm, the global norm of the gradient; finite, 1 when loss, gradient, BatchNorm's statistics and the
+      other metrics all are; and not_finite, which of these QUANTITIES are not, as the sum of 2**index.
     """
 
     gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
@@ -177,8 +180,11 @@ def make_train_step(
         metrics["grad_norm"] = optax.tree.norm(gradient)
         # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
         # and gradient behind, and running averages that are lost.
-        looked_at = [metrics["loss"], metrics["grad_norm"], *jax.tree.leaves(batch_stats)]
-        finite = jnp.all(jnp.stack([jnp.isfinite(x).all() for x in looked_at]))
+        others = [value for name, value in metrics.items() if name not in ("loss", "grad_norm")]
+        looked_at = ([metrics["loss"]], [metrics["grad_norm"]], jax.tree.leaves(batch_stats), others)
+        bad = [~jnp.all(jnp.stack([jnp.isfinite(x).all() for x in xs])) if xs else jnp.array(False) for xs in looked_at]
+        metrics["not_finite"] = sum(jnp.where(is_bad, float(2**i), 0.0) for i, is_bad in enumerate(bad))
+        finite = metrics["not_finite"] == 0
         metrics["finite"] = finite.astype(jnp.float32)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         new = (optax.apply_updates(state.params, updates), batch_stats, opt_state)
@@ -198,8 +204,10 @@ def zero_sums(train_step: Callable, fetch: Callable, state: TrainState, data: An
         return train_step(state, batch, key, take)[1]
 
     names = jax.eval_shape(one, state, data, rows, key)
-    counts = {"bad_steps": jnp.zeros((), jnp.int32), "first_bad": jnp.full((), -1)}
-    return {name: jnp.zeros(()) for name in names} | counts
+    counts = {"bad_steps": 0, "first_bad": -1, "first_bad_parts": 0}
+    return {name: jnp.zeros(()) for name in names if name != "not_finite"} | {
+        name: jnp.full((), value, jnp.int32) for name, value in counts.items()
+    }
 
 
 def make_train_call(train_step: Callable, fetch: Callable, *, looped: bool) -> Callable:
@@ -221,16 +229,19 @@ def make_train_call(train_step: Callable, fetch: Callable, *, looped: bool) -> C
       call(state, sums, data, order i32[n b], first, count, key) -> (state, sums), jitted, state and sums donated:
       runs the steps with the rows order[first : first + count]; without `looped`, the one step order[first].
       `sums` holds every metric summed over the finite steps, `bad_steps`, the number of steps that were not
-      finite, and `first_bad`, the first of them or -1.
+      finite, `first_bad`, the first of them or -1, and `first_bad_parts`, its not_finite.
     """
 
     def one(state, sums, data, rows, key):
         batch, take = fetch(data, rows, key, state.step)
         new, metrics = train_step(state, batch, key, take)
         finite = metrics["finite"] > 0
+        parts = metrics.pop("not_finite").astype(jnp.int32)
         total = {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+        first = (sums["first_bad"] < 0) & ~finite
         total["bad_steps"] = sums["bad_steps"] + ~finite
-        total["first_bad"] = jnp.where((sums["first_bad"] < 0) & ~finite, state.step, sums["first_bad"])
+        total["first_bad"] = jnp.where(first, state.step, sums["first_bad"])
+        total["first_bad_parts"] = jnp.where(first, parts, sums["first_bad_parts"])
         return new, total
 
     def call(state, sums, data, order, first, count, key):

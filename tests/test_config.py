@@ -67,11 +67,17 @@ def test_a_saved_configuration_comes_back():
     assert config_lib.to_dict(config_lib.from_dict(saved)) == config_lib.to_dict(cfg)
 
 
+def test_a_field_that_came_after_a_configuration_was_saved_has_its_default():
+    saved = config_lib.to_dict(config_lib.get_default())
+    del saved["runtime"], saved["model"]["stem"]
+    assert config_lib.to_dict(config_lib.from_dict(saved)) == config_lib.to_dict(config_lib.get_default())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda d: d["model"].update(depht=3), "model.depht.*Did you mean 'model.depth'"),
-        (lambda d: d["model"].pop("depth"), "lacks the field 'model.depth'"),
+        (lambda d: d["model"].pop("name"), "lacks the field 'model.name'"),
         (lambda d: d["model"].update(depth="deep"), "model.depth must be a whole number, got 'deep'"),
         (lambda d: d["objective"].update(gamma=-1), "objective.gamma must be >= 0"),
     ],

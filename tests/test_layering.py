@@ -24,8 +24,10 @@ ALLOWED = {
     "step": BASE | {"state", "accumulate"},
     "signals": BASE,
     "records": BASE,
+    "hosts": BASE,
+    "manifest": BASE,
     "report": BASE | {"records"},
-    "checkpoint": BASE | {"state"},
+    "checkpoint": BASE | {"state", "hosts", "manifest"},
     "config": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
     "prepare": BASE | {"data"},
     "evaluation": BASE
@@ -33,7 +35,7 @@ ALLOWED = {
     "compiled": BASE | {"data"},  # where the user's cache directory is
     "export": BASE | {"models", "records", "evaluation"},
     "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
-    "main": BASE | {"config", "loop", "evaluation", "compiled"},
+    "main": BASE | {"config", "loop", "evaluation", "compiled", "hosts"},
 }
 
 

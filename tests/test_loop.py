@@ -15,7 +15,6 @@ from sem_jax import config as config_lib
 from sem_jax import loop
 from sem_jax.errors import RunError
 from sem_jax.records import read_metrics
-from sem_jax.signals import Interrupted
 from tests.tiny_net import TinyNet
 
 ROOT = Path(__file__).parent.parent
@@ -92,36 +91,6 @@ def test_a_run_and_what_it_writes(tmp_path, capsys, monkeypatch):
     assert read_metrics(folder) == log
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 5, 7])
-def test_interrupted_anywhere_and_continued_is_bit_for_bit_the_run_in_one_go(tmp_path, monkeypatch, stop_at):
-    """Stopped by a signal after `stop_at` of 10 steps: within an epoch, at its end, after the switch of ES."""
-    changes = {"method": "mixup+es+sem", "runtime__steps_per_call": 1}
-    whole = run(tmp_path, "whole", **changes)
-
-    class StopAfter(loop.StopRequest):
-        asked = 0
-
-        @property
-        def signal(self):
-            StopAfter.asked += 1
-            return signal.SIGTERM if StopAfter.asked >= stop_at else 0
-
-        @signal.setter
-        def signal(self, _):
-            pass
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "StopRequest", StopAfter)
-        with pytest.raises(Interrupted) as stopped:
-            run(tmp_path, "parts", **changes)
-    assert stopped.value.code == 143
-    parts = run(tmp_path, "parts", **changes)
-    assert_equal(parts, whole)
-    assert records(tmp_path / "parts") == records(tmp_path / "whole")
-    results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("whole", "parts")]
-    assert results[0]["test_nll"] == results[1]["test_nll"]
-
-
 def test_killed_after_a_checkpoint_and_continued_is_bit_for_bit(tmp_path, monkeypatch):
     """As kill -9 between a checkpoint and the end: nothing after the checkpoint is known to the second run."""
     whole = run(tmp_path, "whole", train__epochs=3)
@@ -194,7 +163,7 @@ def test_a_folder_of_another_run_is_refused_with_the_fields(tmp_path):
 
 
 def test_divergence_stops_the_run_and_names_the_step(tmp_path):
-    with pytest.raises(RunError, match=r"not finite at step \d+ \(epoch \d"):
+    with pytest.raises(RunError, match=r"^Not finite at step \d+ \(epoch \d\): .*gradient"):
         run(tmp_path, optim__learning_rate=1e30, train__epochs=3)
 
 

@@ -163,6 +163,7 @@ def test_golden_metrics_of_one_step(setup):
         "accuracy": 0.1578136,
         "clean_accuracy": 0.125,
         "finite": 1.0,
+        "not_finite": 0.0,
     }
     for name, value in golden.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
@@ -202,7 +203,8 @@ def test_regmixup_is_the_mean_over_clean_and_mixed_images(setup):
 def test_erm_step(setup):
     state, batch, tx = setup
     _, metrics = jax.jit(build(tx, mixer=None, gamma=0.0))(state, batch, jax.random.key(0))
-    assert set(metrics) == {"loss", "label_loss", "accuracy", "clean_accuracy", "feature_norm", "grad_norm", "finite"}
+    wanted = "loss label_loss accuracy clean_accuracy feature_norm grad_norm finite not_finite"
+    assert set(metrics) == set(wanted.split())
     np.testing.assert_array_equal(metrics["accuracy"], metrics["clean_accuracy"])
 
 
@@ -264,3 +266,4 @@ def test_the_first_step_that_is_not_finite_is_named(calls):
     for i in range(2):
         state, sums = single(state, sums, data, order, i, 1, key)
     assert int(sums["first_bad"]) == 7 and int(sums["bad_steps"]) == 2 and float(sums["loss"]) == 0.0
+    assert int(sums["first_bad_parts"]) & 0b11 == 0b11  # loss and gradient

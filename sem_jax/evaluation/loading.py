@@ -72,7 +72,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
       RunError: no such run or checkpoint, one that does not fit its configuration, or no val to choose by.
       ConfigError: config.json is of another version or damaged.
     """
-    folder, checkpoints, name = _locate(workdir, str(checkpoint))
+    folder, _, _ = _locate(workdir, str(checkpoint))
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {_kind(values)}")
@@ -83,7 +83,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
             "The two files are not of one run.",
         )
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    variables = load_model(checkpoints, name, abstract_variables(model, facts.image_shape))
+    name, variables = _load(workdir, str(checkpoint), abstract_variables(model, facts.image_shape))
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -95,6 +95,17 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
     )
+
+
+def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
+    """(name, variables) of a checkpoint; chosen anew if a trainer has deleted it while it was read."""
+    while True:
+        _, checkpoints, name = _locate(workdir, checkpoint)
+        try:
+            return name, load_model(checkpoints, name, like)
+        except RunError:
+            if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
+                raise
 
 
 def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
