@@ -47,6 +47,8 @@ def get_default() -> ConfigDict:
     cfg.data.name = "cifar10"
     cfg.data.dir = ""  # where the data is; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets
     cfg.data.val_size = 0  # items held out of train, class-balanced; selection uses 5,000, the final runs none
+    cfg.data.train_size = 0  # train on so many items, class-balanced, the same for every seed; 0 = all
+    cfg.data.use_test = True  # False: the test split is neither read nor scored, for selection; needs val_size
     cfg.data.image_size = 0  # pixels; only for image folders: shorter side resized, centre cropped; 0 = as they are
     cfg.data.crop_padding = 4  # pixels of black border before a random crop of the original size; 0 = no crop
     # Random resized crop of streamed images (image_folder, tfds): the smallest share of the area; 0 = none, ImageNet
@@ -95,6 +97,9 @@ def get_default() -> ConfigDict:
     # "auto": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
     # "stop_gradient": always, as targets only (an ablation).
     cfg.objective.clean_features = "auto"
+    # Of the penalty: "l2" is Eq. 9; "squared"; "normalised" = between unit vectors, which small features cannot lower.
+    cfg.objective.distance = "l2"
+    cfg.objective.penalty_pairs = "right"  # "wrong": the mixture of another pair is the target, a control
     cfg.objective.bn_running = "both"  # streams whose statistics enter BatchNorm's running averages: both, mixed, clean
     cfg.objective.label_smoothing = 0.0
     cfg.objective.regmixup = False  # label loss on clean and mixed images, half weight each (RegMixup, a comparator)
@@ -119,6 +124,7 @@ def get_default() -> ConfigDict:
     cfg.train.eval_every = 5  # epochs between scores on val (or, without val, on test); the last epoch always
     cfg.train.checkpoint_every = 5  # epochs between checkpoints; the last epoch always
     cfg.train.keep = 2  # latest checkpoints kept, beside the best one on val
+    cfg.train.keep_epochs = ()  # epochs after which a checkpoint is saved and never deleted
     # A loss, gradient, BatchNorm statistic or other metric of a step that is not finite: "stop" the run, with the last
     # good checkpoint kept, or "skip" the update. Scores that are not finite stop the run, or are logged as null.
     cfg.train.on_nan = "stop"
@@ -265,6 +271,7 @@ def _check_ranges(cfg: ConfigDict) -> None:
     d, m, x, o, p, t, r = cfg.data, cfg.model, cfg.mixer, cfg.objective, cfg.optim, cfg.train, cfg.runtime
     need("seed", 0 <= cfg.seed < 2**32, "in [0, 2**32)")
     need("data.val_size", d.val_size >= 0, ">= 0")
+    need("data.train_size", d.train_size >= 0, ">= 0")
     need("data.image_size", d.image_size == 0 or d.image_size >= 8, "0 or >= 8 pixels")
     need("data.crop_scale", 0 <= d.crop_scale <= 1, "in [0, 1]")
     need("data.eval_crop", 0 < d.eval_crop <= 1, "in (0, 1]")
@@ -280,6 +287,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
     one_of("mixer.schedule", ("constant", "linear", "cosine", "alternating"))
     need("objective.gamma", o.gamma >= 0, ">= 0")
     one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
+    one_of("objective.distance", ("l2", "squared", "normalised"))
+    one_of("objective.penalty_pairs", ("right", "wrong"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
     need("objective.label_smoothing", 0 <= o.label_smoothing < 1, "in [0, 1)")
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
@@ -299,6 +308,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("train.eval_every", t.eval_every >= 1, ">= 1 epochs")
     need("train.checkpoint_every", t.checkpoint_every >= 1, ">= 1 epochs")
     need("train.keep", t.keep >= 1, ">= 1")
+    whole = all(type(e) is int and 1 <= e <= t.epochs for e in t.keep_epochs)
+    need("train.keep_epochs", whole, f"epochs from 1 to train.epochs = {t.epochs}")
     one_of("train.on_nan", ("stop", "skip"))
     one_of("model.dtype", ("auto", "float32", "bfloat16"))
     one_of("runtime.streams", ("auto", "stacked", "sequential"))
@@ -318,6 +329,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError("objective.regmixup must be False with mixer.name='none': there are no mixed images")
     if x.scorer and x.name not in ("attentive_cutmix", "choice"):
         raise ConfigError(f'mixer.scorer must be "" with mixer.name={x.name!r}, which asks no net, got {x.scorer!r}')
+    if not d.use_test and not d.val_size:
+        raise ConfigError("data.use_test=False needs data.val_size > 0, got 0: there would be nothing to score")
     if d.crop_scale:
         need("data.crop_padding", d.crop_padding == 0, "0 with data.crop_scale: there is one random crop")
         need("data.image_size", d.image_size > 0, "given with data.crop_scale (for example 224)")

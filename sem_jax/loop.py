@@ -53,6 +53,8 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
         data_dir=cfg.data.dir,
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
+        train_size=cfg.data.train_size,
+        splits=("train", "test") if cfg.data.use_test else ("train",),
         image_size=cfg.data.image_size,
         eval_crop=cfg.data.eval_crop,
         # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
@@ -62,11 +64,14 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
     best = "val_accuracy" if cfg.data.val_size else None
+    per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
+    steps = [epoch * per_epoch for epoch in cfg.train.keep_epochs]
     try:
         with records.RunFolder(workdir, writer=hosts.is_lead()) as folder:
             folder.claim(values, describe(dataset), ignore=config_lib.SPEED_ONLY, defaults=defaults)
+            stored = Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, steps=steps, about=about)
             with (
-                Checkpoints(folder.checkpoints, keep=cfg.train.keep, best=best, about=about) as checkpoints,
+                stored as checkpoints,
                 StopRequest() as stop,
             ):
                 run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
@@ -113,6 +118,7 @@ class _Run:
         self.programs = Programs(cfg, dataset, trace_dir=str(folder.path / "profile") if profile else "")
         self.state = self.programs.initial_state()
         self.monitor = "val" if "val" in dataset.splits else "test"
+        self.scored = "test" if "test" in dataset.splits else "val"  # at the end, for the result
 
     def train(self) -> TrainState:
         """Restore; then every epoch: train, evaluate, record, checkpoint; the result last."""
@@ -121,7 +127,8 @@ class _Run:
         if restored := self.checkpoints.restore(self.state):
             self.state, progress, start = restored.state, restored.progress, int(restored.state.step)
         if start >= total and (done := self.folder.result()):
-            self._say(f"{self.folder.path} is finished: test accuracy {done['test_accuracy']:.2%} (result.json).")
+            accuracy = done[f"{self.scored}_accuracy"]
+            self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
         self.folder.rewind(start)
         self._announce(start)
@@ -135,7 +142,7 @@ class _Run:
                     record |= (scores := self.programs.evaluate(self.state, self.monitor))
                     self._check_scores(scores, record["step"])
                 self.folder.append(record)
-                if (epoch + 1) % cfg.train.checkpoint_every == 0 or last:
+                if (epoch + 1) % cfg.train.checkpoint_every == 0 or epoch + 1 in cfg.train.keep_epochs or last:
                     scores = {name: record[name] for name in ("val_accuracy", "val_nll") if name in record}
                     self.checkpoints.save(record["step"], self.state, {}, scores)
                 self._say(_line(record, cfg.train.epochs))
@@ -254,8 +261,8 @@ class _Run:
             self._say(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
 
     def _finish(self) -> None:
-        """Scores test for the result, writes it and draws the curves."""
-        scores = self.programs.evaluate(self.state, "test")
+        """Scores test (without it, val) for the result, writes it and draws the curves."""
+        scores = self.programs.evaluate(self.state, self.scored)
         self._check_scores(scores, self.programs.total_steps)
         if not hosts.is_lead():
             return
@@ -279,7 +286,8 @@ class _Run:
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
         picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
-        print(f"Final test accuracy {scores['test_accuracy']:.2%} (test NLL {scores['test_nll']:.4f}).")
+        accuracy, nll = (scores[f"{self.scored}_{name}"] for name in ("accuracy", "nll"))
+        print(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
         print(f"Learning curves: {picture}")
 
 

@@ -101,10 +101,11 @@ def main(argv: list[str]) -> None:
 
         workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
         train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
+        scored = _CONFIG.value.data.use_test  # the report is about the test split
         if jax.process_count() > 1:
             if jax.process_index() == 0:
                 print(f"Report: python -m sem_jax.evaluation --workdir={workdir}")
-        elif not (Path(workdir) / "evaluation" / "eval.html").exists():
+        elif scored and not (Path(workdir) / "evaluation" / "eval.html").exists():
             from sem_jax.evaluation import evaluate_run
 
             evaluate_run(workdir)

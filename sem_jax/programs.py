@@ -146,6 +146,8 @@ class Programs:
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
             regmixup=cfg.objective.regmixup and mixing,
+            distance=cfg.objective.distance,
+            penalty_pairs=cfg.objective.penalty_pairs,
         )
         return make_train_step(
             make_forward(

@@ -74,20 +74,3 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     path.write_text("{")
     with pytest.raises(RunError, match="a.json is not valid JSON"):
         records.read_json(path)
-
-
-def test_the_table_of_methods(tmp_path):
-    from experiments import methods
-
-    folder = tmp_path / "mixup+es+sem"
-    folder.mkdir()
-    records.write_json(folder / "result.json", {"test_accuracy": 0.5, "test_nll": 1.25, "wall_time_s": 9.6})
-    lines = [
-        {"step": 1, "epoch": 1, "label_loss": 2.0, "penalty": 0.5, "penalty_relative": 0.25},
-        {"step": 2, "epoch": 2, "label_loss": 1.5},
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    rows = [methods.row("mixup+es+sem", folder, ""), methods.row("erm", tmp_path / "erm", "DataError: none")]
-    assert rows[0] == ["mixup+es+sem", "50.00%", "1.250", "1.500", "0.500 (epoch 1)", "25.0%", "10"]
-    assert rows[1][1] == "DataError: none"
-    assert methods.table(rows).count("\n") == 3

@@ -208,3 +208,28 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
             if line.startswith("epoch"):
                 again.kill()
     assert any(line.startswith("Continuing from step") for line in lines), "".join(lines)
+
+
+def test_part_of_train_and_no_test_at_all(tmp_path, monkeypatch, capsys):
+    """Selection: the test split reaches neither the trainer nor its records."""
+    from sem_jax.evaluation import evaluate
+
+    load = loop.data_lib.load
+
+    def load_and_look(*args, **options):
+        dataset = load(*args, **options)
+        assert "test" not in dataset.splits
+        return dataset
+
+    monkeypatch.setattr(loop.data_lib, "load", load_and_look)
+    changes = {"data__use_test": False, "data__val_size": 100, "data__train_size": 600}
+    run(tmp_path, **changes)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["steps"] == 2 * (600 // 256) and 0.05 < result["val_accuracy"] <= 1.0
+    assert not any("test" in name for name in result)
+    assert set(json.loads((tmp_path / "run/data.json").read_text())["sizes"]) == {"train", "val"}
+    run(tmp_path, **changes)
+    said = capsys.readouterr().out
+    assert "Final val accuracy" in said and "is finished: val accuracy" in said
+    with pytest.raises(RunError, match="without looking at test data"):
+        evaluate(tmp_path / "run", suites=("clean",))

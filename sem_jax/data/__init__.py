@@ -83,6 +83,7 @@ def load(
     data_dir: str = "",
     val_size: int = 0,
     val_seed: int = 0,
+    train_size: int = 0,
     image_size: int = 0,
     splits: Sequence[str] = ("train", "test"),
     cache: bool = True,
@@ -97,6 +98,7 @@ def load(
       data_dir: where to look first (public sets: also a raw archive or folder), or the folder of one's own images.
       val_size: images held out of train as `splits["val"]`, class-balanced; 0 for none.
       val_seed: of the choice of these images.
+      train_size: images of train, after val is held out, that are kept, class-balanced; 0 for all.
       image_size: 0, or the size images of an image_folder are brought to; other sets have their own.
       splits: which of "train" and "test" to read; an evaluation may do with ("test",). Without train, mean and std of
         image_folder and arrays are those of test: use the ones of the training run instead.
@@ -136,6 +138,8 @@ def load(
     if val_size:
         train, val = _splits.hold_out(out["train"], val_size=val_size, seed=val_seed)
         out = {"train": train, "val": val} | {k: v for k, v in out.items() if k != "train"}
+    if train_size and "train" in out:
+        out["train"] = _splits.take_balanced(out["train"], size=train_size)
     mean, std = loaded.mean, loaded.std
     if mean is None:
         mean, std = _splits.channel_stats(out["train" if "train" in out else "test"].images)

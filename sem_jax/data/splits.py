@@ -80,11 +80,40 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     for label, size in enumerate(quota):
         chosen[rng.choice(np.flatnonzero(labels == label), size, replace=False)] = True
 
-    def part(rows):
-        images = split.images[rows] if isinstance(split.images, np.ndarray) else split.images.select(rows)
-        return Split(images, labels[rows])
+    return _part(split, ~chosen), _part(split, chosen)
 
-    return part(~chosen), part(chosen)
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    images = split.images[rows] if isinstance(split.images, np.ndarray) else split.images.select(rows)
+    return Split(images, split.labels[rows])
+
+
+def take_balanced(split: Split, *, size: int) -> Split:
+    """A class-balanced part of a split, the same for every seed; a larger part holds every smaller one.
+
+    Class counts differ by at most one, except where a class runs out and the others make up for it. The choice is that
+    of one fixed permutation, since neighbours in a file may resemble each other; the order of `split` is kept.
+
+    Args:
+      split: n items; labels 0..k-1.
+      size: items to take, k <= size <= n.
+
+    Raises:
+      DataError: another size.
+    """
+    labels = split.labels
+    classes = len(np.unique(labels))
+    if not classes <= size <= len(labels):
+        message = f"data.train_size={size} of {len(labels)} training images with {classes} classes"
+        raise DataError(message, f"Give 0 (all) or {classes} to {len(labels)}.")
+    order = np.random.default_rng(0).permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)  # of each item within its class, in the permuted order
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        rank[of_class] = np.arange(len(of_class))
+    chosen = np.zeros(len(labels), bool)
+    chosen[np.lexsort((labels, rank))[:size]] = True
+    return _part(split, chosen)
 
 
 def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-umap", action="store_true", help="draw PCA only")
     add("--no-cache", action="store_true", help="keep no predictions below the run folder")
     add("--seed", type=int, default=0, help="of corruptions, pairs and choices; default: 0")
+    add("--items", default="", metavar="FILE", help="write what each item got there (.npz), for paired tests")
     add("--out", default="", metavar="DIR", help="folder of the report; default: WORKDIR/evaluation")
     return parser
 
@@ -89,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
             umap=not args.no_umap,
             seed=args.seed,
             cached=not args.no_cache,
+            items=args.items,
             out=args.out,
             say=lambda line: print(line, flush=True),
         )

@@ -62,6 +62,7 @@ class Result:
     figures: dict[str, Figure] = field(default_factory=dict)
     note: str = ""
     data: dict[str, Any] = field(default_factory=dict)  # of the sets it was scored on, for the record of the run
+    items: dict[str, np.ndarray] = field(default_factory=dict)  # one row an item, for paired tests of two runs
 
     def picture(self, name: str, figure: Figure, caption: str) -> None:
         self.figures[name], self.captions[name] = figure, caption

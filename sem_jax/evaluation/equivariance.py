@@ -38,6 +38,7 @@ class Equivariance(NamedTuple):
     clean_norm: float  # mean norm of anchors and partners
     clean_rank: float  # effective rank of anchors and partners together
     pairs: int
+    half: Floats  # f64[n], relative error of each pair at the lam nearest 0.5; NaN where g(x_i) = g(x_j)
     equal_pairs: int  # pairs with g(x_i) = g(x_j), left out of `relative`
 
 
@@ -129,6 +130,7 @@ def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
         clean_norm=float(np.linalg.norm(clean, axis=1).mean()),
         clean_rank=effective_rank(clean),
         pairs=len(first),
+        half=relative[int(np.argmin(np.abs(weight.mean(axis=1) - 0.5)))],
         equal_pairs=int((~differ).sum()),
     )
 

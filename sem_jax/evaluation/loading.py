@@ -245,9 +245,15 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
     """
     cfg = run.config
     options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
+    parts = {"val_size": cfg.data.val_size, "val_seed": cfg.seed, "train_size": cfg.data.train_size}
+    if not cfg.data.use_test:
+        raise RunError(
+            f"{run.folder} was trained without looking at test data (data.use_test=False), so it is not scored on it",
+            "Train with the chosen settings and data.use_test=True, and score that run.",
+        )
     options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
     try:
-        whole = dataset or data_lib.load(cfg.data.name, val_size=cfg.data.val_size, val_seed=cfg.seed, **options)
+        whole = dataset or data_lib.load(cfg.data.name, **parts, **options)
     except DataError as error:
         try:
             test = data_lib.load(cfg.data.name, splits=("test",), **options)

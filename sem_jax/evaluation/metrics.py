@@ -119,6 +119,12 @@ def classification(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     return {name: metric(logits, labels) for name, metric in METRICS.items()}
 
 
+def correct(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
+    """Which items are classified as labelled, bool[n]; its mean is `top1`."""
+    scores, classes = check(logits, labels)
+    return scores.argmax(axis=1) == classes
+
+
 def confusion_matrix(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Counts of items by true class (row) and predicted class (column), i64[k k]."""
     scores, classes = check(logits, labels)

@@ -39,7 +39,15 @@ from sem_jax.evaluation.figures import to_png
 STATUSES = ("done", "missing")
 
 
-def write_report(record: Mapping, figures: Mapping[str, Figure | bytes], outdir: str | os.PathLike) -> None:
+def write_report(
+    record: Mapping,
+    figures: Mapping[str, Figure | bytes],
+    outdir: str | os.PathLike,
+    *,
+    stem: str = "eval",
+    title: str = "",
+    part: str = "suite",
+) -> None:
     """Writes the report of `record` below `outdir`: the pictures, eval.md, eval.html, and last eval.json.
 
     Each file is replaced whole, and eval.json comes last: where it is there, the rest is complete.
@@ -49,6 +57,9 @@ def write_report(record: Mapping, figures: Mapping[str, Figure | bytes], outdir:
       figures: name -> Figure, or the bytes of a PNG; the name becomes `<name>.png`. Figures that no suite names
         are shown at the end.
       outdir: made if it is not there.
+      stem: of the three files' names.
+      title: of the report; "" = "Evaluation of" the run.
+      part: what a suite is called.
 
     Raises:
       RunError: for a record that is not as described, a figure's name that is no plain file name, or a figure that
@@ -67,9 +78,12 @@ def write_report(record: Mapping, figures: Mapping[str, Figure | bytes], outdir:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         _replace(folder / f"{name}.png", picture)
-    _replace(folder / "eval.md", _markdown(record, others).encode())
-    _replace(folder / "eval.html", _page(record, pictures, others).encode())
-    _replace(folder / "eval.json", (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    title = title or f"Evaluation of {record['run']['name']}"
+    _replace(folder / f"{stem}.md", _markdown(record, others, title, part).encode())
+    _replace(folder / f"{stem}.html", _page(record, pictures, others, title, part).encode())
+    _replace(
+        folder / f"{stem}.json", (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    )
 
 
 def checked(record: Mapping) -> dict:
@@ -169,7 +183,7 @@ def _headline(suite: dict) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in first) or suite.get("note") or ""
 
 
-def _markdown(record: dict, others: list[str]) -> str:
+def _markdown(record: dict, others: list[str], title: str, part: str) -> str:
     def plain(value) -> str:
         text = html.escape(" ".join(_text(value).split()), quote=False)
         return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
@@ -184,9 +198,9 @@ def _markdown(record: dict, others: list[str]) -> str:
         return lines + ([plain(note), ""] if note else [])
 
     run, suites = record["run"], record["suites"]
-    lines = [f"# Evaluation of {plain(run['name'])}", ""]
+    lines = [f"# {plain(title)}", ""]
     overview = [[name, suite["status"], _headline(suite)] for name, suite in suites.items()]
-    lines += table({"columns": ["suite", "status", "in short"], "rows": overview})
+    lines += table({"columns": [part, "status", "in short"], "rows": overview})
     for name, suite in suites.items():
         lines += [f"## {plain(name)}", ""]
         lines += [f"Missing: {plain(_headline(suite))}", ""] if suite["status"] == "missing" else []
@@ -197,7 +211,7 @@ def _markdown(record: dict, others: list[str]) -> str:
             lines += [f"![{plain(caption)}]({figure}.png)", "", plain(caption), ""]
     if others:
         lines += ["## More figures", ""] + [f"![{plain(name)}]({name}.png)" for name in others] + [""]
-    lines += ["## The run", ""] + table({"columns": ["field", "value"], "rows": list(_flat(run))})
+    lines += ["## Settings, data and versions", ""] + table({"columns": ["field", "value"], "rows": list(_flat(run))})
     if record["nulls"]:
         rows = list(record["nulls"].items())
         lines += table({"title": "Numbers that are not finite", "columns": ["place", "was"], "rows": rows})
@@ -225,7 +239,7 @@ img{max-width:100%;height:auto;background:#fff;padding:.5rem;border-radius:6px;b
 """
 
 
-def _page(record: dict, pictures: Mapping[str, bytes], others: list[str]) -> str:
+def _page(record: dict, pictures: Mapping[str, bytes], others: list[str], title: str, part: str) -> str:
     """One file without a request to anywhere, which the policy in its head enforces; every text is escaped."""
 
     def plain(value) -> str:
@@ -266,15 +280,15 @@ def _page(record: dict, pictures: Mapping[str, bytes], others: list[str]) -> str
         return "<section>" + "\n".join(parts) + "</section>"
 
     run, suites = record["run"], record["suites"]
-    title = f"Evaluation of {plain(run['name'])}"
+    title = plain(title)
     where = ", ".join(f"{key} {plain(run[key])}" for key in ("checkpoint", "step") if key in run)
     overview = [[name, suite["status"], _headline(suite)] for name, suite in suites.items()]
-    parts = [f"<h1>{title}</h1><p>{where}</p>", table({"columns": ["suite", "status", "in short"], "rows": overview})]
+    parts = [f"<h1>{title}</h1><p>{where}</p>", table({"columns": [part, "status", "in short"], "rows": overview})]
     parts += [section(name, suite) for name, suite in suites.items()]
     parts += ["<h2>More figures</h2>", *(picture(name, name) for name in others)] if others else []
     rows = list(map(list, _flat(run)))
     fields = table({"title": "Settings, data and versions", "columns": ["field", "value"], "rows": rows})
-    parts.append(f"<h2>The run</h2>{fields}")
+    parts.append(f"<h2>Settings</h2>{fields}")
     if record["nulls"]:
         rows = list(map(list, record["nulls"].items()))
         parts.append(table({"title": "Numbers that are not finite", "columns": ["place", "was"], "rows": rows}))

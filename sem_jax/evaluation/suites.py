@@ -23,6 +23,7 @@ def clean(context: Context) -> Result:
     matrix = metrics.confusion_matrix(logits, test.labels)
     accuracy = metrics.per_class_accuracy(logits, test.labels)
     result = Result(scalars=metrics.classification(logits, test.labels) | {"items": len(test.labels)})
+    result.items["correct test"] = metrics.correct(logits, test.labels)
     result.note = "Test split, checked by its fingerprint." if context.loaded.verified else _unverified(context)
     rows = [[name, accuracy[i], int(matrix[i].sum()), *_confused(matrix, names, i)] for i, name in enumerate(names)]
     columns = ["class", "accuracy", "items", "most often taken for", "share"]

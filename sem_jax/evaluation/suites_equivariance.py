@@ -110,6 +110,7 @@ def equivariance(context: Context) -> Result:
         own = found[0][1]
         half = int(np.argmin(np.abs(own.lam - 0.5)))
         result.scalars[f"relative error {title}"] = own.relative.mean[half]
+        result.items[f"relative error {mixer}"] = own.half
         result.scalars[f"cosine {title}"] = own.cosine.mean[half]
         if mixer == "mixup":
             result.scalars["effective rank"] = own.clean_rank

@@ -44,6 +44,7 @@ def ood(context: Context) -> Result:
     inside = _scores(context.outputs("test", test.images), detectors)
     outside = {name: _scores(it, detectors) for name, it in outputs.items()}
     found = {(s, name): detection.detection(inside[s], outside[name][s]) for s in inside for name in outside}
+    result.items = {f"{PAPER} {name}": it[PAPER] for name, it in {"test": inside, **outside}.items()}
     result.scalars = {f"AUROC {PAPER} {name}": found[PAPER, name].auroc for name in outside}
     result.tables.append(_summary(inside, outside, found))
     columns = ["set", "items", "score", "AUROC", "AUPR-in", "AUPR-out", "FPR at 95% TPR"]

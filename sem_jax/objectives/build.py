@@ -12,10 +12,12 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.objectives.losses import label_loss, mixed_accuracy, mixed_targets
-from sem_jax.objectives.sem import safe_norm, sem_penalty
+from sem_jax.objectives.sem import DISTANCES, safe_norm, sem_penalty
+from sem_jax.registry import lookup
 from sem_jax.types import Batch, Metrics, Mix, Outputs
 
 CLEAN_FEATURES = ("auto", "grad", "stop_gradient")
+PENALTY_PAIRS = ("right", "wrong")
 Objective = Callable[[Mapping[str, Outputs], Batch, Mix | None], tuple[jax.Array, Metrics]]
 
 
@@ -25,7 +27,13 @@ def needs_clean_pass(gamma: float, clean_features: str, regmixup: bool = False) 
 
 
 def make_objective(
-    *, gamma: float, clean_features: str = "auto", label_smoothing: float = 0.0, regmixup: bool = False
+    *,
+    gamma: float,
+    clean_features: str = "auto",
+    label_smoothing: float = 0.0,
+    distance: str = "l2",
+    penalty_pairs: str = "right",
+    regmixup: bool = False,
 ) -> Objective:
     """Eq. 9: mean_b[ CE(f(x_mixed), lam y_i + (1 - lam) y_j) + gamma || g(x_mixed) - mixture ||_2 ].
 
@@ -36,6 +44,9 @@ def make_objective(
       label_smoothing: in [0, 1).
       regmixup: RegMixup (Pinto et al. 2022), a comparator: the label loss is the mean over the 2b mixed and clean
         images, so that each half has half the weight. (There they are one batch to BatchNorm, here two streams.)
+      distance: a key of objectives.sem.DISTANCES.
+      penalty_pairs: "right"; or "wrong", a control that must not help: the target of a mixed image is the mixture of
+        the next pair in the batch, with the mixed image's own lam.
 
     Returns:
       objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
@@ -50,6 +61,9 @@ def make_objective(
         raise ConfigError(f"gamma must be >= 0 and finite, got {gamma}")
     if clean_features not in CLEAN_FEATURES:
         raise ConfigError(f"clean_features must be one of {', '.join(CLEAN_FEATURES)}, got {clean_features!r}")
+    if penalty_pairs not in PENALTY_PAIRS:
+        raise ConfigError(f"penalty_pairs must be one of {', '.join(PENALTY_PAIRS)}, got {penalty_pairs!r}")
+    lookup(DISTANCES, "distance", distance)
 
     def objective(outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None) -> tuple[jax.Array, Metrics]:
         def mean(values):
@@ -75,7 +89,10 @@ def make_objective(
             features = clean.features
             if clean_features == "stop_gradient":
                 features = jax.lax.stop_gradient(features)
-            penalty = mean(sem_penalty(outputs["mixed"].features, features, features[pairing], lam))
+            anchor, partner = features, features[pairing]
+            if penalty_pairs == "wrong":
+                anchor, partner = jnp.roll(anchor, 1, axis=0), jnp.roll(partner, 1, axis=0)
+            penalty = mean(sem_penalty(outputs["mixed"].features, anchor, partner, lam, distance=distance))
             metrics["penalty"] = penalty
             # At gamma 0 the term is left out, not multiplied by 0: 0 * inf would be NaN.
             loss = loss + gamma * penalty if gamma > 0 else loss

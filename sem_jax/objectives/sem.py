@@ -19,7 +19,22 @@ def safe_norm(vectors: jax.Array) -> jax.Array:
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
 
 
-def sem_penalty(mixed: jax.Array, anchor: jax.Array, partner: jax.Array, lam: jax.Array) -> jax.Array:
+def _unit(vectors: jax.Array) -> jax.Array:
+    """Vectors scaled to length 1; the zero vector stays zero, with finite gradient."""
+    norm = safe_norm(vectors)[:, None]
+    return vectors / jnp.where(norm == 0.0, 1.0, norm)
+
+
+DISTANCES = {
+    "l2": lambda a, b: safe_norm(a - b),
+    "squared": lambda a, b: jnp.sum(jnp.square(a - b), axis=-1),
+    "normalised": lambda a, b: safe_norm(_unit(a) - _unit(b)),
+}
+
+
+def sem_penalty(
+    mixed: jax.Array, anchor: jax.Array, partner: jax.Array, lam: jax.Array, *, distance: str = "l2"
+) -> jax.Array:
     """|| g(x_mixed) - (lam g(x_i) + (1 - lam) g(x_j)) ||_2 for each example (Eq. 8 and 9).
 
     The norm is not squared. Gradients flow through all three arguments; wrap `anchor` and `partner` in
@@ -31,10 +46,12 @@ def sem_penalty(mixed: jax.Array, anchor: jax.Array, partner: jax.Array, lam: ja
       anchor: g(x_i), [b d].
       partner: g(x_j), [b d]; `anchor[pairing]` when x_j is a permutation of x_i.
       lam: f32[b] in [0, 1], the weight of the anchor that the image and the label have too.
+      distance: "l2" (the paper's), "squared" (its square), or "normalised": both sides scaled to unit length first,
+        so that shrinking the features gains nothing.
 
     Returns:
       f32[b], >= 0, computed in float32 whatever the dtype of the features.
     """
     mixed, anchor, partner = (x.astype(jnp.float32) for x in (mixed, anchor, partner))
     lam = lam.astype(jnp.float32)[:, None]
-    return safe_norm(mixed - (lam * anchor + (1.0 - lam) * partner))
+    return DISTANCES[distance](mixed, lam * anchor + (1.0 - lam) * partner)

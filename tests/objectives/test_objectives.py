@@ -167,3 +167,51 @@ def test_wrong_options_are_refused(options, field):
         make_objective(**options)
     with pytest.raises(ConfigError, match="clean_features"):
         make_objective(gamma=0.1, clean_features="sometimes")
+
+
+def penalty_reference(outputs, mix, distance, shift):
+    """The penalty of each mixed image against the mixture `shift` places before it, in float64."""
+    mixed, clean = (np.asarray(outputs[name].features, np.float64) for name in ("mixed", "clean"))
+    lam, pairing, values = np.asarray(mix.lam, np.float64), np.asarray(mix.pairing), []
+    for i in range(B):
+        k = i - shift
+        target = lam[i] * clean[k] + (1 - lam[i]) * clean[pairing[k]]
+        if distance == "normalised":
+            a, b = mixed[i] / np.linalg.norm(mixed[i]), target / np.linalg.norm(target)
+        else:
+            a, b = mixed[i], target
+        values.append(np.linalg.norm(a - b) ** (2 if distance == "squared" else 1))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("distance", ["l2", "squared", "normalised"])
+@pytest.mark.parametrize("pairs", ["right", "wrong"])
+def test_distances_and_wrong_pairs(case, distance, pairs):
+    loss, metrics = make_objective(gamma=0.7, distance=distance, penalty_pairs=pairs)(*case)
+    wanted = penalty_reference(case[0], case[2], distance, 1 if pairs == "wrong" else 0)
+    np.testing.assert_allclose(metrics["penalty"], wanted, rtol=1e-5)
+    np.testing.assert_allclose(loss, metrics["label_loss"] + 0.7 * metrics["penalty"], rtol=1e-6)
+
+
+def test_only_the_normalised_distance_is_not_lowered_by_small_features(rng):
+    mixed, anchor, partner = (jnp.asarray(rng.normal(size=(B, D)), jnp.float32) for _ in range(3))
+    lam = jnp.asarray(rng.uniform(size=B), jnp.float32)
+    for distance, factor in {"l2": 0.1, "squared": 0.01, "normalised": 1.0}.items():
+        large = sem_penalty(mixed, anchor, partner, lam, distance=distance)
+        small = sem_penalty(0.1 * mixed, 0.1 * anchor, 0.1 * partner, lam, distance=distance)
+        np.testing.assert_allclose(small, factor * large, rtol=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["squared", "normalised"])
+def test_other_distances_have_finite_gradients_at_zero(distance):
+    zero = jnp.zeros((2, D))
+    gradients = jax.grad(lambda *x: sem_penalty(*x, jnp.ones(2), distance=distance).sum(), argnums=(0, 1, 2))
+    for at in (zero, zero + 1.0):  # features that vanish; and a pair of an image with itself
+        assert all(np.isfinite(g).all() for g in gradients(at, at, at))
+
+
+def test_an_unknown_distance_or_pairing_is_refused():
+    with pytest.raises(ConfigError, match="l2"):
+        make_objective(gamma=1.0, distance="l1")
+    with pytest.raises(ConfigError, match="penalty_pairs must be one of right, wrong, got 'left'"):
+        make_objective(gamma=1.0, penalty_pairs="left")

@@ -1,0 +1,119 @@
+"""Every cell builds a configuration that can work; what its identity depends on, and what not."""
+
+import sys
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import grid
+from sem_jax.config import METHODS, flatten, method_of, validate
+from sem_jax.errors import ConfigError
+
+METHODS_AND_CONTROLS = (*METHODS, *grid.CONTROLS)
+
+
+@pytest.mark.parametrize("size", grid.SIZES)
+def test_every_method_and_control_is_a_configuration_that_can_work(size):
+    dataset = "digits" if size == "smoke" else "cifar10"
+    made = {}
+    for method in METHODS_AND_CONTROLS:
+        cfg = grid.make_config(grid.Cell(size, "preact", dataset, method, 3))
+        validate(cfg)
+        assert cfg.seed == 3 and method_of(cfg).split("+")[0] in ("erm", "mixup", "cutmix")
+        made[method] = grid.config_hash(cfg)
+        if method in METHODS:
+            assert method_of(cfg) == method
+    assert len(set(made.values())) == len(made), "two rows with the same settings"
+
+
+def test_every_backbone_and_data_set_of_the_paper_has_a_configuration():
+    for backbone in grid.BACKBONES:
+        for dataset in ("cifar10", "cifar100", "tiny_imagenet"):
+            cfg = grid.make_config(grid.Cell("paper", backbone, dataset, "cutmix+es+sem", 0))
+            validate(cfg)
+            assert (cfg.data.name, cfg.train.epochs, cfg.mixer.stop_epoch) == (dataset, 200, 150)
+
+
+def test_controls_are_what_they_say():
+    def cfg(method):
+        return dict(flatten(grid.make_config(grid.Cell("cpu", "preact", "cifar10", method, 0))))
+
+    base, sem = cfg("mixup"), cfg("mixup+sem")
+    made = {name: cfg(name) for name in grid.CONTROLS}
+    unlike = {n: {k for k in base if made[n][k] != (sem if "sem" in n else base)[k]} for n in made}
+    assert unlike["mixup+clean"] - {"train.keep_epochs"} == {"objective.clean_features"}
+    assert unlike["mixup-x2"] - {"train.keep_epochs"} == {"train.epochs", "mixer.stop_epoch"}
+    assert made["mixup-x2"]["train.epochs"] == 2 * base["train.epochs"]
+    assert unlike["sem-wrong-pairs"] - {"train.keep_epochs"} == {"objective.penalty_pairs"}
+    assert unlike["sem-gamma1"] - {"train.keep_epochs"} == {"objective.gamma"}
+    assert all(not unlike[n] & {"seed", "optim.learning_rate", "data.train_size"} for n in unlike)
+
+
+def test_es_differs_from_its_sibling_in_the_switch_alone():
+    for method in METHODS:
+        sibling = grid.sibling(method)
+        if not sibling:
+            continue
+        ours, theirs = (grid.make_config(grid.Cell("gpu30", "preact", "cifar10", m, 0)) for m in (method, sibling))
+        unlike = {n for n, v in flatten(ours) if dict(flatten(theirs))[n] != v}
+        assert unlike == {"mixer.stop_epoch", "train.keep_epochs"}
+        assert theirs.train.keep_epochs == (ours.mixer.stop_epoch,) == (22,)
+
+
+def test_identity_is_of_what_changes_numbers():
+    def hash_of(**changes):
+        cfg = grid.make_config(grid.Cell("cpu", "preact", "cifar10", "mixup", changes.pop("seed", 0)))
+        for name, value in changes.items():
+            group, field = name.split("__")
+            cfg[group][field] = value
+        return grid.config_hash(cfg)
+
+    same = hash_of()
+    for changes in (
+        {"seed": 5},
+        {"data__dir": "x"},
+        {"runtime__devices": 2},
+        {"train__keep": 9},
+        {"train__keep_epochs": ()},
+    ):
+        assert hash_of(**changes) == same
+    for changes in ({"mixer__alpha": 2.0}, {"train__epochs": 3}, {"optim__weight_decay": 0.0}, {"data__train_size": 9}):
+        assert hash_of(**changes) != same
+    cell = grid.Cell("cpu", "preact", "cifar10", "mixup", 0)
+    assert cell._replace(settings=(("mixer.alpha", 2.0),)).id.rpartition("-")[0] == cell.id.rpartition("-")[0]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+@pytest.mark.parametrize("method", ["erm", "mixup", "mixup+es+sem", "mixup-x2", "sem-wrong-pairs"])
+def test_the_command_in_the_record_makes_the_same_configuration(method, monkeypatch):
+    cell = grid.Cell("cpu", "preact", "cifar10", method, 2, (("mixer.alpha", 0.2),))
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    line = grid.command(cell, "runs/x", "data").replace("configs/", f"{grid.CONFIGS}/")
+    monkeypatch.setattr(sys, "argv", ["main", *line.split(" ")[3:]])
+    values(sys.argv)
+    assert dict(flatten(holder.value)) == dict(flatten(grid.make_config(cell, data_dir="data")))
+
+
+def test_names():
+    assert grid.methods_named("nine") == list(METHODS)
+    assert grid.methods_named("mixup, gammas,mixup") == ["mixup", *grid.GAMMAS]
+    assert set(grid.methods_named("all")) == set(METHODS_AND_CONTROLS)
+    with pytest.raises(ConfigError, match="(?i)mixupp.*mixup"):
+        grid.methods_named("mixupp")
+    with pytest.raises(ConfigError, match="objective.gama"):
+        grid.make_config(grid.Cell("cpu", "preact", "cifar10", "mixup", 0, (("objective.gama", 1),)))
+
+
+def test_a_chosen_alpha_is_of_mixing_and_a_chosen_gamma_of_sem():
+    chosen = (("mixer.alpha", 2.0), ("objective.gamma", 0.7))
+
+    def cfg(method):
+        return grid.make_config(grid.Cell("cpu", "preact", "cifar10", method, 0, chosen))
+
+    assert (cfg("erm").mixer.alpha, cfg("erm").objective.gamma) == (1.0, 0.0)
+    assert (cfg("mixup").mixer.alpha, cfg("mixup").objective.gamma) == (2.0, 0.0)
+    assert (cfg("mixup+sem").mixer.alpha, cfg("mixup+sem").objective.gamma) == (2.0, 0.7)
+    assert cfg("sem-gamma0.1").objective.gamma == 0.1, "a control's own setting goes before"

@@ -1,0 +1,206 @@
+"""The report on hand-made ledgers: missing, failed and duplicate runs, sizes apart, substitutes by their own names."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from experiments import grid, report, stats
+from experiments.ledger import Ledger
+from experiments.tables import choose, metrics_of, read_paper, score
+from sem_jax.errors import RunError
+from tests.experiments.ledgers import entry, failure
+
+
+def rows_of(table):
+    """A table of the report as {first cell: {column: cell}}."""
+    return {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+
+
+def built(ledger, size="cpu"):
+    record, figures, numbers = report.build(ledger.read(), size, ledger)
+    return record["suites"], figures, numbers
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr(stats.auroc_interval, "__kwdefaults__", {"draws": 50, "seed": 0})
+    return Ledger(tmp_path / "ledger")
+
+
+def test_means_deviations_and_the_share_of_sem(ledger):
+    for seed, (without, with_sem) in enumerate([(0.50, 0.54), (0.51, 0.56), (0.55, 0.57)]):
+        ledger.append(*entry("mixup", seed, accuracy=without))
+        ledger.append(*entry("mixup+sem", seed, accuracy=with_sem))
+    ledger.append(*entry("cutmix", 0, accuracy=0.6))
+    parts, _, _ = built(ledger)
+    table = rows_of(parts["Table 1: accuracy"]["tables"][0])
+    ours = "ours, accuracy (%)"
+    assert table["mixup"][ours] == "52.00 ± 2.65 (n=3)" and table["mixup+sem"][ours] == "55.67 ± 1.53 (n=3)"
+    assert table["cutmix"][ours] == "60.00 (n=1)", "one seed has no deviation"
+    assert table["mixup+sem"]["SEM's share, ours"].startswith("+3.67 [") and table["mixup+sem"]["paper"] == "96.45"
+    assert table["mixup+sem"]["SEM's share, paper"] == "+0.68"
+    assert table["erm"][ours] == "" and table["erm"]["empty or fewer because"] == "no run"
+    # The interval against one that draws items one by one.
+    book = ledger.read()
+    items = {(e["method"], e["seed"]): ledger.items(e)["correct test"] for e in book.done.values()}
+    difference = np.mean([items["mixup+sem", s] * 1.0 - items["mixup", s] for s in range(3)], axis=0)
+    rng = np.random.default_rng(1)
+    slow = np.quantile([100 * difference[rng.integers(0, 200, 200)].mean() for _ in range(4000)], [0.025, 0.975])
+    rows = choose(book, "cpu")
+    metric = metrics_of(rows.entries("preact", "cifar10"))[0]
+    found = score(rows, metric, "preact", "cifar10", "mixup+sem", ledger, read_paper())
+    assert np.abs(np.subtract(found.sem_interval, slow)).max() < 0.08 * (slow[1] - slow[0])
+
+
+def test_no_difference_to_the_paper_but_at_its_own_size(ledger):
+    ledger.append(*entry("mixup", 0, size="cpu", accuracy=0.5))
+    ledger.append(*entry("mixup", 0, size="paper", accuracy=0.955))
+    small = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup"]
+    assert small["paper"] == "95.77" and "ours - paper" not in small and small["ours, accuracy (%)"] == "50.00 (n=1)"
+    full = rows_of(built(ledger, "paper")[0]["Table 1: accuracy"]["tables"][0])["mixup"]
+    assert full["ours, accuracy (%)"] == "95.50 (n=1)" and full["ours - paper"] == "-0.27"
+
+
+def test_seeds_that_only_one_of_a_pair_has_are_in_its_mean_and_not_in_the_share(ledger):
+    for seed in range(3):
+        ledger.append(*entry("mixup", seed, accuracy=0.5))
+    ledger.append(*entry("mixup+sem", 1, accuracy=0.52))
+    line = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup+sem"]
+    assert line["ours, accuracy (%)"] == "52.00 (n=1)" and line["SEM's share, ours"].endswith("(n=1)")
+
+
+def test_failed_duplicate_and_torn(ledger):
+    ledger.append(*entry("mixup", 0, accuracy=0.3, time="2026-01-01T00:00:00"))
+    ledger.append(*entry("mixup", 0, accuracy=0.4, time="2026-01-02T00:00:00"))
+    ledger.append(failure("mixup", 1, error="RunError: the disk is full"))
+    ledger.append(failure("cutmix", 2, error="RunError: Not finite at step 7"))
+    with open(ledger.path, "ab") as file:
+        file.write(b'{"id": "half')
+    parts, _, _ = built(ledger)
+    table = rows_of(parts["Table 1: accuracy"]["tables"][0])
+    assert table["mixup"]["ours, accuracy (%)"] == "40.00 (n=1)"
+    assert table["mixup"]["empty or fewer because"] == "seed 1 failed: RunError: the disk is full"
+    assert table["cutmix"]["ours, accuracy (%)"] == "" and "Not finite" in table["cutmix"]["empty or fewer because"]
+    own = parts["Ledger"]
+    assert own["scalars"]["runs that count"] == 1 and own["scalars"]["failed"] == 2
+    assert own["scalars"]["entered more than once"] == 1 and own["scalars"]["lines not readable"] == 1
+    assert [t["title"] for t in own["tables"]] == ["Failed runs", "Entered more than once", "Runs that count"]
+
+
+def test_runs_with_other_settings_are_not_averaged(ledger):
+    ledger.append(*entry("mixup", 0, accuracy=0.3, time="2026-01-01", settings=(("mixer.alpha", 0.2),)))
+    ledger.append(*entry("mixup", 1, accuracy=0.4, time="2026-01-02"))
+    parts, _, _ = built(ledger)
+    assert rows_of(parts["Table 1: accuracy"]["tables"][0])["mixup"]["ours, accuracy (%)"] == "40.00 (n=1)"
+    assert parts["Ledger"]["scalars"]["with other settings"] == 1
+
+
+def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(ledger):
+    ledger.append(*entry("mixup", 0, size="paper"))
+    parts, _, numbers = built(ledger, "paper")
+    table2, table3 = parts["Table 2: shifted test sets"], parts["Table 3: out-of-distribution detection"]
+    titles = [t["title"] for t in table2["tables"]]
+    assert any("generated corruptions of cifar10 (50 images)" in t for t in titles)
+    assert any("CINIC-10 (100 images)" in t for t in titles) and not any("CIFAR-10.1" in t for t in titles)
+    for table in [*table2["tables"][:-1], *table3["tables"][:-1]]:
+        assert "paper" not in table["columns"] and "ours - paper" not in table["columns"], table["title"]
+    absent = rows_of(table2["tables"][-1])
+    assert {name.rpartition(": ")[2] for name in absent} == {"CIFAR-10-C", "CIFAR-10.1", "CIFAR-10.2"}
+    assert all(line["why there is no number"] == "its images were not found" for line in absent.values())
+    # SVHN is here, but not all of it.
+    assert {name.rpartition(": ")[2] for name in rows_of(table3["tables"][-1])} == {"SVHN", "LSUN-Crop"}
+    assert all(it.paper is None for *_, metric, it in numbers.lines if metric.table != "1")
+
+
+def test_the_papers_own_sets_get_the_difference(ledger):
+    made, items = entry("mixup", 0, size="paper", accuracy=0.95)
+    made["suites"]["shift"]["scalars"] = {"top1 CIFAR-10.1 v6": 0.9}
+    made["suites"]["corruptions"]["scalars"] |= {"mean accuracy": 0.79, "items": 10_000}
+    made["suites"]["ood"]["scalars"] = {"AUROC msp SVHN": 0.9}
+    made["sets"] = {
+        "CIFAR-10.1 v6": {"items": 2000},
+        "CIFAR-10-C": {"images": "published", "items": 10_000},
+        "SVHN": {"items": 26_032},
+    }
+    ledger.append(made, items)
+    parts, _, numbers = built(ledger, "paper")
+    shown = {metric.set: (it.mean, it.paper) for _, _, m, metric, it in numbers.lines if m == "mixup"}
+    assert (
+        shown["CIFAR-10.1 v6"] == (90.0, 89.41)
+        and shown["CIFAR-10-C"] == (79.0, 78.8)
+        and shown["SVHN"] == (90.0, 89.31)
+    )
+    line = rows_of(parts["Table 2: shifted test sets"]["tables"][0])["mixup"]
+    assert line["ours - paper"] == "+0.20"
+
+
+def test_a_number_without_items_has_no_interval_and_says_so(ledger):
+    ledger.append(entry("mixup", 0)[0])
+    ledger.append(*entry("mixup+sem", 0, accuracy=0.6))
+    line = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup+sem"]
+    assert line["SEM's share, ours"] == "+10.00 (no items: no interval) (n=1)"
+
+
+def test_equivariance_per_gamma_and_controls(ledger):
+    errors = {"mixup": 0.40, "sem-gamma0.1": 0.35, "mixup+sem": 0.30, "sem-gamma1": 0.20, "mixup+clean": 0.41}
+    for method, error in errors.items():
+        for seed in range(2):
+            ledger.append(*entry(method, seed, error_at_half=error))
+    parts, figures, _ = built(ledger)
+    table = parts["Fig. 3: equivariance"]["tables"][0]
+    assert [(row[0], row[1]) for row in table["rows"]] == [
+        ("mixup", "0"),
+        ("mixup+clean", "0"),
+        ("sem-gamma0.1", "0.1"),
+        ("mixup+sem", "0.3"),
+        ("sem-gamma1", "1"),
+    ]
+    change = dict((row[0], row[4]) for row in table["rows"])
+    assert change["mixup"] == "" and -0.13 < float(change["mixup+sem"].split(" [")[0]) < -0.07
+    assert {"equivariance-preact-cifar10", "gamma-preact-cifar10"} <= set(figures)
+    control = rows_of(parts["Controls"]["tables"][0])
+    assert list(control) == ["mixup", "mixup+sem", "mixup+clean", "sem-gamma0.1", "sem-gamma1"]
+    assert control["mixup+clean"]["against mixup"].startswith("+0.00 [")
+
+
+def test_files_one_folder_a_size_and_a_page_that_needs_nothing(tmp_path, ledger, capsys):
+    for method in ("mixup", "mixup+sem"):
+        ledger.append(*entry(method, 0))
+    ledger.append(*entry("mixup", 0, size="gpu30"))
+    assert report.main(["--ledger", str(ledger.folder), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    for size, count in (("cpu", 2), ("gpu30", 1)):
+        assert f"size {size}: {count} runs" in said
+        page = (tmp_path / "out" / size / "report.html").read_text()
+        assert '<img src="data:image/png;base64,' in page and "http:" not in page and "https:" not in page
+        assert grid.SIZES[size].says.split(",")[0] in (tmp_path / "out" / size / "report.md").read_text()
+    with open(tmp_path / "out/cpu/numbers.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    first = next(line for line in lines if line["method"] == "mixup" and line["table"] == "1")
+    assert (first["mean"], first["sd"], first["n"], first["paper"]) == ("50.0", "", "1", "95.77")
+    with pytest.raises(SystemExit):
+        report.main(["--ledger", str(ledger.folder), "--out", str(tmp_path), "--size", "paper"])
+    with pytest.raises(SystemExit):
+        report.main(["--ledger", str(tmp_path / "nowhere"), "--out", str(tmp_path)])
+
+
+def test_the_papers_numbers_are_all_there():
+    paper = read_paper()
+    assert len(paper) == 54 + 72 + 72
+    assert paper["1", "mixup+es+sem", "wrn28_10", "tiny_imagenet", "tiny_imagenet"] == 70.61
+    assert paper["3", "cutmix", "preact_resnet18", "cifar10", "lsun_crop"] == 98.10
+    assert {key[1] for key in paper} == set(grid.METHODS)
+
+
+def test_a_ledger_with_failures_alone(ledger):
+    ledger.append(failure("mixup", 0))
+    parts, figures, _ = built(ledger)
+    assert not figures and parts["Fig. 3: equivariance"]["status"] == "missing"
+    (table,) = parts["Table 1: accuracy"]["tables"]
+    assert table["rows"][0][1] == "all of its runs failed"
+
+
+def test_an_empty_ledger_is_refused_in_words(tmp_path):
+    with pytest.raises(RunError, match="no ledger"):
+        Ledger(tmp_path).read()
