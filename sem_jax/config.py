@@ -101,6 +101,8 @@ def get_default() -> ConfigDict:
     cfg.runtime.residency = "auto"  # training images live on the "device" or on the "host"; auto = device if they fit
     cfg.runtime.eval_batch_size = 500
     cfg.runtime.cache_dir = ""  # folder of JAX's persistent compilation cache; "" = none
+    # Linux: memory that a step frees stays with the process instead of going back to the kernel; faster on CPU.
+    cfg.runtime.keep_host_memory = True
     cfg.runtime.progress = True  # progress bar on a terminal
     return cfg.lock()
 

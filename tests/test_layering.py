@@ -22,6 +22,7 @@ ALLOWED = {
     "state": BASE,
     "step": BASE | {"state"},
     "signals": BASE,
+    "host_memory": set(),
     "records": BASE,
     "report": BASE | {"records"},
     "checkpoint": BASE | {"state"},
@@ -29,7 +30,7 @@ ALLOWED = {
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
-    "main": BASE | {"config", "loop", "evaluation"},
+    "main": BASE | {"config", "loop", "evaluation", "host_memory"},
 }
 
 
