@@ -69,9 +69,14 @@ def get_default() -> ConfigDict:
 
     cfg.objective = ConfigDict()
     cfg.objective.gamma = DEFAULT_GAMMA  # coefficient of the SEM penalty; 0 = none
-    # "auto": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
-    # "stop_gradient": always, as targets only (an ablation).
-    cfg.objective.clean_features = "auto"
+    # "exact": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
+    # "stop_gradient": always, as targets only (4/3 of a mixup step instead of 2); "ema_teacher": as targets, from an
+    # average of the weights.
+    cfg.objective.clean_features = "exact"
+    cfg.objective.ema_decay = 0.999  # per step; ema_teacher only
+    cfg.objective.penalty_every = 1  # the penalty in every k-th step, k times as strong (the mean is gamma); not exact
+    cfg.objective.penalty_fraction = 1.0  # the penalty on so large a part of the pairs of a batch; not exact
+    cfg.objective.mixes_per_clean = 1  # so many mixed batches a step, which share one pass of the clean images
     cfg.objective.bn_running = "both"  # streams whose statistics enter BatchNorm's running averages: both, mixed, clean
     cfg.objective.label_smoothing = 0.0
 
@@ -171,6 +176,8 @@ def from_dict(values: dict) -> ConfigDict:
         for name, value in part.items():
             if isinstance(value, dict):
                 collect(value, f"{prefix}{name}.")
+            elif (prefix, name, value) == ("objective.", "clean_features", "auto"):
+                flat["objective.clean_features"] = "exact"  # its name before 0.1.0
             else:
                 flat[f"{prefix}{name}"] = tuple(value) if isinstance(value, list) else value
 
@@ -233,7 +240,11 @@ def _check_ranges(cfg: ConfigDict) -> None:
     one_of("mixer.scope", ("sample", "batch"))
     one_of("mixer.pairing", ("permutation",))
     need("objective.gamma", o.gamma >= 0, ">= 0")
-    one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
+    one_of("objective.clean_features", ("exact", "grad", "stop_gradient", "ema_teacher"))
+    need("objective.ema_decay", 0 <= o.ema_decay < 1, "in [0, 1)")
+    need("objective.penalty_every", o.penalty_every >= 1, ">= 1 steps")
+    need("objective.penalty_fraction", 0 < o.penalty_fraction <= 1, "in (0, 1]")
+    need("objective.mixes_per_clean", o.mixes_per_clean >= 1, ">= 1")
     one_of("objective.bn_running", ("both", "mixed", "clean"))
     need("objective.label_smoothing", 0 <= o.label_smoothing < 1, "in [0, 1)")
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
@@ -261,9 +272,20 @@ def _check_ranges(cfg: ConfigDict) -> None:
         raise ConfigError(
             f"objective.gamma must be 0 with mixer.name='none', got {o.gamma}: without mixed images there is no penalty"
         )
+    for name, default in (("penalty_every", 1), ("penalty_fraction", 1.0)):
+        if o[name] != default and (o.gamma == 0 or o.clean_features == "grad"):
+            raise ConfigError(f"objective.{name}={o[name]} needs gamma > 0 and clean_features other than 'grad'")
+    if o.clean_features == "ema_teacher" and o.gamma == 0:
+        raise ConfigError("objective.clean_features='ema_teacher' needs gamma > 0, got 0.0")
+    if o.penalty_fraction < 1 and round(o.penalty_fraction * t.batch_size) < 2:
+        raise ConfigError(
+            f"objective.penalty_fraction must leave 2 pairs of train.batch_size, got {o.penalty_fraction}"
+        )
+    if o.mixes_per_clean > 1 and x.name == "none":
+        raise ConfigError(f"objective.mixes_per_clean must be 1 with mixer.name='none', got {o.mixes_per_clean}")
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
-    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto"):
+    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features in ("grad", "stop_gradient")):
         raise ConfigError(
             f"objective.bn_running={o.bn_running!r} needs the clean pass (gamma > 0 or clean_features='grad')"
         )

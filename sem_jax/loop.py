@@ -168,7 +168,12 @@ class _Run:
         """The line of metrics.jsonl: means over the epoch's finite steps."""
         steps = self.programs.steps_per_epoch
         finite = max(steps - values["bad_steps"], 1)
-        means = {n: v / finite for n, v in values.items() if n not in ("bad_steps", "first_bad", "finite")}
+        clean = max(values.get("clean_steps", finite), 1)  # fewer with objective.penalty_every
+        means = {
+            n: v / (clean if n in ("penalty", "feature_norm", "clean_accuracy") else finite)
+            for n, v in values.items()
+            if n not in ("bad_steps", "first_bad", "finite", "clean_steps")
+        }
         record = {
             "step": (epoch + 1) * steps,
             "epoch": epoch + 1,
@@ -209,6 +214,7 @@ class _Run:
         result = {
             **scores,
             "method": method,
+            "objective": dict(self.cfg.objective),
             "seed": self.cfg.seed,
             "steps": self.programs.total_steps,
             "epochs": self.cfg.train.epochs,

@@ -22,6 +22,7 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.optim import make_optimizer
+from sem_jax.shortcuts import alternate, clean_items, counted, with_teacher
 from sem_jax.state import TrainState, jit_init_state
 from sem_jax.step import make_forward, make_train_call, make_train_step, zero_sums
 from sem_jax.types import Dataset
@@ -61,6 +62,8 @@ class Programs:
         self._tx, self.learning_rate = make_optimizer(
             total_steps=self.total_steps, warmup_steps=warmup_steps, **options
         )
+        if cfg.objective.clean_features == "ema_teacher":
+            self._tx = with_teacher(self._tx, decay=cfg.objective.ema_decay)
         self._fetch = make_fetch(
             mean=dataset.mean,
             std=dataset.std,
@@ -103,11 +106,17 @@ class Programs:
         """Rows of the training split for every step of an epoch, i32[steps_per_epoch batch_size]."""
         return self._order(self._key, epoch)
 
-    def train_step(self, mixing: bool):
-        """The step of a mixing stage, or of a plain one (ERM, and the last stage of ES)."""
+    def train_step(self, mixing: bool, *, penalised: bool = True):
+        """The step of a mixing stage, or of a plain one (ERM, and the last stage of ES).
+
+        With penalty_every = k > 1 the steps that have the penalty have it k times as strong.
+        """
         cfg = self._cfg
+        o = cfg.objective
+        gamma = o.gamma * o.penalty_every if mixing and penalised else 0.0
+        part = o.penalty_fraction < 1 and gamma > 0
         objective = make_objective(
-            gamma=cfg.objective.gamma if mixing else 0.0,
+            gamma=gamma,
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
         )
@@ -119,22 +128,35 @@ class Programs:
             self._tx,
             mix,
             objective,
-            clean_pass=mixing and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features),
+            clean_pass=mixing and penalised and needs_clean_pass(gamma, o.clean_features),
             skip_nonfinite=cfg.train.on_nan == "skip",
+            mixes_per_clean=o.mixes_per_clean,
+            penalty_items=clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size) if part else None,
+            teacher=o.clean_features == "ema_teacher" and gamma > 0,
         )
+
+    def _steps(self, mixing: bool) -> list:
+        """What a stage alternates between: one step, or (penalty_every > 1, on the host) one with and one without."""
+        step, every = self.train_step(mixing), self._cfg.objective.penalty_every
+        if not mixing or every == 1:
+            return [step]
+        without = self.train_step(mixing, penalised=False)
+        return [alternate(step, without, every=every)] if self._looped else [counted(step), without]
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
         data, rows, first = self._feed(order, 0, 1)
-        step = self.train_step(mixing)
-        sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
+        steps = self._steps(mixing)
+        sums = zero_sums(steps[0], self._fetch, state, data, rows[0], self._key)
         sums = jax.device_put(sums, self.replicated)
         if mixing not in self._calls:
             begin = time.perf_counter()
-            lowered = make_train_call(step, self._fetch, looped=self._looped).lower(
-                state, sums, data, rows, first, 1, self._key
-            )
-            self._calls[mixing] = lowered.compile()
+            self._calls[mixing] = [
+                make_train_call(step, self._fetch, looped=self._looped)
+                .lower(state, sums, data, rows, first, 1, self._key)
+                .compile()
+                for step in steps
+            ]
             tqdm.write(f"Compiled the {'mixing' if mixing else 'plain'} step in {time.perf_counter() - begin:.1f} s.")
         return sums
 
@@ -143,11 +165,13 @@ class Programs:
     ) -> tuple[TrainState, dict]:
         """Runs the steps with the rows order[first : first + count]; state and sums are donated."""
         data, rows, first = self._feed(order, first, count)
-        call = self._calls[mixing]
+        calls = self._calls[mixing]
         if self._looped:
-            return call(state, sums, data, rows, first, count, self._key)
-        for i in range(first, first + count):
-            state, sums = call(state, sums, data, rows, i, 1, self._key)
+            return calls[0](state, sums, data, rows, first, count, self._key)
+        step = int(state.step) if len(calls) > 1 else 0
+        for i in range(count):
+            call = calls[-1 if (step + i) % self._cfg.objective.penalty_every else 0]
+            state, sums = call(state, sums, data, rows, first + i, 1, self._key)
         return state, sums
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, float]:

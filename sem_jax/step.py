@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from sem_jax.rngs import stream
+from sem_jax.shortcuts import average_over_mixes, mixed_name, pair_within
 from sem_jax.state import TrainState
 from sem_jax.types import Batch, Key, Metrics, MixFn, Outputs
 
@@ -37,7 +38,8 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
       bn_running: "both", "mixed" or "clean"; with a single stream it is that stream in any case.
 
     Returns:
-      forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats).
+      forward(params, batch_stats, streams, key, teacher=None) -> (outputs by stream, new batch_stats). `teacher` are
+      parameters for the clean stream, which then has no gradient.
     """
 
     def run(params, batch_stats, images, key):
@@ -50,16 +52,21 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both") -
         )
         return outputs, updated.get("batch_stats", {})
 
-    def forward(params, batch_stats, streams, key):
+    def forward(params, batch_stats, streams, key, teacher=None):
         names = list(streams)
         keys = [jax.random.fold_in(key, i) for i in range(len(names))]
-        if stacked and len(names) > 1:
+        alike = teacher is None and len({images.shape for images in streams.values()}) == 1
+        if stacked and len(names) > 1 and alike:
             images = jnp.stack([streams[name] for name in names])
             both, stats = jax.vmap(run, in_axes=(None, None, 0, 0))(params, batch_stats, images, jnp.stack(keys))
             outputs = {name: jax.tree.map(lambda x, i=i: x[i], both) for i, name in enumerate(names)}
             updates = [jax.tree.map(lambda x, i=i: x[i], stats) for i in range(len(names))]
         else:
-            results = [run(params, batch_stats, streams[name], k) for name, k in zip(names, keys, strict=True)]
+            weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
+            results = [
+                run(weights.get(name, params), batch_stats, streams[name], k)
+                for name, k in zip(names, keys, strict=True)
+            ]
             outputs = {name: result[0] for name, result in zip(names, results, strict=True)}
             updates = [result[1] for result in results]
         if len(names) > 1 and bn_running != "both":
@@ -77,6 +84,9 @@ def make_train_step(
     *,
     clean_pass: bool,
     skip_nonfinite: bool = False,
+    mixes_per_clean: int = 1,
+    penalty_items: int | None = None,
+    teacher: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
 
@@ -87,6 +97,9 @@ def make_train_step(
       objective: from `make_objective`.
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
       skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
+      mixes_per_clean: K > 1 mixes the batch K times, and the K streams share the clean one.
+      penalty_items: the clean pass and the penalty have only the first so many items; None = all.
+      teacher: the clean features are those of the average that `shortcuts.with_teacher` keeps in opt_state.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
@@ -95,15 +108,30 @@ def make_train_step(
       all are.
     """
 
+    if mix is not None and penalty_items is not None:
+        mix = pair_within(mix, penalty_items)
+    if mix is not None and mixes_per_clean > 1:
+        objective = average_over_mixes(objective, mixes_per_clean)
+
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
         if mix is None:
             streams, drawn = {"clean": batch.images}, None
         else:
             mixed, drawn = mix(stream(key, "mixer", state.step), batch.images, take)
-            streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
+            streams = {"mixed": mixed}
+            if mixes_per_clean > 1:
+                drawn = (drawn,)
+            for k in range(1, mixes_per_clean):
+                name = mixed_name(k)
+                streams[name], again = mix(stream(key, f"mixer{k}", state.step), batch.images, take)
+                drawn += (again,)
+            if clean_pass:
+                streams["clean"] = batch.images[:penalty_items]
 
         def loss_fn(params):
-            outputs, batch_stats = forward(params, state.batch_stats, streams, stream(key, "dropout", state.step))
+            weights = {"teacher": state.opt_state.teacher} if teacher and "mixed" in streams else {}
+            dropout_key = stream(key, "dropout", state.step)
+            outputs, batch_stats = forward(params, state.batch_stats, streams, dropout_key, **weights)
             loss, metrics = objective(outputs, batch, drawn)
             return loss, (batch_stats, metrics)
 
@@ -162,7 +190,8 @@ def make_train_call(train_step: Callable, fetch: Callable, *, looped: bool) -> C
         batch, take = fetch(data, rows, key, state.step)
         new, metrics = train_step(state, batch, key, take)
         finite = metrics["finite"] > 0
-        total = {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+        # A step without the clean pass leaves that one's sums as they are.
+        total = sums | {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
         total["bad_steps"] = sums["bad_steps"] + ~finite
         total["first_bad"] = jnp.where((sums["first_bad"] < 0) & ~finite, state.step, sums["first_bad"])
         return new, total

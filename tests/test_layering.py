@@ -20,7 +20,8 @@ ALLOWED = {
     "objectives": BASE | {"objectives"},
     "optim": BASE,
     "state": BASE,
-    "step": BASE | {"state"},
+    "shortcuts": BASE,
+    "step": BASE | {"state", "shortcuts"},
     "signals": BASE,
     "host_memory": set(),
     "records": BASE,
@@ -30,6 +31,7 @@ ALLOWED = {
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
+    "bench": BASE | {"bench", "data", "mixers", "models", "objectives", "optim", "state", "step", "host_memory"},
     "main": BASE | {"config", "loop", "evaluation", "host_memory"},
 }
 
