@@ -31,7 +31,8 @@ ALLOWED = {
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
-    "bench": BASE | {"bench", "data", "mixers", "models", "objectives", "optim", "state", "step", "host_memory"},
+    "bench": BASE
+    | {"bench", "data", "mixers", "models", "objectives", "optim", "state", "step", "shortcuts", "host_memory"},
     "main": BASE | {"config", "loop", "evaluation", "host_memory"},
 }
 

@@ -4,7 +4,8 @@
     python -m sem_jax.bench --suite=gpu --out=bench.json          # the paper's nets at batch 128 and 512
     python -m sem_jax.bench --parts=methods --nets=preact         # less of it
 
-Parts: methods (ERM, mixup, CutMix, SEM in its forms), mixers (every mixer against mixup), streams, pipeline, loop
+Parts: methods (ERM, mixup, CutMix, SEM in its forms), options (the ones
+that trade exactness for speed), mixers (every mixer against mixup), streams, pipeline, loop
 (device loop against a call a step; on CPU it is known to be 10 times slower and is left out unless named), flags,
 compile (cold, and from the persistent cache). Prints a table; --out writes everything as JSON.
 """
@@ -29,7 +30,7 @@ from sem_jax.errors import SemError
 from sem_jax.host_memory import keep_freed_memory
 from sem_jax.mixers import MIXERS
 
-PARTS = ("methods", "mixers", "streams", "pipeline", "loop", "flags", "compile")
+PARTS = ("methods", "options", "mixers", "streams", "pipeline", "loop", "flags", "compile")
 
 
 def cases(parts: list[str]) -> dict[str, Case]:
@@ -37,6 +38,7 @@ def cases(parts: list[str]) -> dict[str, Case]:
     chosen = {name: suites.METHODS[name] for name in ("mixup", "mixup (again)")}
     groups = {
         "methods": suites.METHODS,
+        "options": suites.OPTIONS,
         "streams": {"sem": suites.SEM, **suites.STREAMS},
         "pipeline": suites.PIPELINE,
         "loop": suites.LOOP,
@@ -134,6 +136,8 @@ def main(argv: list[str] | None = None) -> None:
                 bench.add(name, case)
             except (SemError, TypeError, ValueError) as error:  # a mixer that needs more than a pair of images
                 skipped[f"{setting.name}: {name}"] = str(error).splitlines()[0]
+        if "options" in parts:
+            bench.add_alternating(f"sem, every {suites.EVERY} steps", "sem", "mixup", every=suites.EVERY)
         timings = measure(bench.runs, steps=steps, blocks=args.blocks, warmup=2 if cpu else 20)
         made += report.rows(bench, timings, cpu=cpu, limit=suites.limits(jax.devices()[0].device_kind))
         del bench

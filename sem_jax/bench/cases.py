@@ -26,6 +26,7 @@ from sem_jax.objectives.losses import label_loss, mixed_targets
 from sem_jax.objectives.sem import sem_penalty
 from sem_jax.optim import make_optimizer
 from sem_jax.rngs import stream
+from sem_jax.shortcuts import clean_items, with_teacher
 from sem_jax.state import TrainState, jit_init_state
 from sem_jax.step import make_forward, make_train_call, make_train_step, zero_sums
 from sem_jax.types import Batch
@@ -57,7 +58,7 @@ class Case(NamedTuple):
     Attributes:
       mixer: a row of MIXERS, or "none" for plain training.
       gamma: of the penalty.
-      clean_features: as in the configuration.
+      clean_features, penalty_fraction, mixes_per_clean: as in the configuration.
       three_passes: Algorithm 1 as it is written, x_j run once more.
       stacked: both streams in one call.
       looped: the steps of a block loop on the device.
@@ -68,6 +69,8 @@ class Case(NamedTuple):
     gamma: float = 0.0
     clean_features: str = "exact"
     three_passes: bool = False
+    penalty_fraction: float = 1.0
+    mixes_per_clean: int = 1
     stacked: bool = False
     looped: bool = False
     pipeline: bool = True
@@ -135,7 +138,7 @@ class Bench:
             width=setting.width,
             stem=setting.stem,
         )
-        self._tx, _ = make_optimizer(total_steps=10_000, learning_rate=0.01, weight_decay=1e-4)
+        self._sgd, _ = make_optimizer(total_steps=10_000, learning_rate=0.01, weight_decay=1e-4)
         self.cost = count(self.model, image_shape=shape[1:])
         self.runs: dict = {}
         self.compiled: dict[str, Compiled] = {}
@@ -144,14 +147,21 @@ class Bench:
         """The case's train_step."""
         mix = None if case.mixer == "none" else make_mix(MIXERS[case.mixer](alpha=1.0))
         if case.three_passes:
-            return three_pass_step(self.model, self._tx, mix)
+            return three_pass_step(self.model, self._sgd, mix)
+        part = case.penalty_fraction < 1
         return make_train_step(
             make_forward(self.model, stacked=case.stacked),
-            self._tx,
+            self._optimizer(case),
             mix,
             make_objective(gamma=case.gamma, clean_features=case.clean_features),
             clean_pass=mix is not None and needs_clean_pass(case.gamma, case.clean_features),
+            mixes_per_clean=case.mixes_per_clean,
+            penalty_items=clean_items(case.penalty_fraction, batch_size=self.setting.batch) if part else None,
+            teacher=case.clean_features == "ema_teacher",
         )
+
+    def _optimizer(self, case: Case):
+        return with_teacher(self._sgd, decay=0.999) if case.clean_features == "ema_teacher" else self._sgd
 
     def _fetch(self, case: Case):
         options = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -170,7 +180,7 @@ class Bench:
         if not case.pipeline:
             data = data._replace(images=(data.images.astype(jnp.float32) / 255.0 - 0.5) / 0.25)
         shape = data.images.shape[1:]
-        state = jit_init_state(self.model, self._tx, image_shape=shape)(self._key)
+        state = jit_init_state(self.model, self._optimizer(case), image_shape=shape)(self._key)
         sums = zero_sums(step, fetch, state, data, self._order[0], self._key)
         begin = time.perf_counter()
         lowered = make_train_call(step, fetch, looped=case.looped).lower(
@@ -197,5 +207,17 @@ class Bench:
                 for i in range(steps):
                     carry[:] = call(*carry, data, self._order, i % count, 1, self._key)
             jax.block_until_ready(carry)
+
+        self.runs[name] = run
+
+    def add_alternating(self, name: str, rare: str, common: str, *, every: int) -> None:
+        """One step of case `rare`, every - 1 of case `common`, and again; blocks should be multiples of `every`."""
+        a, b = self.compiled[rare], self.compiled[common]
+        flops = (a.flops + (every - 1) * b.flops) / every
+        self.compiled[name] = Compiled(a.compile_s + b.compile_s, flops, max(a.peak_bytes, b.peak_bytes))
+
+        def run(steps: int) -> None:
+            for i in range(steps):
+                self.runs[common if i % every else rare](1)
 
         self.runs[name] = run

@@ -12,6 +12,14 @@ METHODS = {
     "sem, 3 passes": Case(gamma=GAMMA, three_passes=True),
     "sem, stop-gradient": Case(gamma=GAMMA, clean_features="stop_gradient"),
 }
+OPTIONS = {
+    "sem": SEM,
+    "sem, stop-gradient": METHODS["sem, stop-gradient"],
+    "sem, EMA teacher": SEM._replace(clean_features="ema_teacher"),
+    "sem, half of the pairs": SEM._replace(penalty_fraction=0.5),
+    "sem, 2 mixes a clean pass": SEM._replace(mixes_per_clean=2),
+}
+EVERY = 3  # as a row of its own: the penalty in every third step
 STREAMS = {"sem, streams stacked": SEM._replace(stacked=True)}
 PIPELINE = {"mixup, no pipeline": Case(pipeline=False)}
 LOOP = {"mixup, device loop": Case(looped=True), "sem, device loop": SEM._replace(looped=True)}

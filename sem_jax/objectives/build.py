@@ -35,8 +35,8 @@ def make_objective(*, gamma: float, clean_features: str = "exact", label_smoothi
 
     Returns:
       objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
-      "clean" to Outputs; the penalty needs both, and is that of the
-      first n pairs when the clean stream has n items (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean".
+      "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean stream has n items
+      (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean".
       Metrics are means over the real items of the batch: loss, label_loss, accuracy and, where they are defined,
       penalty, feature_norm, lam and clean_accuracy.
 
