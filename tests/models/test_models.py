@@ -133,7 +133,7 @@ def test_wrong_options_are_refused(name, options):
 def test_parity_with_pytorch(name, train, rng):
     """Same weights, same images: features and logits to 1e-4, and the running averages after a training pass."""
     torch = pytest.importorskip("torch")
-    from tests.models import torch_reference as peer
+    from experiments import torch_peer as peer
 
     if name == "wrn":
         model = MODELS["wide_resnet"](num_classes=5, depth=16, width=1)
