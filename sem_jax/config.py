@@ -48,13 +48,20 @@ def get_default() -> ConfigDict:
     cfg.data.flip = True  # mirror left and right with probability 0.5
 
     cfg.model = ConfigDict()
-    cfg.model.name = "preact_resnet"
+    cfg.model.name = "preact_resnet"  # of MODELS, or your own as module.path:factory; naming a module executes it
     cfg.model.num_classes = 0  # 0 = as many as the data set has
-    cfg.model.depth = 18
-    cfg.model.width = 64  # preact_resnet: channels of the first stage; wide_resnet: the widen factor
-    cfg.model.variant = ""  # "" = the family's usual one (preact_resnet: v1)
-    cfg.model.stem = "3x3"  # 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2 (224 pixels)
-    cfg.model.dropout = 0.0  # rate; wide_resnet only
+    # 0 and "" = the model's own default; what a model has no use for is refused.
+    cfg.model.depth = 0  # layers of a ResNet (preact_resnet and resnet: 18), blocks of the others
+    cfg.model.width = 0  # channels of the first stage or entries of a token; wide_resnet: the widen factor
+    cfg.model.variant = ""  # preact_resnet: v1, v2 or v3
+    cfg.model.stem = ""  # ResNets: 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2 (224 pixels)
+    cfg.model.norm = ""  # ResNets: batch, or without running statistics: group or layer
+    cfg.model.patch_size = 0  # vit, mlp_mixer, convnext: pixels; 4 for images of 32 (convnext 2), 16 for 224 (4)
+    cfg.model.heads = 0  # vit: of the attention; 0 = about 64 entries each
+    cfg.model.pool = ""  # vit: the features are the class token's ("token") or the patches' "mean"
+    cfg.model.dropout = 0.0  # rate; wide_resnet, vit, mlp_mixer
+    cfg.model.stochastic_depth = 0.0  # rate of the last block, rising from 0 at the first; not of pre-act ResNets
+    cfg.model.options = ""  # own models: what their factory takes beside these fields, "hidden=64, act='gelu'"
     cfg.model.dtype = "auto"  # of the computation: float32, bfloat16; auto = float32 on CPU, else bfloat16
 
     cfg.mixer = ConfigDict()
@@ -85,7 +92,9 @@ def get_default() -> ConfigDict:
     cfg.optim.momentum = 0.9
     cfg.optim.nesterov = False
     cfg.optim.weight_decay = 1e-4  # on every parameter, added to the gradient; mixup wants less than the usual 5e-4
-    cfg.optim.schedule = "step"  # step, cosine, onecycle or constant
+    # step, cosine, onecycle or constant; auto = the recipe's step, but onecycle below 60 epochs, where the step's
+    # plateaus are too short.
+    cfg.optim.schedule = "auto"
     cfg.optim.boundaries = (0.5, 0.75)  # step: x0.1 after these fractions of training = epochs 100 and 150 of 200
     cfg.optim.warmup_epochs = 0.0  # linear from 0; step, cosine and constant
 
@@ -234,7 +243,10 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("data.image_size", d.image_size == 0 or d.image_size >= 8, "0 or >= 8 pixels")
     need("data.crop_padding", d.crop_padding >= 0, ">= 0 pixels")
     need("model.num_classes", m.num_classes == 0 or m.num_classes >= 2, "0 (from the data) or >= 2")
-    need("model.width", m.width >= 1, ">= 1")
+    for field in ("depth", "width", "patch_size", "heads"):
+        need(f"model.{field}", m[field] >= 0, ">= 0 (0 = the model's own default)")
+    for field in ("dropout", "stochastic_depth"):
+        need(f"model.{field}", 0 <= m[field] < 1, "in [0, 1)")
     need("mixer.alpha", x.alpha > 0, "> 0")
     need("mixer.prob", 0 <= x.prob <= 1, "in [0, 1]")
     one_of("mixer.scope", ("sample", "batch"))
@@ -250,7 +262,7 @@ def _check_ranges(cfg: ConfigDict) -> None:
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
     need("optim.momentum", 0 <= p.momentum < 1, "in [0, 1)")
     need("optim.weight_decay", p.weight_decay >= 0, ">= 0")
-    one_of("optim.schedule", ("step", "cosine", "onecycle", "constant"))
+    one_of("optim.schedule", ("auto", "step", "cosine", "onecycle", "constant"))
     rising = all(a < b for a, b in zip((0, *p.boundaries), (*p.boundaries, 1), strict=True))
     need("optim.boundaries", rising, "rising fractions of training between 0 and 1")
     need("train.epochs", t.epochs >= 1, ">= 1")
@@ -306,12 +318,11 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
     # Imported here: the registries bring jax, and config files are to be read without it.
     from sem_jax.data import DATASETS
     from sem_jax.mixers import MIXERS
-    from sem_jax.models import MODELS
+    from sem_jax.models import make_model
 
     source = lookup(DATASETS, "data set", cfg.data.name)
     lookup(MIXERS, "mixer", cfg.mixer.name)(alpha=cfg.mixer.alpha)
-    options = {name: value for name, value in cfg.model.items() if name not in ("name", "num_classes", "dtype")}
-    lookup(MODELS, "model", cfg.model.name)(num_classes=cfg.model.num_classes or 2, **options)
+    make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
     if source.num_classes and cfg.model.num_classes not in (0, source.num_classes):
         raise ConfigError(
             f"model.num_classes must be 0 or {source.num_classes}, the classes of {cfg.data.name}, "

@@ -9,6 +9,8 @@ imports the package sees an ordinary ValueError.
 import contextlib
 import sys
 
+MAX_LINE = 480  # characters of one line of a message
+
 
 class SemError(ValueError):
     """What is wrong, with the name and the value found; then, optionally, what to do about it.
@@ -19,7 +21,10 @@ class SemError(ValueError):
     """
 
     def __init__(self, message: str, remedy: str = ""):
-        super().__init__(f"{message}\n{remedy}" if remedy else message)
+        lines = (f"{message}\n{remedy}" if remedy else message).split("\n")
+        # A name or value from a file of somebody else's may have any length.
+        short = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 60]} ... {line[-50:]}" for line in lines]
+        super().__init__("\n".join(short))
 
 
 class ConfigError(SemError):

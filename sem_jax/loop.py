@@ -218,6 +218,7 @@ class _Run:
             "seed": self.cfg.seed,
             "steps": self.programs.total_steps,
             "epochs": self.cfg.train.epochs,
+            "schedule": self.programs.schedule,
             "wall_time_s": round(sum(r["seconds"] for r in log), 3),
             "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
             "devices": [device.device_kind for device in self.programs.devices],
@@ -225,7 +226,8 @@ class _Run:
             **records.environment(),
         }
         if self.monitor == "val":
-            best = max((r for r in log if r.get("val_accuracy") is not None), key=lambda r: r["val_accuracy"])
+            scored = [r for r in log if r.get("val_accuracy") is not None]
+            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as orbax
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
         picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")

@@ -8,6 +8,14 @@ from collections.abc import Callable
 import optax
 
 SCHEDULES = ("step", "cosine", "onecycle", "constant")
+SHORT = 60  # epochs; a run of fewer is short
+
+
+def choose_schedule(schedule: str, epochs: int) -> str:
+    """What "auto" means for a run of so many epochs: "step", or "onecycle" for a short one. Others stay."""
+    if schedule != "auto":
+        return schedule
+    return "onecycle" if epochs < SHORT else "step"
 
 
 def make_schedule(

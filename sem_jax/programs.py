@@ -21,7 +21,7 @@ from sem_jax.evaluation.predict import Batches, make_score, to_batches
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
-from sem_jax.optim import make_optimizer
+from sem_jax.optim import choose_schedule, make_optimizer
 from sem_jax.shortcuts import alternate, clean_items, counted, with_teacher
 from sem_jax.state import TrainState, jit_init_state
 from sem_jax.step import make_forward, make_train_call, make_train_step, zero_sums
@@ -40,6 +40,7 @@ class Programs:
     Attributes:
       devices: that take part.
       model: the Linen module.
+      schedule: of the learning rate, the one that "auto" stands for.
       steps_per_epoch, total_steps: optimizer steps.
       steps_per_call: as configured; 0 = whatever the caller likes.
       learning_rate: step -> float.
@@ -57,7 +58,8 @@ class Programs:
         self.total_steps = self.steps_per_epoch * cfg.train.epochs
         self._key = jax.device_put(jax.random.key(cfg.seed), self.replicated)
         self.model = make_model(**{**cfg.model, "num_classes": len(dataset.class_names)})
-        options = dict(cfg.optim)
+        self.schedule = choose_schedule(cfg.optim.schedule, cfg.train.epochs)
+        options = {**cfg.optim, "schedule": self.schedule}
         warmup_steps = round(options.pop("warmup_epochs") * self.steps_per_epoch)
         self._tx, self.learning_rate = make_optimizer(
             total_steps=self.total_steps, warmup_steps=warmup_steps, **options

@@ -23,6 +23,7 @@ from sem_jax import __version__
 from sem_jax.errors import RunError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
+JSON_LIMIT = 16 << 20  # bytes of config.json, data.json ...; a run folder may come from a stranger
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,12 +41,16 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      RunError: when it is not there or not JSON.
+      RunError: when it is not there, not JSON, or larger than any run writes.
     """
     try:
+        if (size := path.stat().st_size) > JSON_LIMIT:
+            raise RunError(f"{path} has {size} bytes, which no run writes", "Take the run's own file.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing: not the folder of a run") from None
+    except RunError:
+        raise
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not valid JSON: {error}") from None
 

@@ -1,15 +1,25 @@
 """Settings of the whole test suite: a small CPU platform, no silent rank promotion, warnings are errors.
 
 Tests that want real data look below the folder in $SEM_JAX_TEST_DATA and are skipped where it is not set.
+$SEM_JAX_TEST_DEVICES is the number of virtual devices (default 8; tests that need more are skipped), and the packages
+in $SEM_JAX_TEST_BLOCK (tensorflow,torch) cannot be imported, here and in the processes that tests start.
 """
 
 import os
+import runpy
 import shutil
 import tempfile
+from pathlib import Path
+
+if os.environ.get("SEM_JAX_TEST_BLOCK"):
+    folder = Path(__file__).parent / "blocked"
+    runpy.run_path(str(folder / "sitecustomize.py"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
 
 # Before jax is imported anywhere: eight virtual devices, of which a test uses as many as it asks for.
+DEVICES = int(os.environ.get("SEM_JAX_TEST_DEVICES", "8"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={DEVICES}"
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -23,6 +33,12 @@ CACHE = os.environ.setdefault("SEM_JAX_TEST_CACHE", tempfile.mkdtemp(prefix="sem
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if (needed := item.get_closest_marker("devices")) and needed.args[0] > DEVICES:
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed.args[0]} devices, there are {DEVICES}"))
 
 
 def pytest_unconfigure(config):

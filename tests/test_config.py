@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from sem_jax import config as config_lib
-from sem_jax.errors import ConfigError
+from sem_jax.errors import ConfigError, RunError
+from sem_jax.records import RunFolder
+from tests.wrong_configs import COMMAND_LINES, RESUMED, WRONG, set_field
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -81,64 +83,27 @@ def test_a_saved_configuration_that_is_not_ours_is_refused(change, message):
         config_lib.from_dict(saved)
 
 
-WRONG = [  # field, value, what the message says
-    ("seed", -1, "seed must be in"),
-    ("data.name", "cifar11", "Unknown data set 'cifar11'. Did you mean 'cifar10'?.*Known data sets: arrays"),
-    ("data.val_size", -5, "data.val_size must be >= 0"),
-    ("data.image_size", 224, "data.image_size is for image folders"),
-    ("data.crop_padding", -1, "data.crop_padding"),
-    ("model.name", "wide_resent", "Did you mean 'wide_resnet'"),
-    ("model.num_classes", 100, "model.num_classes must be 0 or 10"),
-    ("model.num_classes", 1, "model.num_classes"),
-    ("model.depth", 19, "model.depth of preact_resnet must be one of 18, 34"),
-    ("model.width", 0, "model.width must be >= 1"),
-    ("model.variant", "v9", "model.variant"),
-    ("model.stem", "5x5", "model.stem"),
-    ("model.dropout", 0.3, "model.dropout must be 0"),
-    ("model.dtype", "float16", "Unknown model.dtype 'float16'"),
-    ("mixer.name", "cutmx", "Unknown mixer 'cutmx'. Did you mean 'cutmix'?.*Known mixers: cutmix, mixup, none"),
-    ("mixer.alpha", -1.0, "mixer.alpha must be > 0, got -1.0"),
-    ("mixer.alpha", float("nan"), "mixer.alpha must be finite, got nan"),
-    ("mixer.scope", "image", "Unknown mixer.scope 'image'"),
-    ("mixer.prob", 1.5, r"mixer.prob must be in \[0, 1\], got 1.5"),
-    ("mixer.pairing", "random", "Unknown mixer.pairing"),
-    ("mixer.stop_epoch", 300, "mixer.stop_epoch must be in .0, train.epochs = 200"),
-    ("mixer.name", "none", "objective.gamma must be 0 with mixer.name='none'"),
-    ("objective.gamma", -0.3, "objective.gamma must be >= 0, got -0.3"),
-    ("objective.gamma", float("inf"), "objective.gamma must be finite"),
-    ("objective.clean_features", "detach", "objective.clean_features"),
-    ("objective.bn_running", "all", "objective.bn_running"),
-    ("objective.label_smoothing", 1.0, "objective.label_smoothing"),
-    ("optim.learning_rate", 0.0, "optim.learning_rate must be > 0"),
-    ("optim.momentum", 1.0, "optim.momentum"),
-    ("optim.weight_decay", -1e-4, "optim.weight_decay"),
-    ("optim.schedule", "steps", "Unknown optim.schedule 'steps'. Did you mean 'step'"),
-    ("optim.boundaries", (100, 150), "optim.boundaries must be rising fractions"),
-    ("optim.boundaries", (0.5, 0.5), "optim.boundaries"),
-    ("optim.warmup_epochs", 200.0, "optim.warmup_epochs"),
-    ("train.epochs", 0, "train.epochs must be >= 1"),
-    ("train.batch_size", 100, "train.batch_size must be divisible by the 8 devices, got 100"),
-    ("train.eval_every", 0, "train.eval_every"),
-    ("train.checkpoint_every", 0, "train.checkpoint_every"),
-    ("train.keep", 0, "train.keep"),
-    ("train.on_nan", "ignore", "train.on_nan"),
-    ("runtime.devices", 9, "runtime.devices must be at most 8"),
-    ("runtime.streams", "parallel", "runtime.streams"),
-    ("runtime.residency", "disk", "runtime.residency"),
-    ("runtime.steps_per_call", -1, "runtime.steps_per_call"),
-]
-
-
 @pytest.mark.parametrize(("field", "value", "message"), WRONG, ids=[f"{f}={v}" for f, v, _ in WRONG])
 def test_what_cannot_work_is_refused_by_name(field, value, message):
     cfg = config_lib.get_default()
-    target = cfg
-    *groups, name = field.split(".")
-    for group in groups:
-        target = target[group]
-    target[name] = value
+    set_field(cfg, field, value)
     with pytest.raises(ConfigError, match=message) as caught:
         config_lib.validate(cfg, num_devices=8)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert value == "" or field in str(caught.value) or repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "first", "second"), RESUMED, ids=[row[0] for row in RESUMED])
+def test_a_run_is_not_continued_with_other_settings(tmp_path, field, first, second):
+    cfg = config_lib.get_default()
+    set_field(cfg, field, first)
+    data = {"fingerprint": "f", "name": cfg.data.name}
+    RunFolder(tmp_path).claim(config_lib.to_dict(cfg), data, ignore=config_lib.SPEED_ONLY)
+    cfg.runtime.steps_per_call = 7  # this one may differ
+    RunFolder(tmp_path).claim(config_lib.to_dict(cfg), data, ignore=config_lib.SPEED_ONLY)
+    set_field(cfg, field, second)
+    with pytest.raises(RunError, match=re.escape(f"{field}: {first!r} there, {second!r} now")) as caught:
+        RunFolder(tmp_path).claim(config_lib.to_dict(cfg), data, ignore=config_lib.SPEED_ONLY)
     assert len(str(caught.value).splitlines()) <= 3
 
 
@@ -161,26 +126,6 @@ def test_unknown_method_lists_the_nine():
 def test_configs_are_read_without_jax():
     code = "import sys, runpy; runpy.run_path('configs/wrn_c10.py')['get_config'](); assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-COMMAND_LINES = [  # arguments, what standard error says
-    (
-        ["--config=configs/digits.py", "--config.mixer.alph=2"],
-        "Unknown field --config.mixer.alph. Did you mean 'config.mixer.alpha'?",
-    ),
-    (
-        ["--config=configs/digits.py", "--config.mixr.alpha=2"],
-        "Unknown field --config.mixr.alpha. Did you mean 'config.mixer.alpha'?",
-    ),
-    (["--config=configs/digits.py", "--config.train.epochs=ten"], "config.train.epochs"),
-    (["--config=configs/digits.py", "--config.train.epochs=1.5"], "config.train.epochs"),
-    (["--config=configs/digits.py", "--config.objective.gamma=nan"], "objective.gamma must be finite, got nan"),
-    (["--config=configs/digits.py:mixup+sam"], "Unknown method 'mixup+sam'. Did you mean 'mixup+sem'?"),
-    (["--config=configs/digit.py"], "configs/digit.py"),
-    (["--workdirr=x", "--config=configs/digits.py"], "workdirr"),
-    (["--config=configs/digits.py", "resume"], "Unexpected argument 'resume'"),
-    ([], "--config is missing"),
-]
 
 
 @pytest.mark.parametrize(("arguments", "message"), COMMAND_LINES, ids=[" ".join(a) or "none" for a, _ in COMMAND_LINES])

@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
@@ -16,6 +17,7 @@ from sem_jax.step import make_forward, make_train_call, make_train_step, zero_su
 from tests.tiny_net import TinyNet
 
 B, SIZE = 32, 12
+pytestmark = pytest.mark.devices(8)
 
 
 def program(devices):

@@ -34,6 +34,8 @@ ALLOWED = {
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report"},
     "bench": BASE
     | {"bench", "data", "mixers", "models", "objectives", "optim", "state", "step", "shortcuts", "host_memory"},
+    "export": BASE | {"models", "records", "evaluation"},
+    "convert": BASE | {"data", "models", "state", "checkpoint", "records", "config", "evaluation", "export", "convert"},
     "main": BASE | {"config", "loop", "evaluation", "host_memory"},
 }
 

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from sem_jax.optim import SCHEDULES, make_optimizer, make_schedule
+from sem_jax.optim import SCHEDULES, choose_schedule, make_optimizer, make_schedule
 
 
 def test_step_schedule_of_the_recipe():
@@ -13,6 +13,11 @@ def test_step_schedule_of_the_recipe():
     rate = make_schedule(total_steps=78_000, learning_rate=0.1)
     steps = np.asarray([0, 38_999, 39_000, 58_499, 58_500, 77_999])
     np.testing.assert_allclose([rate(s) for s in steps], [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_auto_is_the_recipe_but_for_short_runs():
+    assert [choose_schedule("auto", epochs) for epochs in (1, 59, 60, 200)] == ["onecycle", "onecycle", "step", "step"]
+    assert [choose_schedule(name, 2) for name in SCHEDULES] == list(SCHEDULES)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

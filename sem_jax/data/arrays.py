@@ -16,6 +16,8 @@ from sem_jax.data.sources import read_array_pair
 from sem_jax.data.splits import check_split
 from sem_jax.errors import DataError
 
+NAMES_LIMIT = 1 << 24  # characters read of class_names.txt
+
 
 def load_arrays(
     *,
@@ -47,7 +49,11 @@ def load_arrays(
     num_classes = max(int(split.labels.max(initial=-1)) for split in out.values()) + 1
     names = tuple(str(i) for i in range(num_classes))
     if (listing := folder / "class_names.txt").is_file():
-        names = tuple(listing.read_text().split("\n"))
+        try:
+            with listing.open(encoding="utf-8") as file:
+                names = tuple(file.read(NAMES_LIMIT).split("\n"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{listing} cannot be read: {error}", "Give one name a line, as UTF-8 text.") from error
         names = tuple(name.strip() for name in names if name.strip())
         if len(names) < num_classes:
             raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give one line a class.")

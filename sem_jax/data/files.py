@@ -4,11 +4,15 @@
     files.names                     # ('tiny-imagenet-200/wnids.txt', ...), sorted, always with "/"
     files.read("tiny-imagenet-200/wnids.txt")
 
-Archives come from strangers: a member whose name leaves the archive, a link, a device or a member that unpacks to
-more than MEMBER_LIMIT bytes is refused with a DataError that names archive and member.
+Archives come from strangers: a member whose name leaves the archive, a link, a device, or what unpacks to more than
+the limits below is refused with a DataError that names archive and member.
 """
 
+import bz2
+import gzip
+import lzma
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +22,9 @@ from sem_jax.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (an SVHN .mat) has 182 MB
 TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
+HEADER_LIMIT = 1 << 20  # bytes a tar's header may claim for a name or for attributes; they have some hundred
+COUNT_LIMIT = 2_000_000  # members of a tar, each of which takes about a kilobyte of memory even when empty
+RATIO_LIMIT = 100  # unpacked / packed size of a whole zip above TOTAL_LIMIT; pictures hardly shrink at all
 REMEDY = "Download the archive again, or unpack it yourself and give the folder."
 
 
@@ -53,7 +60,10 @@ class FolderFiles(Files):
 
     def read(self, name: str) -> bytes:
         try:
-            if (self.root / name).stat().st_size > MEMBER_LIMIT:
+            status = (self.root / name).stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe or /dev/zero would be read for ever
+                raise DataError(f"{self.where(name)} is a device or a pipe, not a file", "Remove it from the folder.")
+            if status.st_size > MEMBER_LIMIT:
                 raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", "Remove it from the folder.")
             return (self.root / name).read_bytes()
         except OSError as error:
@@ -73,10 +83,17 @@ class ZipFiles(Files):
             self._zip = zipfile.ZipFile(root)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{root} is not a readable zip file: {error}", REMEDY) from error
-        members = [i.filename for i in self._zip.infolist() if not i.is_dir()]
-        for name in members:
-            _check_name(root, name)
-        super().__init__(root, members)
+        except NotImplementedError as error:  # zipfile's word for a version or a method it does not know
+            raise DataError(f"{root} cannot be unpacked: {error}", REMEDY) from error
+        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        for info in infos:
+            _check_name(root, info.filename)
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise DataError(f"{root}: {info.filename} is a link or a device, not a file", REMEDY)
+        total = sum(info.file_size for info in infos)
+        if total > TOTAL_LIMIT and total > RATIO_LIMIT * root.stat().st_size:
+            raise DataError(f"{root} unpacks to too much: {total} bytes, {RATIO_LIMIT} times its own size", REMEDY)
+        super().__init__(root, [info.filename for info in infos])
 
     def read(self, name: str) -> bytes:
         try:
@@ -102,9 +119,11 @@ class TarFiles(Files):
         self._content: dict[str, bytes] = {}
         total = 0
         try:
-            with tarfile.open(root) as tar:
-                for member in tar:
+            with _decompressed(root) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+                for count, member in enumerate(tar):
                     _check_name(root, member.name)
+                    if count >= COUNT_LIMIT:
+                        raise DataError(f"{root} has more than {COUNT_LIMIT} members", REMEDY)
                     if member.isdir():
                         continue
                     if not member.isreg():
@@ -112,8 +131,12 @@ class TarFiles(Files):
                     total += member.size
                     if member.size > MEMBER_LIMIT or total > TOTAL_LIMIT:
                         raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
-                    self._content[str(PurePosixPath(member.name))] = tar.extractfile(member).read()
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+                    with tar.extractfile(member) as file:
+                        content = b"".join(iter(lambda file=file: file.read(HEADER_LIMIT), b""))
+                    self._content[str(PurePosixPath(member.name))] = content
+        except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+            if isinstance(error, DataError):
+                raise
             reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
             raise DataError(f"{root} is not a readable tar archive: {reason}", REMEDY) from error
         super().__init__(root, self._content)
@@ -123,6 +146,38 @@ class TarFiles(Files):
             return self._content[name]
         except KeyError:
             raise DataError(f"{self.where(name)} is missing", REMEDY) from None
+
+
+class _Bounded:
+    """A stream that unpacks at most HEADER_LIMIT bytes at once.
+
+    tarfile takes the lengths of names and attributes from the archive and reads them in one piece: a few bytes packed
+    would become gigabytes before a member is seen.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def __enter__(self) -> "_Bounded":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stream.close()
+
+    def read(self, size: int) -> bytes:
+        if size > HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        return self._stream.read(size)
+
+
+def _decompressed(path: Path) -> _Bounded:
+    """The tar inside a file that is compressed with gzip, bzip2 or xz, or not at all; known by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(6)
+    kinds = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    opener = next((opener for magic, opener in kinds.items() if head.startswith(magic)), open)
+    return _Bounded(opener(path, "rb"))
 
 
 def is_archive(path: Path) -> bool:

@@ -16,6 +16,8 @@ import numpy as np
 from sem_jax.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+# What Pillow may take a file for, whatever its name says; its reader of EPS, for one, starts a program.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit; one such image has 268 MB as RGB
 THREADS_FROM = 20_000  # bytes: below it the interpreter lock makes threads slower than one loop (measured, 32x32 PNG)
 
@@ -47,7 +49,7 @@ def decode(data: bytes, where: str, image_size: int = 0) -> np.ndarray:
     if not data:
         raise DataError(f"{where} is empty (0 bytes)", "Delete the file or replace it by a good copy.")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         # Only a picture with Exif can be turned; asking every other one costs a third of the decoding time.

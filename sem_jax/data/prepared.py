@@ -20,7 +20,8 @@ from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError
 from sem_jax.types import Split
 
-INFO = "dataset_info.json"
+INFO, FEATURES = "dataset_info.json", "features.json"
+JSON_LIMIT = 64 << 20  # bytes of either; the official ones have some kilobytes
 REMEDY = "Prepare the data again: python -m sem_jax.prepare {} --force"
 
 
@@ -116,6 +117,7 @@ def _name(directory: Path) -> str:
 
 def _info(directory: Path):
     try:
+        check_metadata(directory)
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(str(directory))
@@ -124,6 +126,29 @@ def _info(directory: Path):
         name = directory.parent.name
         message = f"{directory}/{INFO} or features.json cannot be read: {_line(error)}"
         raise DataError(message, REMEDY.format(name)) from error
+
+
+def check_metadata(directory: Path) -> None:
+    """Raises ValueError for metadata that is not to be given to tensorflow-datasets.
+
+    It imports whatever module features.json names, so a class that isn't one of its own features is refused.
+    """
+    for name in (INFO, FEATURES):
+        if (size := (directory / name).stat().st_size) > JSON_LIMIT:
+            raise ValueError(f"{name} has {size} bytes")
+    waiting = [json.loads((directory / FEATURES).read_text())]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in ("pythonClassName", "python_class_name", "type"):
+                name = value.get(key)
+                if isinstance(name, str) and not name.startswith("tensorflow_datasets.core.features."):
+                    raise ValueError(f"{FEATURES} names the class {name[:60]!r}, not one of tensorflow-datasets")
+            if isinstance(value.get("json"), str):  # features of an older kind, as text
+                waiting.append(json.loads(value["json"] or "{}"))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _read_array_record(path: Path) -> list[bytes]:

@@ -8,15 +8,18 @@ evaluation alike.
 Nothing is unpickled, nothing is extracted; a file that cannot be used raises a DataError that names it.
 """
 
+import lzma
+import math
 import os
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from sem_jax.data.files import Files, open_files
+from sem_jax.data.files import TOTAL_LIMIT, Files, open_files
 from sem_jax.data.images import decode_all, is_image
 from sem_jax.errors import DataError
 from sem_jax.types import Split
@@ -54,12 +57,56 @@ def load_npy(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Expected a pair of files: <name>_data.npy and <name>_labels.npy.")
     try:
-        # Mapping first compares the header's shape with the file's length, so a lying header allocates nothing.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        if "allow_pickle" in str(error) or "objects" in str(error):
-            raise DataError(f"{path} holds pickled objects, which are never loaded", _resave(path)) from error
-        raise DataError(f"{path} is not a readable .npy file: {_line(error)}", _resave(path)) from error
+        with path.open("rb") as file:
+            return read_npy(file, path.stat().st_size, str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "Make it readable.") from error
+
+
+def read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
+    """An array in NumPy's format.
+
+    Nothing is allocated, and no element is touched, before dtype and shape are known to be what the `size` bytes of the
+    file can hold; no object is made from bytes.
+
+    Args:
+      stream: at the beginning of the file.
+      size: bytes of the file.
+      where: its name, for messages.
+
+    Raises:
+      DataError: no NumPy array, one of objects, or another number of bytes than shape and dtype say.
+    """
+    remedy = "Save it again as a plain array: numpy.save(path, array)."
+    dtype, shape, fortran, start = read_npy_header(stream, size, where)
+    needed = math.prod(shape) * dtype.itemsize
+    data = stream.read(needed)
+    if len(data) != needed:
+        raise DataError(f"{where} has {start + len(data)} bytes, its header says {start + needed}", remedy)
+    array = np.frombuffer(bytearray(data), dtype)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def read_npy_header(stream: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
+    """(dtype, shape, Fortran order, bytes of the header) of an array in NumPy's format; see `read_npy`."""
+    remedy = "Save it again as a plain array: numpy.save(path, array)."
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
+    except Exception as error:  # NumPy parses it as Python: SyntaxError, TokenError, RecursionError, MemoryError ...
+        raise DataError(f"{where} is not a readable .npy file: {_line(error)}", remedy) from error
+    if dtype.hasobject:
+        raise DataError(f"{where} holds pickled objects, which are never loaded", remedy)
+    start = stream.tell()
+    # In Python's integers: NumPy's would overflow.
+    if (
+        dtype.itemsize == 0
+        or any(not 0 <= n <= size for n in shape)
+        or math.prod(shape) * dtype.itemsize > size - start
+    ):
+        found = f"{size} bytes, too few for the {dtype} {list(shape)}"
+        raise DataError(f"{where} has {found:.120} of its header", remedy)
+    return dtype, shape, fortran, start
 
 
 def read_array_pair(path: str | os.PathLike) -> Split:
@@ -173,23 +220,28 @@ def _read_npz(path: Path) -> Split:
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Give an .npz with the keys images and labels.")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            keys = [next((k for k in wanted if k in arrays), None) for wanted in (_IMAGE_KEYS, _LABEL_KEYS)]
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            keys = [next((k for k in wanted if k in members), None) for wanted in (_IMAGE_KEYS, _LABEL_KEYS)]
             if None in keys:
                 expected = "expected images (or data, x) and labels (or targets, y)"
-                message = f"{path} has the keys {', '.join(arrays)[:80]}; {expected}"
+                message = f"{path} has the keys {', '.join(members)[:80]}; {expected}"
                 raise DataError(message, "Save it with numpy.savez(path, images=..., labels=...).")
-            images, labels = (arrays[k] for k in keys)
+            images, labels = (_read_member(archive, members[key], f"{path}: {key}") for key in keys)
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file without pickles: {_line(error)}", _resave(path)) from error
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        message = f"{path} is not a readable .npz file: {_line(error)}"
+        raise DataError(message, "Save it again with numpy.savez(path, images=..., labels=...).") from error
     images = as_images(images, f"{path}: {keys[0]}")
     return Split(images, as_labels(labels, len(images), f"{path}: {keys[1]}"))
 
 
-def _resave(path: Path) -> str:
-    return f"Save it again as a plain array: numpy.save({path.name!r}, array)."
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    if info.file_size > TOTAL_LIMIT:
+        raise DataError(f"{where} unpacks to {info.file_size} bytes", f"At most {TOTAL_LIMIT} are read from an .npz.")
+    with archive.open(info) as member:
+        return read_npy(member, info.file_size, where)
 
 
 def _line(error: Exception) -> str:

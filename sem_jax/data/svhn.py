@@ -7,6 +7,9 @@ Either file may be missing: an evaluation needs the test digits only. The 531,13
 
 import functools
 import io
+import math
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -44,7 +47,12 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
         # The shapes stand in front of the (compressed) content: a bomb is refused before it is unpacked.
         shapes = {key: shape for key, shape, _ in whosmat(io.BytesIO(data))}
         if shapes.get("X", ())[:3] != spec.shape or len(shapes["X"]) != 4 or shapes["X"][3] > MAX_IMAGES:
-            raise DataError(f"{where} holds {shapes}, expected X: (32, 32, 3, n) and y: (n, 1)", remedy)
+            raise DataError(f"{where} holds {shapes!s:.200}, expected X: (32, 32, 3, n) and y: (n, 1)", remedy)
+        count = shapes["X"][3]
+        if sorted(shapes.get("y", ())) != sorted((count, 1)):
+            raise DataError(f"{where}: y has the shape {shapes.get('y')}, expected ({count}, 1)", remedy)
+        if _unpacks_to_more(data, count * (math.prod(spec.shape) + 8) + _SLACK):
+            raise DataError(f"{where} unpacks to more than the {count} images of its header", remedy)
         mat = loadmat(io.BytesIO(data), variable_names=["X", "y"])
         images, labels = mat["X"], mat["y"].reshape(-1)
     except DataError:
@@ -61,6 +69,27 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
     return Raw(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels, spec.class_names)
 
 
+def _unpacks_to_more(data: bytes, limit: int) -> bool:
+    """True if the compressed variables of a MATLAB 5 file unpack to more than `limit` bytes.
+
+    The lengths inside them are read before they can be compared with the shape, and each may say 4 GB.
+    """
+    order, at, total = (">" if data[126:128] == b"MI" else "<"), 128, 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        if kind == _COMPRESSED:
+            unpack, rest = zlib.decompressobj(), data[at + 8 : at + 8 + size]
+            while rest and not unpack.eof and total <= limit:
+                total += len(unpack.decompress(rest, 1 << 20))
+                rest = unpack.unconsumed_tail
+            if total > limit:
+                return True
+        at += 8 + size + (-size % 8 if kind != _COMPRESSED else 0)
+    return False
+
+
+_COMPRESSED = 15  # kind of an element, in the MATLAB 5 MAT-file format
+_SLACK = 1 << 16  # bytes of headers
 _URL = "http://ufldl.stanford.edu/housenumbers/"
 
 SVHN_CROPPED = PublicSet(

@@ -16,7 +16,7 @@ import numpy as np
 
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
-from sem_jax.data.images import decode_all, encode_png, is_image
+from sem_jax.data.images import FORMATS, decode_all, encode_png, is_image
 from sem_jax.data.public import PublicSet, Raw, Remote
 from sem_jax.errors import DataError
 
@@ -85,7 +85,7 @@ def _read(spec: PublicSet, files: Files, classes, names: list[str], wnids: list[
 def _is_rgb(data: bytes) -> bool:
     from PIL import Image
 
-    return Image.open(io.BytesIO(data)).mode == "RGB"
+    return Image.open(io.BytesIO(data), formats=FORMATS).mode == "RGB"
 
 
 TINY_IMAGENET = PublicSet(

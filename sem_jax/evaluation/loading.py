@@ -8,6 +8,7 @@ Whatever config.json and data.json hold, it is read as data.
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from sem_jax.errors import DataError, RunError
 from sem_jax.models import make_model
 from sem_jax.records import read_json, read_metrics
 from sem_jax.types import Dataset, Split
+
+MAX_SIDE = 1 << 16  # pixels; a larger image_shape in data.json is nobody's
 
 
 class DataFacts(NamedTuple):
@@ -80,10 +83,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
             "The two files are not of one run.",
         )
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    images = jax.ShapeDtypeStruct((1, *facts.image_shape), jnp.float32)
-    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    like = {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
-    variables = load_model(checkpoints, name, like)
+    variables = load_model(checkpoints, name, abstract_variables(model, facts.image_shape))
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -95,6 +95,13 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
     )
+
+
+def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
+    """{"params", "batch_stats"} of a model as ShapeDtypeStructs; nothing is allocated."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
@@ -179,9 +186,11 @@ def read_facts(path: Path) -> DataFacts:
         "name": lambda v: isinstance(v, str),
         "fingerprint": lambda v: isinstance(v, str) and v,
         "class_names": lambda v: isinstance(v, list) and len(v) >= 2 and all(isinstance(name, str) for name in v),
-        "image_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
-        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) for x in v),
-        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and x > 0 for x in v),
+        "image_shape": lambda v: (
+            isinstance(v, list) and len(v) == 3 and all(type(n) is int and 0 < n <= MAX_SIDE for n in v)
+        ),
+        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and math.isfinite(x) for x in v),
+        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and 0 < x < math.inf for x in v),
         "sizes": lambda v: isinstance(v, dict) and all(type(n) is int for n in v.values()),
     }
     for name, holds in wanted.items():

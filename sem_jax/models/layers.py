@@ -1,16 +1,20 @@
-"""The few layers the residual networks share, with the settings all of them use.
+"""The few layers the backbones share, with the settings all of them use.
 
     x = conv(64, kernel=3, stride=2, dtype=jnp.bfloat16, name="conv1")(x)
+    x = norm("batch", train=train, dtype=jnp.bfloat16, name="bn1")(x)
 
 NHWC, no convolution bias, padding as in PyTorch (symmetric, so that a stride-2 convolution sees the same pixels),
-BatchNorm with statistics in float32.
+normalisation with statistics in float32.
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default, which the recipes behind the paper leave as it is for
 # PreActResNet and every linear layer. BatchNorm makes the scale of a convolution a matter of the learning rate alone:
@@ -20,6 +24,7 @@ TORCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 HE_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 STEMS = ("3x3", "3x3s2", "7x7s2")
+NORMS = ("batch", "group", "layer")
 
 
 def conv(
@@ -44,9 +49,41 @@ def conv(
     )
 
 
-def batch_norm(*, train: bool, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
-    """BatchNorm with PyTorch's constants (its momentum 0.1 is Flax's 0.9); one call normalises one stream."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+def norm(kind: str, *, train: bool, dtype: jnp.dtype, name: str) -> nn.Module:
+    """Normalisation of a convolution's output; one call normalises one stream.
+
+    "batch": BatchNorm with PyTorch's constants (its momentum 0.1 is Flax's 0.9). Without running statistics: "group",
+    GroupNorm of at most 32 groups (Wu and He 2018), and "layer", its case of a single group: over all pixels and
+    channels of an image.
+    """
+    if kind == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+    return _GroupNorm(groups=32 if kind == "group" else 1, dtype=dtype, name=name)
+
+
+class _GroupNorm(nn.Module):
+    """GroupNorm whose number of groups divides the number of channels, whatever that is."""
+
+    groups: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        groups = math.gcd(self.groups, x.shape[-1])
+        return nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=self.dtype, name="group_norm")(x)
+
+
+def drop_path(x: jax.Array, rate: float, *, train: bool) -> jax.Array:
+    """Stochastic depth (Huang et al. 2016): the whole branch of an image is 0 with probability `rate`, else 1/(1-rate).
+
+    Called inside a compact module; draws from the rng "dropout".
+    """
+    return nn.Dropout(rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=not train)(x)
+
+
+def drop_rates(rate: float, blocks: int) -> tuple[float, ...]:
+    """Rates of stochastic depth, rising linearly from 0 at the first block to `rate` at the last."""
+    return tuple(rate * i / max(blocks - 1, 1) for i in range(blocks))
 
 
 def stem(
@@ -71,3 +108,19 @@ def no_hook(k: int, hidden: jax.Array) -> jax.Array:
 
 
 classifier = functools.partial(nn.Dense, dtype=jnp.float32, kernel_init=TORCH_INIT, name="classifier")
+
+
+def one_of(field: str, value: str | int, known: tuple) -> None:
+    """Refuses a value of `model.<field>` that is not among the known ones.
+
+    Raises:
+      ConfigError: naming them.
+    """
+    if value not in known:
+        raise ConfigError(f"model.{field} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def check_rate(field: str, value: float) -> None:
+    """Refuses a rate of `model.<field>` outside [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ConfigError(f"model.{field} must be in [0, 1), got {value}")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.models.layers import STEMS, batch_norm, classifier, conv, global_pool, no_hook, stem
+from sem_jax.models.layers import NORMS, STEMS, classifier, conv, global_pool, no_hook, norm, one_of, stem
 from sem_jax.types import Outputs, StageHook
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -29,17 +29,18 @@ class PreActBlock(nn.Module):
     features: int
     stride: int
     variant: str
+    norm: str
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn1")(x))
         if self.stride != 1 or x.shape[-1] != self.features:
             shortcut = conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
         else:
             shortcut = y if self.variant == "v2" else x
         y = conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
-        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(y))
+        y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn2")(y))
         return conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + shortcut
 
 
@@ -51,26 +52,28 @@ class PreActResNet(nn.Module):
     width: int = 64
     variant: str = "v1"
     stem: str = "3x3"
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
         x = stem(at_stage(0, images).astype(self.dtype), self.width, self.stem, dtype=self.dtype)
         if self.variant == "v2":
-            x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="stem_bn")(x))
+            x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")(x))
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 x = PreActBlock(
                     features=self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     variant=self.variant,
+                    norm=self.norm,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train=train)
             if stage + 1 < len(self.stages):
                 x = at_stage(stage + 1, x)
         if self.variant == "v3":
-            x = nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x))
+            x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="final_bn")(x))
         x = at_stage(len(self.stages), x)
         features = global_pool(x)
         return Outputs(features, classifier(self.num_classes)(features))
@@ -81,9 +84,9 @@ def make_preact_resnet(
     num_classes: int,
     depth: int = 18,
     width: int = 64,
-    variant: str = "",
+    variant: str = "v1",
     stem: str = "3x3",
-    dropout: float = 0.0,
+    norm: str = "batch",
     dtype: jnp.dtype = jnp.float32,
 ) -> PreActResNet:
     """A PreActResNet.
@@ -92,23 +95,20 @@ def make_preact_resnet(
       num_classes: k.
       depth: 18 or 34.
       width: channels of the first stage; the features have 8 width entries.
-      variant: "v1", "v2" or "v3"; "" is v1.
+      variant: "v1", "v2" or "v3".
       stem: "3x3", "3x3s2" or "7x7s2".
-      dropout: must be 0; the architecture has none.
+      norm: "batch", "group" or "layer".
       dtype: of the computation; parameters and BatchNorm statistics stay float32.
 
     Raises:
       ConfigError: for anything else.
     """
-    variant = variant or "v1"
     if depth not in STAGES:
         raise ConfigError(f"model.depth of preact_resnet must be one of {', '.join(map(str, STAGES))}, got {depth}")
     if variant not in VARIANTS:
         raise ConfigError(f"model.variant of preact_resnet must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if stem not in STEMS:
-        raise ConfigError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
-    if dropout:
-        raise ConfigError(f"model.dropout must be 0 for preact_resnet, which has no dropout, got {dropout}")
+    one_of("stem", stem, STEMS)
+    one_of("norm", norm, NORMS)
     return PreActResNet(
-        num_classes=num_classes, stages=STAGES[depth], width=width, variant=variant, stem=stem, dtype=dtype
+        num_classes=num_classes, stages=STAGES[depth], width=width, variant=variant, stem=stem, norm=norm, dtype=dtype
     )

@@ -16,7 +16,18 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.models import layers
-from sem_jax.models.layers import HE_INIT, STEMS, batch_norm, classifier, global_pool, no_hook, stem
+from sem_jax.models.layers import (
+    HE_INIT,
+    NORMS,
+    STEMS,
+    check_rate,
+    classifier,
+    global_pool,
+    no_hook,
+    norm,
+    one_of,
+    stem,
+)
 from sem_jax.types import Outputs, StageHook
 
 conv = functools.partial(layers.conv, init=HE_INIT)
@@ -28,15 +39,16 @@ class WideBlock(nn.Module):
     features: int
     stride: int
     dropout: float
+    norm: str
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn1")(x))
+        y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn1")(x))
         if self.stride != 1 or x.shape[-1] != self.features:
             x = conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
         y = conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
-        y = nn.relu(batch_norm(train=train, dtype=self.dtype, name="bn2")(y))
+        y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn2")(y))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + x
 
@@ -49,6 +61,7 @@ class WideResNet(nn.Module):
     width: int = 10
     dropout: float = 0.0
     stem: str = "3x3"
+    norm: str = "batch"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -60,12 +73,13 @@ class WideResNet(nn.Module):
                     features=16 * self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     dropout=self.dropout,
+                    norm=self.norm,
                     dtype=self.dtype,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train=train)
             if stage < 2:
                 x = at_stage(stage + 1, x)
-        x = at_stage(3, nn.relu(batch_norm(train=train, dtype=self.dtype, name="final_bn")(x)))
+        x = at_stage(3, nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="final_bn")(x)))
         features = global_pool(x)
         return Outputs(features, classifier(self.num_classes)(features))
 
@@ -75,9 +89,9 @@ def make_wide_resnet(
     num_classes: int,
     depth: int = 28,
     width: int = 10,
-    variant: str = "",
     stem: str = "3x3",
     dropout: float = 0.0,
+    norm: str = "batch",
     dtype: jnp.dtype = jnp.float32,
 ) -> WideResNet:
     """WRN-depth-width.
@@ -86,9 +100,9 @@ def make_wide_resnet(
       num_classes: k.
       depth: 10, 16, 22, 28, ...: 4 + 6 blocks per stage.
       width: the widen factor; the features have 64 width entries.
-      variant: must be "": there is one.
       stem: "3x3", "3x3s2" or "7x7s2".
       dropout: rate in [0, 1) between the two convolutions of a block.
+      norm: "batch", "group" or "layer".
       dtype: of the computation; parameters and BatchNorm statistics stay float32.
 
     Raises:
@@ -96,12 +110,15 @@ def make_wide_resnet(
     """
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
-    if variant:
-        raise ConfigError(f"model.variant must be '' for wide_resnet, which has no variants, got {variant!r}")
-    if stem not in STEMS:
-        raise ConfigError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(f"model.dropout must be in [0, 1), got {dropout}")
+    one_of("stem", stem, STEMS)
+    one_of("norm", norm, NORMS)
+    check_rate("dropout", dropout)
     return WideResNet(
-        num_classes=num_classes, blocks=(depth - 4) // 6, width=width, dropout=dropout, stem=stem, dtype=dtype
+        num_classes=num_classes,
+        blocks=(depth - 4) // 6,
+        width=width,
+        dropout=dropout,
+        stem=stem,
+        norm=norm,
+        dtype=dtype,
     )

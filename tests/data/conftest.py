@@ -6,10 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import small_cifar10, write_cifar10
-
-from sem_jax.data.preparing import prepare
-from sem_jax.data.public import load_public
+from data_helpers import made_cifar10
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +38,7 @@ def rng():
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A prepared CIFAR-10 of 40 + 10 images, made once; tests change copies of it."""
-    root = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        spec = small_cifar10(patch)
-        prepare(spec, data_dir=root / "sets", source=write_cifar10(root / "raw"))
-        loaded = load_public(spec, data_dir=str(root / "raw"), cache=False)
-    return root / "sets", loaded
+    return made_cifar10(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

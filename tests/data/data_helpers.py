@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sem_jax.data import CIFAR10, cifar
-from sem_jax.data.public import PublicSet
+from sem_jax.data.preparing import prepare
+from sem_jax.data.public import PublicSet, load_public
 from sem_jax.data.tfrecord import write_records
 from sem_jax.errors import DataError
 
@@ -41,6 +44,20 @@ def write_cifar10(folder: Path) -> Path:
         labels = (np.arange(n) % 10).astype(np.uint8)
         np.concatenate([labels[:, None], pixels], 1).tofile(folder / f"{name}.bin")
     return folder
+
+
+_made: list = []
+
+
+def made_cifar10(folder: Path | None = None):
+    """(root, what load_public gave) of a prepared `small_cifar10`, made once, below `folder` where that is given."""
+    if not _made:
+        root = folder or Path(tempfile.mkdtemp(prefix="sem_jax_made_"))
+        with pytest.MonkeyPatch.context() as patch:
+            spec = small_cifar10(patch)
+            prepare(spec, data_dir=root / "sets", source=write_cifar10(root / "raw"))
+            _made.append((root / "sets", load_public(spec, data_dir=str(root / "raw"), cache=False)))
+    return _made[0]
 
 
 def cifar10_archive(tmp_path: Path) -> Path:

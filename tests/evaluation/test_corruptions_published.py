@@ -94,9 +94,9 @@ def test_wrong_array(arrays, array, found):
 
 def test_object_array_is_not_unpickled(arrays):
     np.save(arrays / "snow.npy", np.array([{}] * 35, dtype=object), allow_pickle=True)
-    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "snow.npy", "plain numbers", "Python objects")
+    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "snow.npy", "objects")
     np.save(arrays / "labels.npy", np.array([0] * 35, dtype=object), allow_pickle=True)
-    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "labels.npy", "plain numbers")
+    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "labels.npy", "objects")
 
 
 def test_damaged_files(arrays):

@@ -10,11 +10,14 @@ gives an error and no number. Whether files of arrays have each other's names ta
 import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from sem_jax.data.prepared import check_metadata
+from sem_jax.data.sources import read_npy_header
 from sem_jax.errors import DataError
 from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sem_jax.types import Split
@@ -65,7 +68,11 @@ def open_published(path: str, *, clean_labels: np.ndarray | None = None, num_cla
 def _memory_map(path: str) -> np.ndarray:
     """An .npy file, left on disk; it is never unpickled."""
     try:
+        with open(path, "rb") as file:
+            read_npy_header(file, os.path.getsize(path), path)  # also what a memory map would hang or warn about
         return np.lib.format.open_memmap(path, mode="r")  # np.load would also open archives, and leave them open
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a whole .npy file of plain numbers", f"NumPy says: {reason}") from None
@@ -298,6 +305,7 @@ def open_tfds(
                 f"reading {path} needs tensorflow-datasets", "Run: pip install tensorflow-datasets"
             ) from None
         try:
+            check_metadata(Path(path))
             source = tfds.builder_from_directory(path).as_data_source(split="test")
             examples = [source[i] for i in range(len(source))]
             images = np.stack([example["image"] for example in examples])

@@ -1,0 +1,51 @@
+"""The command line of `sem_jax.convert`; exit status 0 done, 2 refused (one message says why)."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import sem_jax.convert as convert
+from sem_jax.errors import exit_on_error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `python -m sem_jax.convert`."""
+    summary, _, more = convert.__doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m sem_jax.convert",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="DIR", help="run folder: made by --from, read by --to")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".safetensors, .pt or .pth")
+    way.add_argument("--to", dest="target", type=Path, metavar="FILE", help=".safetensors")
+    add("--checkpoint", default="final", help="with --to: final, best_val or a step")
+    add("--data", default="cifar10", metavar="NAME", help="with --from: data set the model is scored on")
+    add("--data-dir", default="", metavar="DIR", help="with --from: where that is")
+    add("--image-size", type=int, default=0, metavar="N", help="with --from: of an image folder")
+    add("--mean", type=float, nargs="+", help="with --from: normalisation in training; default: the data set's own")
+    add("--std", type=float, nargs="+", help="with --from: likewise")
+    add("--stem", default="", help="with --from: 3x3s2, whose weights look like those of 3x3")
+    add("--variant", default="", help="with --from: of a PreActResNet, if the names mislead")
+    args = parser.parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of an empty optimizer state
+    with exit_on_error():
+        if args.target:
+            target = args.target.expanduser()
+            convert.export_weights(args.workdir, target, checkpoint=args.checkpoint)
+            print(f"Wrote {target}")
+            return
+        workdir = Path(args.workdir).expanduser()
+        data = {"name": args.data, "dir": args.data_dir, "image_size": args.image_size}
+        options = {"mean": args.mean, "std": args.std, "stem": args.stem, "variant": args.variant}
+        convert.import_weights(args.source.expanduser(), workdir, data=data, **options)
+        print(f"Wrote {workdir}; score it with: python -m sem_jax.evaluation --workdir={workdir}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""ResNet-18 and -50 (He et al. 2015), post-activation, version 1.5: the stride sits in the 3x3 convolution.
+
+    model = make_resnet(num_classes=1000, depth=50, stem="7x7s2")     # 25.56 M parameters, for 224 pixels
+    model = make_resnet(num_classes=10, depth=18)                     # the 3x3 stem keeps 32 pixels
+    features, logits = model.apply(variables, images, train=False)
+
+Laid out as torchvision's, so that its weights fit (see `sem_jax.convert`). Every block ends in a ReLU: the features are
+not negative.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+from sem_jax.models import layers
+from sem_jax.models.layers import (
+    HE_INIT,
+    NORMS,
+    STEMS,
+    check_rate,
+    classifier,
+    drop_path,
+    drop_rates,
+    global_pool,
+    no_hook,
+    norm,
+    one_of,
+)
+from sem_jax.types import Outputs, StageHook
+
+conv = functools.partial(layers.conv, init=HE_INIT)
+# depth -> (blocks per stage, bottleneck or not)
+STAGES = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
+
+
+class ResNetBlock(nn.Module):
+    """conv-norm-ReLU-...-conv-norm plus a shortcut, then ReLU; with `bottleneck` 1x1, 3x3, 1x1 to 4 times the width."""
+
+    features: int
+    stride: int
+    bottleneck: bool
+    norm: str
+    drop_path: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        normed = functools.partial(norm, self.norm, train=train, dtype=self.dtype)
+        convolved = functools.partial(conv, dtype=self.dtype)
+        out = self.features * (4 if self.bottleneck else 1)
+        if self.bottleneck:
+            y = nn.relu(normed(name="bn1")(convolved(self.features, kernel=1, name="conv1")(x)))
+            y = convolved(self.features, kernel=3, stride=self.stride, name="conv2")(y)
+            y = nn.relu(normed(name="bn2")(y))
+            y = normed(name="bn3")(convolved(out, kernel=1, name="conv3")(y))
+        else:
+            y = convolved(self.features, kernel=3, stride=self.stride, name="conv1")(x)
+            y = nn.relu(normed(name="bn1")(y))
+            y = normed(name="bn2")(convolved(out, kernel=3, name="conv2")(y))
+        if self.stride != 1 or x.shape[-1] != out:
+            x = convolved(out, kernel=1, stride=self.stride, name="shortcut")(x)
+            x = normed(name="shortcut_bn")(x)
+        return nn.relu(drop_path(y, self.drop_path, train=train) + x)
+
+
+class ResNet(nn.Module):
+    """Images f32[b h w c] of any size -> Outputs(features f32[b d], logits f32[b k]); d = 8 width, 32 at depth 50."""
+
+    num_classes: int
+    stages: tuple[int, ...] = STAGES[18][0]
+    bottleneck: bool = False
+    width: int = 64
+    stem: str = "3x3"
+    norm: str = "batch"
+    stochastic_depth: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
+        kernel, stride = {"3x3": (3, 1), "3x3s2": (3, 2), "7x7s2": (7, 2)}[self.stem]
+        x = at_stage(0, images).astype(self.dtype)
+        x = conv(self.width, kernel=kernel, stride=stride, dtype=self.dtype, name="stem")(x)
+        x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")(x))
+        if self.stem == "7x7s2":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        rates = iter(drop_rates(self.stochastic_depth, sum(self.stages)))
+        for stage, blocks in enumerate(self.stages):
+            for block in range(blocks):
+                x = ResNetBlock(
+                    features=self.width * 2**stage,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    bottleneck=self.bottleneck,
+                    norm=self.norm,
+                    drop_path=next(rates),
+                    dtype=self.dtype,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x, train=train)
+            x = at_stage(stage + 1, x)
+        features = global_pool(x)
+        return Outputs(features, classifier(self.num_classes)(features))
+
+
+def make_resnet(
+    *,
+    num_classes: int,
+    depth: int = 18,
+    width: int = 64,
+    stem: str = "3x3",
+    norm: str = "batch",
+    stochastic_depth: float = 0.0,
+    dtype: jnp.dtype = jnp.float32,
+) -> ResNet:
+    """A ResNet.
+
+    Args:
+      num_classes: k.
+      depth: 18 or 50.
+      width: channels of the first stage.
+      stem: "3x3" (32 pixels), "3x3s2" or "7x7s2" with a max-pool (224 pixels).
+      norm: "batch", "group" or "layer".
+      stochastic_depth: rate of the last block, in [0, 1).
+      dtype: of the computation; parameters and BatchNorm statistics stay float32.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    if depth not in STAGES:
+        raise ConfigError(f"model.depth of resnet must be one of {', '.join(map(str, STAGES))}, got {depth}")
+    one_of("stem", stem, STEMS)
+    one_of("norm", norm, NORMS)
+    check_rate("stochastic_depth", stochastic_depth)
+    stages, bottleneck = STAGES[depth]
+    return ResNet(
+        num_classes=num_classes,
+        stages=stages,
+        bottleneck=bottleneck,
+        width=width,
+        stem=stem,
+        norm=norm,
+        stochastic_depth=stochastic_depth,
+        dtype=dtype,
+    )

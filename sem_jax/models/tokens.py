@@ -1,0 +1,82 @@
+"""What the models of patches share: cutting the image, LayerNorm, the MLP of a block, where a stage ends.
+
+x = patches(images, width=192, size=4, dtype=jnp.bfloat16)        # [b n d]
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sem_jax.errors import ConfigError
+
+EMBED_INIT = nn.initializers.truncated_normal(0.02)
+STAGES = 3
+# A narrower model is a slip: configuration files set the widen factor of a WideResNet in the same field.
+MIN_WIDTH = 16
+
+
+def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1) -> None:
+    """Refuses images whose sides are no multiples of patch_size, `times` as large.
+
+    Raises:
+      ConfigError: naming both.
+    """
+    height, width = images.shape[1:3]
+    if height % (patch_size * times) or width % (patch_size * times):
+        many = f"{times} * model.patch_size" if times > 1 else "model.patch_size"
+        raise ConfigError(f"{model} needs {many} to divide the image, {height}x{width} pixels; got {patch_size}")
+
+
+def check_width(width: int, *, model: str) -> None:
+    """Refuses a width that no model of patches has.
+
+    Raises:
+      ConfigError: naming it.
+    """
+    if width < MIN_WIDTH:
+        raise ConfigError(
+            f"model.width of {model} must be >= {MIN_WIDTH}, got {width}",
+            "A configuration file sets depth and width of its own model: give both with model.name.",
+        )
+
+
+def patches(images: jax.Array, *, width: int, size: int, dtype: jnp.dtype) -> jax.Array:
+    """Linear map of square patches, [b h w c] -> [b n d], in the order of rows; named "patch_embedding"."""
+    x = nn.Conv(
+        width,
+        (size, size),
+        strides=(size, size),
+        padding="VALID",
+        dtype=dtype,
+        kernel_init=nn.initializers.lecun_normal(),
+        name="patch_embedding",
+    )(images.astype(dtype))
+    return x.reshape(x.shape[0], -1, width)
+
+
+def layer_norm(*, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm over the last axis with the epsilon of the papers' code; nothing is kept between steps."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+
+
+class Mlp(nn.Module):
+    """Dense-GELU-Dense over the last axis, back to its size."""
+
+    hidden: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        init = nn.initializers.xavier_uniform()
+        y = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="fc1")(x), approximate=False)
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="fc2")(y)
+        return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+def stage_ends(depth: int) -> list[int]:
+    """Number of blocks before the end of stages 1 and 2, thirds of all blocks; stage 3 ends after the last norm."""
+    return [math.ceil(k * depth / STAGES) for k in range(1, STAGES)]

@@ -1,0 +1,34 @@
+"""A stranger's run folder: scored as data or refused with a short message; nothing found in it is executed."""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hostile_runs import HOSTILE_RUNS
+
+from sem_jax.errors import SemError
+from sem_jax.evaluation.loading import open_run
+
+sys.path.append(str(Path(__file__).parent.parent / "data"))
+from watch import watch  # noqa: E402
+
+
+@pytest.mark.parametrize("row", HOSTILE_RUNS, ids=lambda row: row.__name__)
+def test_nothing_of_it_is_executed(row, run_dir, own_home, tmp_path):
+    folder, canary = tmp_path / "run", tmp_path / "canary"
+    shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("predictions"))
+    word = row(folder, canary)
+    start = time.process_time()
+    with watch(allowed=(own_home,), suspect=tmp_path) as seen:
+        if word:
+            with pytest.raises(SemError) as caught:
+                open_run(folder)
+        else:
+            assert open_run(folder).fingerprint == open_run(run_dir).fingerprint
+    assert seen == ([], []) and not canary.exists()
+    assert time.process_time() - start < 5
+    if word:
+        said = str(caught.value)
+        assert word in said and len(said.splitlines()) <= 3 and len(said) < 1000, said[:2000]
