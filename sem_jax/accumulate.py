@@ -35,12 +35,13 @@ def make_gradient(forward: Callable, objective: Callable, *, micro_batches: int 
       unroll: write the k micro-batches out instead of looping (XLA:CPU is slow in loops).
 
     Returns:
-      gradient_of(params, batch_stats, streams, batch, drawn, key) -> (gradient, new batch_stats, metrics).
+      gradient_of(params, batch_stats, streams, batch, drawn, key) -> (gradient, new batch_stats, metrics). With one
+      micro-batch it takes `teacher`, as `forward` does.
     """
 
-    def whole(params, batch_stats, streams: Mapping[str, jax.Array], batch: Batch, drawn: Mix | None, key: Key):
+    def whole(params, batch_stats, streams, batch: Batch, drawn: Mix | None, key: Key, **weights):
         def loss_fn(params):
-            outputs, stats = forward(params, batch_stats, streams, key)
+            outputs, stats = forward(params, batch_stats, streams, key, **weights)
             loss, metrics = objective(outputs, batch, drawn)
             return loss, (stats, metrics)
 

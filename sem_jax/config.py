@@ -28,6 +28,7 @@ METHODS = (
     "cutmix+es+sem",
 )
 DEFAULT_GAMMA = 0.3
+HIDDEN_MIXERS = ("manifold_mixup", "alignmix")
 
 # Groups whose fields cannot change a number that is reported; a run may be resumed with other values of them.
 SPEED_ONLY = ("runtime",)
@@ -94,9 +95,14 @@ def get_default() -> ConfigDict:
 
     cfg.objective = ConfigDict()
     cfg.objective.gamma = DEFAULT_GAMMA  # coefficient of the SEM penalty; 0 = none
-    # "auto": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
-    # "stop_gradient": always, as targets only (an ablation).
-    cfg.objective.clean_features = "auto"
+    # "exact": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
+    # "stop_gradient": always, as targets only (4/3 of a mixup step instead of 2); "ema_teacher": as targets, from an
+    # average of the weights.
+    cfg.objective.clean_features = "exact"
+    cfg.objective.ema_decay = 0.999  # per step; ema_teacher only
+    cfg.objective.penalty_every = 1  # the penalty in every k-th step, k times as strong (the mean is gamma); not exact
+    cfg.objective.penalty_fraction = 1.0  # the penalty on so large a part of the pairs of a batch; not exact
+    cfg.objective.mixes_per_clean = 1  # so many mixed batches a step, which share one pass of the clean images
     # Of the penalty: "l2" is Eq. 9; "squared"; "normalised" = between unit vectors, which small features cannot lower.
     cfg.objective.distance = "l2"
     cfg.objective.penalty_pairs = "right"  # "wrong": the mixture of another pair is the target, a control
@@ -141,12 +147,13 @@ def get_default() -> ConfigDict:
     # Training images live decoded on the "device" or the "host", or encoded on disk ("stream": read through grain);
     # auto = the first of these that has the memory.
     cfg.runtime.residency = "auto"
-    cfg.runtime.workers = (
-        -1
-    )  # processes that decode streamed images; 0 = threads; -1 = one a core, or threads on few cores
+    # Processes that decode streamed images; 0 = threads; -1 = one a core, or threads on few cores.
+    cfg.runtime.workers = -1
     cfg.runtime.eval_batch_size = 500
     # Compiled programs are kept here for later runs; "" = below the user's cache directory, "none" = not kept.
     cfg.runtime.cache_dir = ""
+    # Linux without accelerator: memory that a step frees stays with the process instead of going back to the kernel.
+    cfg.runtime.keep_host_memory = True
     cfg.runtime.progress = True  # progress bar on a terminal
     return cfg.lock()
 
@@ -218,6 +225,8 @@ def from_dict(values: dict) -> ConfigDict:
         for name, value in part.items():
             if isinstance(value, dict):
                 collect(value, f"{prefix}{name}.")
+            elif (prefix, name, value) == ("objective.", "clean_features", "auto"):
+                flat["objective.clean_features"] = "exact"  # its name before 0.1.0
             else:
                 flat[f"{prefix}{name}"] = tuple(value) if isinstance(value, list) else value
 
@@ -256,6 +265,38 @@ def _check_types(cfg: ConfigDict) -> None:
             raise ConfigError(f"{name} must be finite, got {value}")
 
 
+def _check_shortcuts(cfg: ConfigDict) -> None:
+    """The options that are cheaper than the exact penalty, and what each of them cannot be combined with."""
+    o, t = cfg.objective, cfg.train
+    for name, default in (("penalty_every", 1), ("penalty_fraction", 1.0)):
+        if o[name] != default and (o.gamma == 0 or o.clean_features == "grad"):
+            raise ConfigError(f"objective.{name}={o[name]} needs gamma > 0 and clean_features other than 'grad'")
+    if o.clean_features == "ema_teacher" and o.gamma == 0:
+        raise ConfigError("objective.clean_features='ema_teacher' needs gamma > 0, got 0.0")
+    if o.penalty_fraction < 1 and round(o.penalty_fraction * t.batch_size) < 2:
+        raise ConfigError(
+            f"objective.penalty_fraction must leave 2 pairs of train.batch_size, got {o.penalty_fraction}"
+        )
+    if o.mixes_per_clean > 1 and cfg.mixer.name == "none":
+        raise ConfigError(f"objective.mixes_per_clean must be 1 with mixer.name='none', got {o.mixes_per_clean}")
+    used = [
+        f"clean_features={o.clean_features!r}" if o.clean_features == "ema_teacher" else "",
+        f"penalty_fraction={o.penalty_fraction}" if o.penalty_fraction < 1 else "",
+        f"mixes_per_clean={o.mixes_per_clean}" if o.mixes_per_clean > 1 else "",
+        f"penalty_every={o.penalty_every}" if o.penalty_every > 1 and o.regmixup else "",
+    ]
+    used = next(filter(None, used), "")
+    if used and t.gradient_accumulation > 1:
+        raise ConfigError(f"objective.{used} needs train.gradient_accumulation=1, got {t.gradient_accumulation}")
+    if used and o.regmixup:
+        raise ConfigError(f"objective.{used} needs objective.regmixup=False: RegMixup wants every clean image")
+    if o.penalty_fraction < 1 and any(name in cfg.mixer.name + cfg.mixer.options for name in HIDDEN_MIXERS):
+        raise ConfigError(
+            f"objective.penalty_fraction must be 1 with a mixer of hidden states ({', '.join(HIDDEN_MIXERS)}), "
+            f"got {o.penalty_fraction}"
+        )
+
+
 def _check_ranges(cfg: ConfigDict) -> None:
     def need(name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -286,7 +327,11 @@ def _check_ranges(cfg: ConfigDict) -> None:
     one_of("mixer.scope", ("sample", "batch"))
     one_of("mixer.schedule", ("constant", "linear", "cosine", "alternating"))
     need("objective.gamma", o.gamma >= 0, ">= 0")
-    one_of("objective.clean_features", ("auto", "grad", "stop_gradient"))
+    one_of("objective.clean_features", ("exact", "grad", "stop_gradient", "ema_teacher"))
+    need("objective.ema_decay", 0 <= o.ema_decay < 1, "in [0, 1)")
+    need("objective.penalty_every", o.penalty_every >= 1, ">= 1 steps")
+    need("objective.penalty_fraction", 0 < o.penalty_fraction <= 1, "in (0, 1]")
+    need("objective.mixes_per_clean", o.mixes_per_clean >= 1, ">= 1")
     one_of("objective.distance", ("l2", "squared", "normalised"))
     one_of("objective.penalty_pairs", ("right", "wrong"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
@@ -339,7 +384,8 @@ def _check_ranges(cfg: ConfigDict) -> None:
         need("data.eval_crop", d.eval_crop == 1, "1 without data.crop_scale")
     if p.nesterov and p.momentum == 0:
         raise ConfigError("optim.nesterov needs optim.momentum > 0, got momentum 0.0")
-    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features != "auto" or o.regmixup):
+    _check_shortcuts(cfg)
+    if o.bn_running != "both" and not (o.gamma > 0 or o.clean_features in ("grad", "stop_gradient") or o.regmixup):
         raise ConfigError(
             f"objective.bn_running={o.bn_running!r} needs the clean pass (gamma > 0 or clean_features='grad')"
         )

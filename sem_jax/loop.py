@@ -222,8 +222,10 @@ class _Run:
         """The line of metrics.jsonl: means over the epoch's finite steps."""
         steps = self.programs.steps_per_epoch
         finite = max(steps - values["bad_steps"], 1)
-        counts = ("bad_steps", "first_bad", "first_bad_parts", "finite")
-        means = {n: v / finite for n, v in values.items() if n not in counts}
+        counts = ("bad_steps", "first_bad", "first_bad_parts", "finite", "clean_steps")
+        of_clean = ("penalty", "feature_norm", "clean_accuracy")
+        clean = max(values.get("clean_steps", finite), 1)  # fewer with objective.penalty_every
+        means = {n: v / (clean if n in of_clean else finite) for n, v in values.items() if n not in counts}
         record = {
             "step": (epoch + 1) * steps,
             "epoch": epoch + 1,
@@ -267,6 +269,7 @@ class _Run:
         result = {
             **scores,
             "method": method,
+            "objective": dict(self.cfg.objective),
             "seed": self.cfg.seed,
             "steps": self.programs.total_steps,
             "epochs": self.cfg.train.epochs,

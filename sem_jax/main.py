@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sem_jax.errors import ConfigError, exit_on_error
+from sem_jax.host_memory import keep_freed_memory, steps_use_malloc
 from sem_jax.registry import nearest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> None:
         from sem_jax.config import validate
 
         validate(_CONFIG.value)  # before jax is started
+        if _CONFIG.value.runtime.keep_host_memory and steps_use_malloc():
+            keep_freed_memory()
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
         import jax

@@ -30,6 +30,7 @@ from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedul
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.optim import choose_schedule, make_optimizer
+from sem_jax.shortcuts import alternate, clean_items, counted, with_teacher
 from sem_jax.state import TrainState, jit_init_state
 from sem_jax.step import make_forward, make_train_call, make_train_step, zero_sums
 from sem_jax.types import Dataset, Split
@@ -73,6 +74,8 @@ class Programs:
             total_steps=self.total_steps, warmup_steps=warmup_steps, **options
         )
         streamed = not isinstance(train.images, np.ndarray)
+        if cfg.objective.clean_features == "ema_teacher":
+            self._tx = with_teacher(self._tx, decay=cfg.objective.ema_decay)
         self._fetch = make_fetch(
             mean=dataset.mean,
             std=dataset.std,
@@ -138,11 +141,17 @@ class Programs:
             return self._feed.order(epoch)
         return self._order(self._key, epoch)
 
-    def train_step(self, mixing: bool):
-        """The step of a mixing stage, or of a plain one (ERM, and the last stage of ES)."""
+    def train_step(self, mixing: bool, *, penalised: bool = True):
+        """The step of a mixing stage, or of a plain one (ERM, and the last stage of ES).
+
+        With penalty_every = k > 1 the steps that have the penalty have it k times as strong.
+        """
         cfg = self._cfg
+        o = cfg.objective
+        gamma = o.gamma * o.penalty_every if mixing and penalised else 0.0
+        part = o.penalty_fraction < 1 and gamma > 0
         objective = make_objective(
-            gamma=cfg.objective.gamma if mixing else 0.0,
+            gamma=gamma,
             clean_features=cfg.objective.clean_features,
             label_smoothing=cfg.objective.label_smoothing,
             regmixup=cfg.objective.regmixup and mixing,
@@ -159,14 +168,24 @@ class Programs:
             self._tx,
             self._mix() if mixing else None,
             objective,
-            clean_pass=mixing
-            and needs_clean_pass(cfg.objective.gamma, cfg.objective.clean_features, cfg.objective.regmixup),
+            clean_pass=mixing and penalised and needs_clean_pass(gamma, o.clean_features, o.regmixup),
             skip_nonfinite=cfg.train.on_nan == "skip",
             strength=self._strength(),
             saliency=functools.partial(gradient_saliency, self.model),
             micro_batches=cfg.train.gradient_accumulation,
             unroll=self.devices[0].platform == "cpu",
+            mixes_per_clean=o.mixes_per_clean,
+            penalty_items=clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size) if part else None,
+            teacher=o.clean_features == "ema_teacher" and gamma > 0,
         )
+
+    def _steps(self, mixing: bool) -> list:
+        """What a stage alternates between: one step, or (penalty_every > 1, on the host) one with and one without."""
+        step, every = self.train_step(mixing), self._cfg.objective.penalty_every
+        if not mixing or every == 1:
+            return [step]
+        without = self.train_step(mixing, penalised=False)
+        return [alternate(step, without, every=every)] if self._looped else [counted(step), without]
 
     def _mix(self):
         x = self._cfg.mixer
@@ -203,14 +222,17 @@ class Programs:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
         if mixing not in self._calls:
             data, rows, first = self._feed.example(order)
-            step = self.train_step(mixing)
-            sums = zero_sums(step, self._fetch, state, data, rows[0], self._key)
+            steps = self._steps(mixing)
+            sums = zero_sums(steps[0], self._fetch, state, data, rows[0], self._key)
             sums = jax.device_put(sums, self.replicated)
             begin = time.perf_counter()
-            lowered = make_train_call(step, self._fetch, looped=self._looped).lower(
-                state, sums, data, rows, first, 1, self._key
-            )
-            self._calls[mixing], self._zeros[mixing] = lowered.compile(), jax.device_get(sums)
+            self._calls[mixing] = [
+                make_train_call(step, self._fetch, looped=self._looped)
+                .lower(state, sums, data, rows, first, 1, self._key)
+                .compile()
+                for step in steps
+            ]
+            self._zeros[mixing] = jax.device_get(sums)
             if is_lead():
                 kind = "mixing" if mixing else "plain"
                 tqdm.write(f"Compiled the {kind} step in {time.perf_counter() - begin:.1f} s.")
@@ -230,11 +252,13 @@ class Programs:
 
     def _run(self, state, sums, order, mixing, first, count):
         data, rows, first = self._feed(order, first, count)
-        call = self._calls[mixing]
+        calls = self._calls[mixing]
         if self._looped:
-            return call(state, sums, data, rows, first, count, self._key)
-        for i in range(first, first + count):
-            state, sums = call(state, sums, data, rows, i, 1, self._key)
+            return calls[0](state, sums, data, rows, first, count, self._key)
+        step = int(state.step) if len(calls) > 1 else 0
+        for i in range(count):
+            call = calls[-1 if (step + i) % self._cfg.objective.penalty_every else 0]
+            state, sums = call(state, sums, data, rows, first + i, 1, self._key)
         return state, sums
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, float]:

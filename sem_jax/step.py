@@ -19,6 +19,7 @@ import optax
 
 from sem_jax.accumulate import make_gradient
 from sem_jax.rngs import stream
+from sem_jax.shortcuts import average_over_mixes, mixed_name, pair_within
 from sem_jax.state import TrainState
 from sem_jax.types import Batch, Hooked, Key, Metrics, MixFn, Outputs, StageHook
 
@@ -53,8 +54,9 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", r
       remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
     Returns:
-      forward(params, batch_stats, streams, key) -> (outputs by stream, new batch_stats). A stream is images
-      f32[b h w c], or `Hooked` images, whose hook the model calls at its stages for that stream alone.
+      forward(params, batch_stats, streams, key, teacher=None) -> (outputs by stream, new batch_stats). A stream is
+      images f32[b h w c], or `Hooked` images, whose hook the model calls at its stages for that stream alone.
+      `teacher` are parameters for the clean stream, which then has no gradient.
     """
 
     def run(params, batch_stats, images, key, at_stage=None):
@@ -71,11 +73,12 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", r
     if REMAT[remat] is not None:
         run = jax.checkpoint(run, policy=REMAT[remat], static_argnums=4)
 
-    def forward(params, batch_stats, streams, key):
+    def forward(params, batch_stats, streams, key, teacher=None):
         names = list(streams)
         keys = [jax.random.fold_in(key, i) for i in range(len(names))]
         streams, hooks = _split_hooks(model, params, batch_stats, streams)
-        if stacked and len(names) > 1:
+        alike = teacher is None and len({images.shape for images in streams.values()}) == 1
+        if stacked and len(names) > 1 and alike:
             images = jnp.stack([streams[name] for name in names])
 
             def one(images, key, index):
@@ -90,8 +93,10 @@ def make_forward(model: nn.Module, *, stacked: bool, bn_running: str = "both", r
             outputs = {name: jax.tree.map(lambda x, i=i: x[i], both) for i, name in enumerate(names)}
             updates = [jax.tree.map(lambda x, i=i: x[i], stats) for i in range(len(names))]
         else:
+            weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
             results = [
-                run(params, batch_stats, streams[name], k, hooks.get(name)) for name, k in zip(names, keys, strict=True)
+                run(weights.get(name, params), batch_stats, streams[name], k, hooks.get(name))
+                for name, k in zip(names, keys, strict=True)
             ]
             outputs = {name: result[0] for name, result in zip(names, results, strict=True)}
             updates = [result[1] for result in results]
@@ -134,6 +139,9 @@ def make_train_step(
     saliency: Callable[..., jax.Array] | None = None,
     micro_batches: int = 1,
     unroll: bool = False,
+    mixes_per_clean: int = 1,
+    penalty_items: int | None = None,
+    teacher: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One step: draw, mix, run, differentiate, update. Pure; jit it with the state donated.
 
@@ -148,6 +156,9 @@ def make_train_step(
       saliency: (variables, images, labels) -> f32[b gh gw], for mixers that ask the net as it is now; computed only
         for those.
       micro_batches, unroll: see `accumulate.make_gradient`.
+      mixes_per_clean: K > 1 mixes the batch K times, and the K streams share the clean one.
+      penalty_items: the clean pass and the penalty have only the first so many items; None = all.
+      teacher: the clean features are those of the average that `shortcuts.with_teacher` keeps in opt_state.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key: the step is
@@ -156,6 +167,10 @@ def make_train_step(
       other metrics all are; and not_finite, which of these QUANTITIES are not, as the sum of 2**index.
     """
 
+    if mix is not None and penalty_items is not None:
+        mix = pair_within(mix, penalty_items)
+    if mix is not None and mixes_per_clean > 1:
+        objective = average_over_mixes(objective, mixes_per_clean)
     gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
 
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
@@ -163,19 +178,26 @@ def make_train_step(
             streams, drawn = {"clean": batch.images}, None
         else:
             variables = {"params": state.params, "batch_stats": state.batch_stats}
-            mixed, drawn = mix(
-                stream(key, "mixer", state.step),
-                batch.images,
-                take,
-                labels=batch.labels,
-                strength=None if strength is None else strength(state.step),
-                scorer=None if saliency is None else functools.partial(saliency, variables),
-            )
-            streams = {"mixed": mixed, "clean": batch.images} if clean_pass else {"mixed": mixed}
+            options = {
+                "labels": batch.labels,
+                "strength": None if strength is None else strength(state.step),
+                "scorer": None if saliency is None else functools.partial(saliency, variables),
+            }
+            mixed, drawn = mix(stream(key, "mixer", state.step), batch.images, take, **options)
+            streams = {"mixed": mixed}
+            if mixes_per_clean > 1:
+                drawn = (drawn,)
+            for k in range(1, mixes_per_clean):
+                name = mixed_name(k)
+                streams[name], again = mix(stream(key, f"mixer{k}", state.step), batch.images, take, **options)
+                drawn += (again,)
+            if clean_pass:
+                streams["clean"] = batch.images[:penalty_items]
 
         dropout_key = stream(key, "dropout", state.step)
+        weights = {"teacher": state.opt_state.teacher} if teacher and mix is not None else {}
         gradient, batch_stats, metrics = gradient_of(
-            state.params, state.batch_stats, streams, batch, drawn, dropout_key
+            state.params, state.batch_stats, streams, batch, drawn, dropout_key, **weights
         )
         metrics["grad_norm"] = optax.tree.norm(gradient)
         # The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss
@@ -237,7 +259,8 @@ def make_train_call(train_step: Callable, fetch: Callable, *, looped: bool) -> C
         new, metrics = train_step(state, batch, key, take)
         finite = metrics["finite"] > 0
         parts = metrics.pop("not_finite").astype(jnp.int32)
-        total = {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+        # A step without the clean pass leaves that one's sums as they are.
+        total = sums | {name: sums[name] + jnp.where(finite, value, 0.0) for name, value in metrics.items()}
         first = (sums["first_bad"] < 0) & ~finite
         total["bad_steps"] = sums["bad_steps"] + ~finite
         total["first_bad"] = jnp.where(first, state.step, sums["first_bad"])

@@ -16,20 +16,20 @@ from sem_jax.objectives.sem import DISTANCES, safe_norm, sem_penalty
 from sem_jax.registry import lookup
 from sem_jax.types import Batch, Metrics, Mix, Outputs
 
-CLEAN_FEATURES = ("auto", "grad", "stop_gradient")
+CLEAN_FEATURES = ("exact", "grad", "stop_gradient", "ema_teacher")
 PENALTY_PAIRS = ("right", "wrong")
 Objective = Callable[[Mapping[str, Outputs], Batch, Mix | None], tuple[jax.Array, Metrics]]
 
 
 def needs_clean_pass(gamma: float, clean_features: str, regmixup: bool = False) -> bool:
     """Whether the step has to run the clean images beside the mixed ones."""
-    return gamma > 0 or clean_features != "auto" or regmixup
+    return gamma > 0 or clean_features in ("grad", "stop_gradient") or regmixup
 
 
 def make_objective(
     *,
     gamma: float,
-    clean_features: str = "auto",
+    clean_features: str = "exact",
     label_smoothing: float = 0.0,
     distance: str = "l2",
     penalty_pairs: str = "right",
@@ -39,8 +39,8 @@ def make_objective(
 
     Args:
       gamma: coefficient of the penalty, >= 0.
-      clean_features: "auto" or "grad": gradients flow through the clean representations too (Algorithm 1);
-        "stop_gradient": they are targets only.
+      clean_features: "exact" or "grad": gradients flow through the clean representations too (Algorithm 1);
+        "stop_gradient" or "ema_teacher": they are targets only.
       label_smoothing: in [0, 1).
       regmixup: RegMixup (Pinto et al. 2022), a comparator: the label loss is the mean over the 2b mixed and clean
         images, so that each half has half the weight. (There they are one batch to BatchNorm, here two streams.)
@@ -50,7 +50,8 @@ def make_objective(
 
     Returns:
       objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
-      "clean" to Outputs; the penalty needs both. With `mix` None the loss is plain cross-entropy on "clean".
+      "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean stream has n items
+      (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean".
       Metrics are means over the real items of the batch: loss, label_loss, accuracy and, where they are defined,
       penalty, feature_norm, lam and clean_accuracy.
 
@@ -67,7 +68,8 @@ def make_objective(
 
     def objective(outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None) -> tuple[jax.Array, Metrics]:
         def mean(values):
-            return jnp.sum(values * batch.mask) / jnp.sum(batch.mask)
+            mask = batch.mask[: len(values)]
+            return jnp.sum(values * mask) / jnp.sum(mask)
 
         identity = jnp.arange(len(batch.labels))
         lam, pairing = (jnp.ones_like(batch.mask), identity) if mix is None else mix
@@ -81,18 +83,20 @@ def make_objective(
         metrics = {"label_loss": loss, "accuracy": mean(mixed_accuracy(logits, batch.labels, lam, pairing))}
         if "clean" in outputs:
             clean = outputs["clean"]
-            metrics["clean_accuracy"] = mean(jnp.argmax(clean.logits, axis=-1) == batch.labels)
+            n = len(clean.features)
+            metrics["clean_accuracy"] = mean(jnp.argmax(clean.logits, axis=-1) == batch.labels[:n])
             metrics["feature_norm"] = mean(safe_norm(jax.lax.stop_gradient(clean.features).astype(jnp.float32)))
         if mix is not None:
             metrics["lam"] = mean(lam)
         if mix is not None and "clean" in outputs:
             features = clean.features
-            if clean_features == "stop_gradient":
+            if clean_features in ("stop_gradient", "ema_teacher"):
                 features = jax.lax.stop_gradient(features)
-            anchor, partner = features, features[pairing]
+            anchor, partner = features, features[pairing[:n]]
             if penalty_pairs == "wrong":
                 anchor, partner = jnp.roll(anchor, 1, axis=0), jnp.roll(partner, 1, axis=0)
-            penalty = mean(sem_penalty(outputs["mixed"].features, anchor, partner, lam, distance=distance))
+            distances = sem_penalty(outputs["mixed"].features[:n], anchor, partner, lam[:n], distance=distance)
+            penalty = mean(distances)
             metrics["penalty"] = penalty
             # At gamma 0 the term is left out, not multiplied by 0: 0 * inf would be NaN.
             loss = loss + gamma * penalty if gamma > 0 else loss

@@ -205,7 +205,7 @@ def test_parity_with_pytorch_in_training(name, rng):
     In evaluation mode: test_convert.py.
     """
     torch = pytest.importorskip("torch")
-    from tests.models import torch_reference as peer
+    from experiments import torch_peer as peer
 
     if name == "wrn":
         model = MODELS["wide_resnet"](num_classes=5, depth=16, width=1)

@@ -1,7 +1,7 @@
-"""PreActResNet and WideResNet once more, in PyTorch, written from the papers for the parity test alone.
+"""PreActResNet and WideResNet once more, in PyTorch, written from the papers for `bench_peers`.
 
-    module = PreActResNet(width=8, variant="v1", num_classes=10)
-    copy_weights(module, variables)         # Flax -> PyTorch, by structure
+    net = preact_resnet18(width=8, variant="v1", num_classes=10)
+    copy_weights(net, variables)         # Flax -> PyTorch, by structure
 
 Nothing here shares code with sem_jax; only the names of the Flax modules are known to `copy_weights`.
 """

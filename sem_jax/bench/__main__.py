@@ -1,0 +1,154 @@
+"""Measures training steps on the machine at hand.
+
+    python -m sem_jax.bench                                       # CPU: narrow nets, some minutes
+    python -m sem_jax.bench --suite=gpu --out=bench.json          # the paper's nets at batch 128 and 512
+    python -m sem_jax.bench --parts=methods --nets=preact         # less of it
+
+Parts: methods (ERM, mixup, CutMix, SEM in its forms), options (the ones
+that trade exactness for speed), mixers (every mixer against mixup), streams, pipeline, loop
+(device loop against a call a step; on CPU it is known to be 10 times slower and is left out unless named), flags,
+compile (cold, and from the persistent cache). Prints a table; --out writes everything as JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jaxlib
+
+from sem_jax import __version__
+from sem_jax.bench import flags, report, suites
+from sem_jax.bench.cases import Bench, Case, Setting
+from sem_jax.bench.timing import measure
+from sem_jax.errors import SemError
+from sem_jax.host_memory import keep_freed_memory
+from sem_jax.mixers import MIXERS
+
+PARTS = ("methods", "options", "mixers", "streams", "pipeline", "loop", "flags", "compile")
+
+
+def cases(parts: list[str]) -> dict[str, Case]:
+    """What is timed together; mixup always."""
+    chosen = {name: suites.METHODS[name] for name in ("mixup", "mixup (again)")}
+    groups = {
+        "methods": suites.METHODS,
+        "options": suites.OPTIONS,
+        "streams": {"sem": suites.SEM, **suites.STREAMS},
+        "pipeline": suites.PIPELINE,
+        "loop": suites.LOOP,
+        "mixers": {f"mixer {name}": Case(mixer=name) for name in MIXERS if name not in ("none", "mixup")},
+    }
+    for part in parts:
+        chosen |= groups.get(part, {})
+    return chosen
+
+
+def environment() -> dict:
+    """What the numbers depend on."""
+    device = jax.devices()[0]
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "sem_jax": __version__,
+        "git": git.stdout.strip() or None,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "python": platform.python_version(),
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "platform_version": getattr(device.client, "platform_version", ""),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def child(request: dict) -> dict:
+    """The other side of `flags.run_child`."""
+    bench = Bench(Setting(**request["setting"]))
+    for name, case in request["cases"].items():
+        bench.add(name, Case(**case))
+    timings = measure(bench.runs, steps=request["steps"], blocks=request["blocks"]) if request["blocks"] else {}
+    return {
+        name: {
+            "wall_ms": timings[name].wall_ms.median if timings else None,
+            "cpu_ms": timings[name].cpu_ms.median if timings else None,
+            "compile_s": bench.compiled[name].compile_s,
+        }
+        for name in bench.runs
+    }
+
+
+def extras(setting: Setting, parts: list[str], *, cpu: bool, steps: int, blocks: int) -> dict:
+    """What needs processes of its own: compile times cold and cached, and flags one at a time."""
+    both, out = {"mixup": Case(), "sem": suites.SEM}, {}
+    if "compile" in parts:
+        with tempfile.TemporaryDirectory() as cache:
+            cold, cached = (run_compile(setting, cache) for _ in range(2))
+        out["compile_s"] = {"setting": setting.name, "cold": cold, "cached": cached}
+    if "flags" in parts:
+        table = {"": flags.run_child(setting, both, steps=steps, blocks=blocks)}
+        for flag in flags.CPU_FLAGS if cpu else flags.GPU_FLAGS:
+            known = flags.accepted(flag)
+            table[flag] = flags.run_child(setting, both, steps=steps, blocks=blocks, flags=flag) if known else "unknown"
+        out["flags"] = {"setting": setting.name, **table}
+    return out
+
+
+def run_compile(setting: Setting, cache: str) -> float | None:
+    found = flags.run_child(setting, {"sem": suites.SEM}, steps=1, blocks=0, cache_dir=cache)
+    return found["sem"]["compile_s"] if found else None
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; default all (CPU: all but loop)")
+    parser.add_argument("--nets", default="", help="only settings whose name contains this")
+    parser.add_argument("--steps", type=int, default=0, help="per block; default 3 on CPU, 50 on GPU")
+    parser.add_argument("--blocks", type=int, default=7)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    cpu = args.suite == "cpu"
+    if cpu:
+        keep_freed_memory()  # as the trainer does
+    if args.child:
+        print(json.dumps(child(json.loads(args.child))))
+        return
+    if not cpu and jax.default_backend() == "cpu":
+        sys.exit("--suite=gpu: jax finds no GPU here (not measured).")
+    parts = args.parts.split(",") if args.parts else [p for p in PARTS if not (cpu and p == "loop")]
+    if wrong := [p for p in parts if p not in PARTS]:
+        parser.error(f"unknown part {wrong[0]!r}; known: {', '.join(PARTS)}")
+    settings = [s for s in (suites.CPU if cpu else suites.GPU) if args.nets in s.name]
+    steps = args.steps or (3 if cpu else 50)
+    made, skipped = [], {}
+    for setting in settings:
+        bench = Bench(setting)
+        for name, case in cases(parts).items():
+            try:
+                bench.add(name, case)
+            except (SemError, TypeError, ValueError) as error:  # a mixer that needs more than a pair of images
+                skipped[f"{setting.name}: {name}"] = str(error).splitlines()[0]
+        if "options" in parts:
+            bench.add_alternating(f"sem, every {suites.EVERY} steps", "sem", "mixup", every=suites.EVERY)
+        timings = measure(bench.runs, steps=steps, blocks=args.blocks, warmup=2 if cpu else 20)
+        made += report.rows(bench, timings, cpu=cpu, limit=suites.limits(jax.devices()[0].device_kind))
+        del bench
+    more = extras(settings[0], parts, cpu=cpu, steps=steps, blocks=args.blocks)
+    found = {"environment": environment(), "rows": made, "skipped": skipped, **more}
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(report.table(made))
+    for name, value in (({"skipped": skipped} if skipped else {}) | more).items():
+        print(name, json.dumps(value))
+
+
+if __name__ == "__main__":
+    main()
