@@ -290,7 +290,7 @@ DAMAGE = {
 SAID = {
     "rows": "[99], expected integers [100]",
     "dtype": "expected uint8",
-    "objects": "fog.npy is",
+    "objects": "fog.npy holds pickled objects",
     "missing": "lacks 1 of 16 files: fog.npy",
     "shuffled": "labels differ from the clean test set's",
 }
