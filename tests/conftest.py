@@ -36,8 +36,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+LINES = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+SLOW = tuple(line for line in LINES if line[:1] not in ("#", ""))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if (needed := item.get_closest_marker("devices")) and needed.args[0] > DEVICES:
             item.add_marker(pytest.mark.skip(reason=f"needs {needed.args[0]} devices, there are {DEVICES}"))
 
