@@ -66,6 +66,7 @@ def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(
 
 
 def test_what_cannot_be_exported_is_refused(run, tmp_path, capsys):
+    pytest.importorskip("safetensors")
     for arguments, message in (
         ([f"--workdir={tmp_path / 'none'}", f"--out={tmp_path / 'x'}"], "does not exist"),
         ([f"--workdir={run}", f"--out={tmp_path}"], "is a folder; give a file"),
