@@ -47,6 +47,11 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
         finite (with train.on_nan = "stop"), after the call in which they came up; a disk that is full.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
+    if "://" in str(workdir):  # or the run would be kept in a local folder of that name
+        raise ConfigError(
+            f"--workdir must be a folder of a file system, got {workdir}",
+            "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
+        )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
     dataset = data_lib.load(
         cfg.data.name,

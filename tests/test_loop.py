@@ -13,7 +13,7 @@ import pytest
 
 from sem_jax import config as config_lib
 from sem_jax import loop
-from sem_jax.errors import RunError
+from sem_jax.errors import ConfigError, RunError
 from sem_jax.records import read_metrics
 from tests.tiny_net import TinyNet
 
@@ -146,6 +146,13 @@ def test_each_of_the_nine_methods_runs(tmp_path, method):
     assert [r["mixing"] for r in log] == [method != "erm"] * 3 + [method != "erm" and "es" not in method]
     assert ("penalty" in log[0]) == ("sem" in method)
     assert json.loads((tmp_path / "run/result.json").read_text())["method"] == method
+
+
+def test_a_bucket_is_refused_instead_of_a_local_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="--workdir must be a folder of a file system, got gs://bucket/run"):
+        loop.train_and_evaluate(configure(), "gs://bucket/run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_another_run_is_refused_with_the_fields(tmp_path):
