@@ -73,6 +73,7 @@ def test_rows_of_a_measurement(bench):
     bench.add("mixup", Case())
     bench.add("sem", Case(gamma=GAMMA))
     bench.add("device loop", Case(looped=True))
+    bench.add("3 passes", Case(gamma=GAMMA, three_passes=True))
     bench.add_alternating("every second", "sem", "mixup", every=2)
     timings = measure(bench.runs, steps=2, blocks=2, warmup=1)
     rows = {r["case"]: r for r in report.rows(bench, timings, cpu=True, limit=(790e12, 4.3e12))}

@@ -9,6 +9,7 @@ A step is the shipped one (`sem_jax.step`), with the input pipeline in it, on ra
 GPU clock higher and hide denormal or sparse shortcuts.
 """
 
+import functools
 import time
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import optax
 
 from sem_jax.bench.flops import count
 from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
-from sem_jax.mixers import MIXERS, make_mix
+from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_scorer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.objectives.losses import label_loss, mixed_targets
@@ -106,7 +107,8 @@ def three_pass_step(model, tx, mix):
         (loss, stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "finite": jnp.isfinite(loss).astype(jnp.float32)}
+        finite = jnp.isfinite(loss).astype(jnp.float32)
+        metrics = {"loss": loss, "finite": finite, "not_finite": 1.0 - finite}
         return TrainState(state.step + 1, params, stats, opt_state), metrics
 
     return train_step
@@ -145,7 +147,7 @@ class Bench:
 
     def step(self, case: Case):
         """The case's train_step."""
-        mix = None if case.mixer == "none" else make_mix(MIXERS[case.mixer](alpha=1.0))
+        mix = None if case.mixer == "none" else make_mix(make_mixer(case.mixer, alpha=1.0, scorer=self._scorer(case)))
         if case.three_passes:
             return three_pass_step(self.model, self._sgd, mix)
         part = case.penalty_fraction < 1
@@ -155,10 +157,18 @@ class Bench:
             mix,
             make_objective(gamma=case.gamma, clean_features=case.clean_features),
             clean_pass=mix is not None and needs_clean_pass(case.gamma, case.clean_features),
+            saliency=functools.partial(gradient_saliency, self.model),
             mixes_per_clean=case.mixes_per_clean,
             penalty_items=clean_items(case.penalty_fraction, batch_size=self.setting.batch) if part else None,
             teacher=case.clean_features == "ema_teacher",
         )
+
+    def _scorer(self, case: Case):
+        """For the mixer that asks a frozen net: this one, untrained, which costs what a trained one does."""
+        if case.mixer != "attentive_cutmix":
+            return None
+        variables = self.model.init(self._key, self._data.images[:1].astype(jnp.float32), train=False)
+        return make_scorer(self.model, variables)
 
     def _optimizer(self, case: Case):
         return with_teacher(self._sgd, decay=0.999) if case.clean_features == "ema_teacher" else self._sgd
