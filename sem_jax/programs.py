@@ -209,12 +209,13 @@ class Programs:
                 f"mixer.scorer must be trained on images of shape {shape}, got {tuple(run.data.image_shape)} in "
                 f"{self._cfg.mixer.scorer}"
             )
-        mean, std = jnp.asarray(data.mean), jnp.asarray(data.std)
+        mean, std, its_mean, its_std = (
+            jnp.asarray(x)[None, None, None] for x in (data.mean, data.std, run.data.mean, run.data.std)
+        )
         score = make_scorer(run.model, jax.device_put(run.variables, self.replicated))
 
         def scorer(images, labels):
-            pixels = images * std[None, None, None] + mean[None, None, None]
-            return score((pixels - jnp.asarray(run.data.mean)) / jnp.asarray(run.data.std), labels)
+            return score((images * std + mean - its_mean) / its_std, labels)
 
         return scorer
 

@@ -41,6 +41,16 @@ def test_every_config_says_how_it_is_run(path):
     assert f"--config=configs/{path.name}" in path.read_text()
 
 
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_every_config_trains_what_its_name_says(path):
+    """(A published script passes cifar10 when it is asked for cifar100.)"""
+    nets = {"preact": ("preact_resnet", 18, 64), "wrn": ("wide_resnet", 28, 10), "digits": ("wide_resnet", 10, 2)}
+    sets = {"c10": "cifar10", "c100": "cifar100", "tin": "tiny_imagenet", "": "digits"}
+    net, _, data = path.stem.partition("_")
+    cfg = load(path)
+    assert (cfg.model.name, cfg.model.depth, cfg.model.width) == nets[net] and cfg.data.name == sets[data]
+
+
 def test_the_recipe():
     cfg = load(ROOT / "configs/wrn_c10.py", "mixup+es+sem")
     assert (cfg.model.name, cfg.model.depth, cfg.model.width, cfg.model.dropout) == ("wide_resnet", 28, 10, 0.0)

@@ -8,6 +8,7 @@ Writes mixers.png (a row a mixer, lam 0.1 ... 0.9), pairings.png and schedules.p
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from sem_jax.errors import ConfigError, DataError, exit_on_error
 
 LAMS = np.arange(1, 10) / 10
+ALIGNMIX = "alignmix"  # mixes hidden states; shown on patches of pixels in their place
 ROWS = (
     "mixup",
     "cutmix",
@@ -27,29 +29,56 @@ ROWS = (
     "saliencymix",
     "attentive_cutmix(k=0)",
     "puzzlemix",
-    "alignmix",
+    ALIGNMIX,
     "choice",
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # whatever the name says: the reader of EPS, for one, starts a program
+SHOWN = 8  # pictures, in pairings.png
 TRIES = 512  # draws among which the one of the nearest lam is found
 EXAMPLE = "two images, or a folder of them: --images a.png b.png"
 
 
+def find_images(paths: list[str]) -> list[Path]:
+    """The files to read, SHOWN at most: those named, or of a folder one of each class in turn.
+
+    Raises:
+      DataError: there are not two.
+    """
+    files = [Path(p) for p in paths]
+    if len(files) == 1 and files[0].is_dir():
+        files = sorted(p for p in files[0].rglob("*") if p.suffix.lower() in SUFFIXES)
+        classes = [list(group) for _, group in itertools.groupby(files, key=lambda p: p.parent)]
+        files = [p for row in itertools.zip_longest(*classes) for p in row if p]
+    if len(files) < 2:
+        count = f"{len(files)} image{'s' * (len(files) != 1)}"
+        raise DataError(f"--images found {count}, expected two or more", f"Give {EXAMPLE}")
+    return files[:SHOWN]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """u8[h w 3], turned as its Exif says.
+
+    Raises:
+      DataError: naming the file that cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error ... on bad bytes
+        raise DataError(f"--images: {path}: {getattr(error, 'strerror', None) or error}", f"Give {EXAMPLE}") from None
+
+
 def load_images(paths: list[str], size: int) -> tuple[np.ndarray, list[np.ndarray], list[str]]:
-    """(two pictures f32[2 size size 3] in [0, 1], all of them in full, a class name for each)."""
+    """(two pictures f32[2 size size 3] in [0, 1], up to SHOWN of them in full, a class name for each)."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     if paths:
-        files = [Path(p) for p in paths]
-        if len(files) == 1 and files[0].is_dir():
-            files = sorted(p for p in files[0].rglob("*") if p.suffix.lower() in SUFFIXES)
-        if len(files) < 2:
-            raise DataError(f"--images found {len(files)} images, expected two or more", f"Give {EXAMPLE}")
-        try:
-            pictures = [np.asarray(Image.open(p).convert("RGB")) for p in files]
-        except OSError as error:
-            raise DataError(f"--images: {error}", f"Give {EXAMPLE}") from None
+        files = find_images(paths)
+        pictures = [read_image(p) for p in files]
         names = [p.parent.name for p in files]
         names = names if len(set(names)) > 1 else [p.stem for p in files]
     else:
@@ -64,6 +93,28 @@ def load_images(paths: list[str], size: int) -> tuple[np.ndarray, list[np.ndarra
     return np.stack([centre(p) for p in pictures[:2]]), list(pictures), names
 
 
+def made(text: str):
+    """The mixer of "cutmix" or "cutmix(alpha=0.2)", with a scorer that needs no net.
+
+    Raises:
+      ConfigError: an unknown mixer or option, or a mixer of hidden states.
+    """
+    import jax
+
+    from sem_jax.mixers.build import make_mixer_of_text
+    from sem_jax.mixers.saliency import spectral_residual
+
+    def scorer(images, labels):
+        del labels
+        maps = spectral_residual(images)
+        return jax.image.resize(maps, (len(images), 8, 8), "linear") if "attentive" in text else maps
+
+    mixer = make_mixer_of_text(text, alpha=1.0, scorer=scorer)
+    if mixer.hook is not None:
+        raise ConfigError(f"{text} mixes hidden states and cannot be shown on images; leave it out of --mixers")
+    return mixer
+
+
 def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[list[np.ndarray], list[float]]:
     """Nine mixed pictures, of the draws whose lam comes nearest to 0.1 ... 0.9, and those lam.
 
@@ -73,11 +124,9 @@ def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[list[np.ndarray],
     import jax.numpy as jnp
 
     from sem_jax.mixers.alignmix import align
-    from sem_jax.mixers.build import make_mixer_of_text
-    from sem_jax.mixers.saliency import spectral_residual
 
     x = jnp.asarray(pair)
-    if text == "alignmix":  # its map is a net's; patches of pixels show what aligning does
+    if text == ALIGNMIX:
         cells = 8
         maps = x.reshape(2, cells, x.shape[1] // cells, cells, x.shape[2] // cells, 3).swapaxes(2, 3)
         maps = maps.reshape(2, cells, cells, -1)
@@ -86,17 +135,10 @@ def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[list[np.ndarray],
         mixed = mixed.reshape(len(LAMS), cells, cells, x.shape[1] // cells, x.shape[2] // cells, 3).swapaxes(2, 3)
         return list(np.asarray(mixed.reshape(len(LAMS), *x.shape[1:]))), LAMS.tolist()
 
-    def scorer(images, labels):  # what stands in for a net
-        del labels
-        maps = spectral_residual(images)
-        return jax.image.resize(maps, (len(images), 8, 8), "linear") if "attentive" in text else maps
-
-    mixer = make_mixer_of_text(text, alpha=1.0, scorer=scorer)
-    if mixer.hook is not None:
-        raise ConfigError(f"{text} mixes hidden states and cannot be shown on images; leave it out of --mixers")
+    mixer = made(text)
     maps = ()
     if mixer.score is not None:
-        scored = mixer.score(x, None, scorer)
+        scored = mixer.score(x, None, None)
         maps = tuple(jax.tree.map(lambda m, i=i: m[i], scored) for i in range(2))
 
     def one(key):
@@ -146,7 +188,7 @@ def draw_mixers(path: Path, pair: np.ndarray, texts: list[str], seed: int) -> No
     for text in texts:
         tiles, lam = mixer_row(text, pair, seed)
         captions = ["partner", *["" if np.isnan(value) else f"{value:.2f}" for value in lam], "anchor"]
-        title = "alignmix\n(of 8x8 patches)" if text == "alignmix" else text.replace("(", "\n(")
+        title = "alignmix\n(of 8x8 patches)" if text == ALIGNMIX else text.replace("(", "\n(")
         rows.append((title, [pair[1], *tiles, pair[0]], captions))
     _save(_canvas(rows, ["lam 0", *[f"{value:.1f}" for value in LAMS], "1"], pair.shape[1], 150), path)
 
@@ -220,7 +262,9 @@ def list_options() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m sem_jax.mixers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sem_jax.mixers", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--out", default="mixers_sheet", help="folder for the pictures (default: %(default)s)")
     parser.add_argument("--images", nargs="+", default=[], metavar="PATH", help="two or more images, or a folder")
     parser.add_argument(
@@ -238,11 +282,19 @@ def main(arguments: list[str] | None = None) -> None:
 
         if options.size < 16 or options.size % 16:
             raise ConfigError(f"--size must be a multiple of 16, got {options.size}")
+        if not 0 <= options.seed < 2**32:
+            raise ConfigError(f"--seed must be in [0, 2**32), got {options.seed}")
+        for text in options.mixers:
+            if text != ALIGNMIX:
+                made(text)
         # Every program here runs once: most of the time is its compilation.
         jax.config.update("jax_disable_most_optimizations", True)
         pair, pictures, names = load_images(options.images, options.size)
         out = Path(options.out)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--out={out}: no folder can be made there ({error.strerror})") from None
         draw_mixers(out / "mixers.png", pair, options.mixers, options.seed)
         draw_pairings(out / "pairings.png", pictures, names, options.size, options.seed)
         draw_schedules(out / "schedules.png")

@@ -81,5 +81,5 @@ def make_mixer_of_text(text: str, *, alpha: float | None, scorer: Scorer | None 
     """The mixer of "cutmix" or "cutmix(alpha=0.2)"."""
     name, bracket, rest = text.strip().partition("(")
     if bracket and not rest.endswith(")"):
-        raise ConfigError(f'choice: a mixer is given as "name" or "name(option=value)", got {text!r}')
+        raise ConfigError(f'a mixer is given as "name" or "name(option=value)", got {text!r}')
     return make_mixer(name.strip(), alpha=alpha, options=rest[:-1], scorer=scorer)

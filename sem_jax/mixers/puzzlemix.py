@@ -206,7 +206,8 @@ def make_puzzlemix(
       beta: of the mask's smoothness, >= 0.
       move: permute the cells.
       epsilon: price of moving a cell, per squared distance in sides of the image, >= 0.
-      scorer: (images, labels) -> f32[b gh gw]; None = `mix` is given one at every call, as the trainer does.
+      scorer: (images, labels) -> f32[b gh gw], for calls of `mix` that are given none; the trainer gives one, the
+        net's gradients as it is now, whatever frozen net other mixers of a `choice` look at.
 
     Raises:
       ConfigError: for values out of range; by `mix`, when there is no scorer at all.
@@ -218,7 +219,7 @@ def make_puzzlemix(
         raise ConfigError(f"puzzlemix needs blocks >= 1, such as (2, 4, 8, 16), got {blocks}")
 
     def score(images, labels, given):
-        if (use := scorer or given) is None:
+        if (use := given or scorer) is None:
             raise ConfigError("puzzlemix needs a scorer: mix(key, images, labels=labels, scorer=...)")
         return use(images, labels)
 

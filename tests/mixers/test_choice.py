@@ -53,6 +53,14 @@ def test_choice_of_a_mixer_of_pixels_and_one_of_hidden_states():
         )
 
 
+def test_in_a_choice_puzzlemix_looks_at_the_net_as_it_is_and_attentive_cutmix_at_the_frozen_one():
+    frozen, now = (lambda images, labels, v=v: jnp.full((len(images), 4, 4), v) for v in (1.0, 2.0))
+    mixer = MIXERS["choice"](choices=("puzzlemix", "mixup", "attentive_cutmix"), scorer=frozen)
+    of_puzzle, of_mixup, of_attentive = mixer.score(jnp.zeros((2, 8, 8, 1)), None, now)
+    assert of_mixup is None and float(of_attentive.max()) == 1.0 and float(of_puzzle.min()) == 2.0
+    assert float(MIXERS["puzzlemix"](scorer=frozen).score(jnp.zeros((2, 8, 8, 1)), None, None).max()) == 1.0
+
+
 def test_one_program_serves_every_strength():
     mix = jax.jit(lambda k, s: make_mix(MIXERS["mixup"](), prob=0.8)(k, jnp.zeros((B, 2, 2, 1)), strength=s)[1].lam)
     for strength in (0.0, 0.25, 1.0):

@@ -49,6 +49,12 @@ def test_the_two_meanings_of_resizemix_differ_as_documented():
     assert concentrated.std() < 0.5 * side.std() and 0.2 < concentrated.max() < 0.45
 
 
+def test_a_scale_that_resizemix_does_not_allow_is_drawn_again():
+    """Of Beta(0.1, 0.1) most is below 0.1 or above 0.8: kept, it would paste nothing or everything."""
+    area = 1 - lams("resizemix", variant="side_beta", alpha=0.1)
+    assert 0 < area.min() and area.max() <= 0.64
+
+
 def test_resizemix_pastes_the_whole_partner_where_its_box_is():
     """Rows are rows (a published mask is transposed): 8x6 pixels into 4x3 at row 2, column 1, every second pixel."""
     partner = jnp.arange(48, dtype=jnp.float32).reshape(8, 6, 1) + 100
@@ -173,6 +179,17 @@ def test_attentive_cutmix_pastes_the_k_strongest_cells_of_each_partner():
     for i, j in enumerate(pairing.tolist()):
         pasted = np.asarray(mixed[i, ..., 0] == images[j, 0, 0, 0]).reshape(4, 8, 4, 8).all((1, 3))
         assert set(np.flatnonzero(pasted)) == set(np.argsort(np.asarray(maps[j]).ravel())[-3:])
+
+
+def test_attentive_cutmix_with_a_drawn_k_gives_every_pair_a_lam_of_its_own():
+    """(Published code takes the first pair's for the whole batch.)"""
+    value = jnp.arange(64.0)
+    images = jnp.broadcast_to(value[:, None, None, None], (64, 8, 8, 1))
+    mixer = MIXERS["attentive_cutmix"](k=0, scorer=lambda images, labels: jax.random.uniform(KEYS[0], (64, 4, 4)))
+    mixed, (lam, pairing) = make_mix(mixer, pairing="roll")(KEYS[1], images)
+    assert len(set(lam.tolist())) > 8 and abs(float(lam.mean()) - 0.5) < 0.15
+    np.testing.assert_allclose(lam * 16, np.round(lam * 16), atol=1e-5)
+    np.testing.assert_allclose(mixed.mean((1, 2, 3)), lam * value + (1 - lam) * value[pairing], atol=1e-4)
 
 
 def test_scorers_of_a_net():
