@@ -16,7 +16,7 @@ import numpy as np
 
 from sem_jax.errors import ConfigError
 from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha
+from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.types import Key
 
 
@@ -67,7 +67,7 @@ def sample_fmix(
     """lam ~ Beta(alpha, alpha) and a mask with that mean, up to one pixel."""
     height, width, _ = image_shape
     lam_key, noise_key, up_key = jax.random.split(key, 3)
-    lam = jax.random.beta(lam_key, alpha + 1.0 if reformulate else alpha, alpha)
+    lam = jax.random.beta(lam_key, alpha + 1.0, alpha) if reformulate else sample_beta(lam_key, alpha)
     normal = jax.random.normal(noise_key, (2, height, width // 2 + 1))
     noise = low_frequency_noise(normal, (height, width), decay)
     return FmixDraw(top_mask(noise, lam, jax.random.bernoulli(up_key), max_soft))
