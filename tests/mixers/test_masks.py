@@ -186,7 +186,7 @@ def test_attentive_cutmix_with_a_drawn_k_gives_every_pair_a_lam_of_its_own():
     value = jnp.arange(64.0)
     images = jnp.broadcast_to(value[:, None, None, None], (64, 8, 8, 1))
     mixer = MIXERS["attentive_cutmix"](k=0, scorer=lambda images, labels: jax.random.uniform(KEYS[0], (64, 4, 4)))
-    mixed, (lam, pairing) = make_mix(mixer, pairing="roll")(KEYS[1], images)
+    mixed, (lam, pairing) = jax.jit(make_mix(mixer, pairing="roll"))(KEYS[1], images)
     assert len(set(lam.tolist())) > 8 and abs(float(lam.mean()) - 0.5) < 0.15
     np.testing.assert_allclose(lam * 16, np.round(lam * 16), atol=1e-5)
     np.testing.assert_allclose(mixed.mean((1, 2, 3)), lam * value + (1 - lam) * value[pairing], atol=1e-4)
