@@ -23,7 +23,7 @@ from sem_jax.mixers import gradient_saliency, make_mix, make_mixer
 from sem_jax.types import Hooked
 
 BATCH = 50  # pairs of a call; mixers that draw once a step (the layer of Manifold Mixup) draw so often
-MIDDLE = (0.25, 0.75)  # of lam: nearer to 0 and 1 hardly anything is mixed
+MIDDLE = (0.05, 0.95)  # of lam: nearer to 0 and 1 hardly anything is mixed
 
 
 class OwnMixing(NamedTuple):
