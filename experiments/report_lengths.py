@@ -2,8 +2,8 @@
 
     parts["Length of training"] = lengths(book, "cpu", ledger, figures)   # None where all runs are of one length
 
-Runs of one row that differ in train.epochs alone (each with its own schedule, and ES at three quarters of it) stand side
-by side here; the other tables have one of the lengths.
+Runs of one row that differ in train.epochs alone (each with its own schedule, and ES at three quarters of it) stand
+side by side here; the other tables have one of the lengths.
 """
 
 from collections.abc import Mapping
