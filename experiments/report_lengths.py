@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import grid
 from experiments.ledger import Book, Ledger
 from experiments.stats import mean_interval, mean_sd, paired
+from experiments.tables import epochs_of
 from sem_jax.evaluation.figures import COLOURS
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
@@ -23,28 +24,23 @@ Runs = dict[tuple[str, str], dict[str, dict[int, dict[int, dict]]]]  # group -> 
 
 
 def by_length(book: Book, size: str) -> Runs:
-    """Done runs of the nine methods by length, of the settings (but the length) that the newest run of a group has."""
-    entries = [e for e in book.done.values() if e["size"] == size and e["method"] in grid.METHODS]
-    own = {method: dict(grid.differences(_plain(size, method))) for method in grid.METHODS}
+    """Done runs of the nine methods by length, of the settings (but the length) that a row's newest run has."""
+    rows: dict[tuple, list[dict]] = {}
+    for entry in book.done.values():
+        if entry["size"] == size and entry["method"] in grid.METHODS:
+            rows.setdefault((entry["backbone"], entry["dataset"], entry["method"]), []).append(entry)
     runs: Runs = {}
-    for group in dict.fromkeys((e["backbone"], e["dataset"]) for e in entries):
-        of_group = [e for e in entries if (e["backbone"], e["dataset"]) == group]
-        newest = _settings(max(of_group, key=lambda e: e["time"]), own)
-        for e in of_group:
-            if _settings(e, own) == newest:
-                epochs = e["overrides"].get("train.epochs", 200)
-                runs.setdefault(group, {}).setdefault(e["method"], {}).setdefault(epochs, {})[e["seed"]] = e
+    for (backbone, dataset, method), entries in rows.items():
+        newest = _settings(max(entries, key=lambda e: e["time"]))
+        for entry in entries:
+            if _settings(entry) == newest:
+                of_method = runs.setdefault((backbone, dataset), {}).setdefault(method, {})
+                of_method.setdefault(epochs_of(entry), {})[entry["seed"]] = entry
     return runs
 
 
-def _plain(size: str, method: str):
-    return grid.make_config(grid.Cell(size, "preact", "digits" if size == "smoke" else "cifar10", method, 0))
-
-
-def _settings(entry: Mapping, own: Mapping[str, Mapping]) -> dict:
-    """What an entry has beside its length and its method: alike for the runs that may be compared."""
-    method = {"mixer.name", "objective.gamma"} if entry["overrides"].keys() & own[entry["method"]].keys() else set()
-    return {name: value for name, value in entry["overrides"].items() if name not in (*FOLLOWS, *method)}
+def _settings(entry: Mapping) -> dict:
+    return {name: value for name, value in entry["overrides"].items() if name not in FOLLOWS}
 
 
 def lengths(book: Book, size: str, ledger: Ledger, figures: dict) -> dict | None:
