@@ -111,10 +111,12 @@ def get_default() -> ConfigDict:
     cfg.objective.regmixup = False  # label loss on clean and mixed images, half weight each (RegMixup, a comparator)
 
     cfg.optim = ConfigDict()
+    cfg.optim.name = "sgd"  # sgd, or adamw: what ViT and MLP-Mixer want, with a learning rate of about 1e-3
     cfg.optim.learning_rate = 0.1
-    cfg.optim.momentum = 0.9
+    cfg.optim.momentum = 0.9  # adamw: its b1
     cfg.optim.nesterov = False
-    cfg.optim.weight_decay = 1e-4  # on every parameter, added to the gradient; mixup wants less than the usual 5e-4
+    # On every parameter. sgd: added to the gradient, and mixup wants less than the usual 5e-4; adamw: decoupled, 0.05.
+    cfg.optim.weight_decay = 1e-4
     # step, cosine, onecycle or constant; auto = the recipe's step, but onecycle below 60 epochs, where the step's
     # plateaus are too short.
     cfg.optim.schedule = "auto"
@@ -336,6 +338,7 @@ def _check_ranges(cfg: ConfigDict) -> None:
     one_of("objective.penalty_pairs", ("right", "wrong"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
     need("objective.label_smoothing", 0 <= o.label_smoothing < 1, "in [0, 1)")
+    one_of("optim.name", ("sgd", "adamw"))
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
     need("optim.momentum", 0 <= p.momentum < 1, "in [0, 1)")
     need("optim.weight_decay", p.weight_decay >= 0, ">= 0")

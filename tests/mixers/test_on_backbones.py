@@ -15,6 +15,7 @@ import scipy.special
 from sem_jax import config as config_lib
 from sem_jax import programs as programs_lib
 from sem_jax.errors import ConfigError
+from sem_jax.evaluation import loading
 from sem_jax.mixers import MIXERS
 from sem_jax.models import make_model
 from sem_jax.types import Dataset, Hooked, Split
@@ -113,7 +114,7 @@ def seen(monkeypatch):
         return SimpleNamespace(model=model, variables={"params": state.params}, data=data)
 
     monkeypatch.setattr(programs_lib, "make_mix", make_watched)
-    monkeypatch.setattr(programs_lib, "open_run", open_run)
+    monkeypatch.setattr(loading, "open_run", open_run)
     return steps
 
 
@@ -261,6 +262,6 @@ def test_where_nothing_is_mixed_the_penalty_is_zero_and_its_gradient_finite(seen
 
 def test_a_scorer_of_other_images_is_refused(seen, monkeypatch):
     data = SimpleNamespace(image_shape=(32, 32, 3))
-    monkeypatch.setattr(programs_lib, "open_run", lambda folder: SimpleNamespace(data=data))
+    monkeypatch.setattr(loading, "open_run", lambda folder: SimpleNamespace(data=data))
     with pytest.raises(ConfigError, match=r"mixer.scorer must be .* shape \(16, 16, 3\), got \(32, 32, 3\)"):
         programs_lib.Programs(configure("vit", "attentive_cutmix"), DATASET)
