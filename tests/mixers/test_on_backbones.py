@@ -191,9 +191,12 @@ def has_a_penalty(mixer, backbone, aligned):
 
 
 def check_penalty(metrics, expected):
-    """Of the length of the features: much, or next to nothing (rounding, and what Sinkhorn's tolerance leaves)."""
+    """There, far above rounding unless all lam are 0 or 1; or next to nothing, what Sinkhorn's tolerance leaves."""
     relative = metrics["penalty"] / metrics["feature_norm"]
-    assert relative > 0.02 if expected else relative < 0.01
+    if not expected:
+        assert relative < 0.01
+    elif 0 < metrics["lam"] < 1:
+        assert relative > 1e-4
 
 
 @pytest.mark.slow
