@@ -24,11 +24,10 @@ def surroundings(monkeypatch, tmp_path):
     monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Pictures of many sizes, as JPEG, brighter in one class than in the other."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for split, count in (("train", 10), ("test", 3)):
+def write_photos(root, *, train, test):
+    """Pictures of many sizes, as JPEG, brighter in one class than in the other; so many of each class."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
         for label, name in enumerate(("dark", "light")):
             (root / split / name).mkdir(parents=True)
             for i in range(count):
@@ -36,6 +35,11 @@ def photos(tmp_path_factory):
                 pixels = rng.integers(100 * label, 100 * label + 120, (*size, 3), np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")
     return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), train=10, test=3)
 
 
 def configure(photos, **changes):
