@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sem_jax.bench import __main__ as command
-from sem_jax.bench import cases, flags, report, suites
+from sem_jax.bench import cases, flags, goals, report, suites
 from sem_jax.bench.cases import GAMMA, Bench, Case, Setting
 from sem_jax.bench.flops import count, floor_seconds
 from sem_jax.bench.timing import Timing, measure, ratio
@@ -254,6 +254,30 @@ def test_what_the_memory_does_not_hold_is_skipped_and_the_rest_measured(tiny, un
     found = run_suite(tmp_path / "bench.json", "--parts=methods")
     assert [row["case"] for row in found["rows"]] == ["mixup", "mixup (again)"]
     assert len(found["skipped"]) == 1 + 3 and all("Out of memory" in reason for reason in found["skipped"].values())
+
+
+def test_goals_are_reached_missed_or_not_measured():
+    def row(case, **values):
+        about = {"setting": "preact18-64 32px batch 512", "net": "preact_resnet", "batch": 512, "case": case}
+        return about | {"time_ratio": 1.0, "flops_ratio": 1.0, "mfu": 0.31} | values
+
+    made = [
+        row("mixup"),
+        row("sem", time_ratio=2.06, flops_ratio=2.01),
+        row("sem, 3 passes", time_ratio=3.09),
+        row("mixup, no pipeline", time_ratio=0.98),
+    ]
+    table = goals.table(made, cpu=False)
+    found = {line.split("|")[2].strip(): line.split("|")[4:6] for line in table.splitlines()[2:]}
+    assert {name: " ".join(" ".join(cells).split()) for name, cells in found.items()} == {
+        "operations, SEM / mixup": "2.01 reached",
+        "time, SEM / mixup, batch >= 512": "2.06 missed",
+        "time, 3 passes / ours": "1.50 reached",
+        "MFU, mixup, PreActResNet, batch >= 512": "31.0% reached",
+        "input pipeline, share of a mixup step": "2.0% reached",
+        "time, device loop / a call a step": "not measured",
+    }
+    assert goals.table(made, cpu=True).count("not measured") == 6  # a CPU says nothing of them
 
 
 def test_without_a_gpu_its_suite_says_so():
