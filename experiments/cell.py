@@ -88,6 +88,7 @@ def run(job: Job) -> dict:
     from sem_jax.loop import train_and_evaluate
 
     begin, cfg = time.time(), grid.make_config(job.cell, data_dir=job.data_dir)
+    cfg = grid.with_scorer(cfg, job.cell, job.folder.parent)
     cfg.runtime.progress = False
     # Seeds and siblings share programs: compiled once a sweep.
     jax.config.update("jax_compilation_cache_dir", str(Path(job.out).absolute() / "compiled"))

@@ -1,10 +1,11 @@
-"""What can be run: sizes, backbones, data sets, the paper's nine methods and the controls beside them, as cells.
+"""What can be run: sizes, backbones, data sets, the paper's nine methods, controls and other mixers, as cells.
 
     cell = Cell("cpu", "preact", "cifar10", "mixup+sem", seed=0)
     cfg = make_config(cell)            # the file in configs/, the size, the method, the control's overrides
     cell.id                            # "cpu-preact-cifar10-mixup+sem-s0-3f2a91c4": names folder and ledger entry
 
-A control is a method and config overrides, nothing else. Importing this starts nothing and brings no jax.
+A control or another mixer is a method and config overrides, nothing else. Importing this starts nothing and brings no
+jax.
 """
 
 import hashlib
@@ -22,10 +23,18 @@ from sem_jax.errors import ConfigError
 from sem_jax.registry import lookup
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-BACKBONES = {"preact": "PreActResNet18", "wrn": "WRN-28-10"}
+BACKBONES = {"preact": "PreActResNet18", "wrn": "WRN-28-10", "vit": "ViT", "mlp_mixer": "MLP-Mixer"}
+PAPERS_OWN = ("preact", "wrn")  # the backbones of its tables
 DATASETS = {"cifar10": "c10", "cifar100": "c100", "tiny_imagenet": "tin", "digits": "digits"}
 # What changes no number that is reported; not part of a cell's identity.
 NO_IDENTITY = ("seed", "data.dir", "runtime.", "train.keep", "train.checkpoint_every", "train.eval_every")
+
+
+class Net(NamedTuple):
+    """What a backbone is at a size."""
+
+    name: str
+    overrides: dict[str, Any]
 
 
 class Size(NamedTuple):
@@ -35,39 +44,47 @@ class Size(NamedTuple):
     overrides: dict[str, Any]
     pairs: int = 1000
     corruption_items: int = 0
+    nets: Mapping[str, Net] = {}  # by backbone, where they are not those of configs/
 
 
 _SHORT = {"optim.schedule": "onecycle", "optim.learning_rate": 0.2, "optim.weight_decay": 5e-4}
+_ADAMW = {"optim.learning_rate": 2e-3, "optim.weight_decay": 0.05}  # peak of the one-cycle of a small net
 SIZES = {
     "paper": Size("200 epochs, full nets, the recipe of configs/", {"train.eval_every": 1}),
     "gpu30": Size("full nets, 30 epochs, one-cycle, peak rate 0.2, weight decay 5e-4", _SHORT | {"train.epochs": 30}),
     "cpu": Size(
-        "PreActResNet18 of width 8 (variant v3, stem of stride 2), 10,000 training images, 12 epochs, one-cycle, peak "
-        "rate 0.2, weight decay 5e-4",
-        _SHORT
-        | {
-            "train.epochs": 12,
-            "train.eval_every": 3,
-            "data.train_size": 10_000,
-            "model.width": 8,
-            "model.variant": "v3",
-            "model.stem": "3x3s2",
-        },
+        "narrow nets (PreActResNet18 of width 8, variant v3, stem of stride 2), 10,000 training images, 12 epochs, "
+        "one-cycle, peak rate 0.2, weight decay 5e-4",
+        _SHORT | {"train.epochs": 12, "train.eval_every": 3, "data.train_size": 10_000},
         pairs=500,
         corruption_items=300,
+        nets={
+            "preact": Net(
+                "PreActResNet18 of width 8", {"model.width": 8, "model.variant": "v3", "model.stem": "3x3s2"}
+            ),
+            "wrn": Net("WRN-10-1", {"model.depth": 10, "model.width": 1}),
+            "vit": Net(
+                "ViT of width 64, 4 blocks, patches of 8",
+                _ADAMW | {"model.width": 64, "model.depth": 4, "model.heads": 2, "model.patch_size": 8},
+            ),
+            "mlp_mixer": Net(
+                "MLP-Mixer of width 64, 4 blocks, patches of 8",
+                _ADAMW | {"model.width": 64, "model.depth": 4, "model.patch_size": 8},
+            ),
+        },
     ),
     "smoke": Size(
-        "digits, WRN-10-1, 4 epochs: tries the tools, not the methods", {"train.epochs": 4, "model.width": 1}
+        "digits, WRN-10-1, 4 epochs: tries the tools, not the methods",
+        {"train.epochs": 4, "model.width": 1},
+        nets=dict.fromkeys(BACKBONES, Net("WRN-10-1", {})),
     ),
 }
 
 
-_NETS = {"cpu": "PreActResNet18 of width 8", "smoke": "WRN-10-1"}
-
-
 def net_name(size: str, backbone: str) -> str:
-    """What a backbone is at a size."""
-    return _NETS.get(size, BACKBONES.get(backbone, backbone))
+    """What a backbone is at a size, in words."""
+    nets = SIZES[size].nets if size in SIZES else {}
+    return nets[backbone].name if backbone in nets else BACKBONES.get(backbone, backbone)
 
 
 class Control(NamedTuple):
@@ -111,6 +128,23 @@ CONTROLS = {
 }
 GAMMAS = ("sem-gamma0.1", "sem-gamma0.5", "sem-gamma1")
 
+# Mixers beside the paper's two, with their settings; "<name>" and "<name>+sem" are rows. A scorer is given as the
+# method whose run of the same seed is asked.
+OTHER_MIXERS: dict[str, dict[str, Any]] = {
+    "resizemix": {},
+    "fmix": {},
+    "gridmix": {},
+    "smoothmix": {},
+    "saliencymix": {},
+    "attentive_cutmix": {"mixer.scorer": "erm"},
+    "puzzlemix": {"mixer.options": "blocks=(2, 4, 8)"},  # cells of 2 pixels cost ten times the others on CPU
+    "manifold_mixup": {"mixer.alpha": 2.0},
+    # Not the last map: its mean over the places is all that the penalty sees of it, and aligning leaves that as it is.
+    "alignmix": {"mixer.alpha": 2.0, "mixer.options": "stage=-2"},
+    "choice": {},
+}
+MIXING = ("mixup", "cutmix", *OTHER_MIXERS)  # every mixer, as rows without and with SEM
+
 
 class Cell(NamedTuple):
     """One run of the grid. `settings` are further overrides, of all its cells: (("objective.gamma", 0.5), ...)."""
@@ -136,18 +170,23 @@ class Cell(NamedTuple):
 def _config_file(backbone: str, dataset: str) -> Path:
     lookup(BACKBONES, "backbone", backbone)
     short = lookup(DATASETS, "data set", dataset)
-    return CONFIGS / ("digits.py" if dataset == "digits" else f"{backbone}_{short}.py")
+    path = CONFIGS / ("digits.py" if dataset == "digits" else f"{backbone}_{short}.py")
+    if not path.exists():
+        raise ConfigError(f"There is no configuration of {backbone} on {dataset}: {path} is missing")
+    return path
 
 
 def base_of(method: str) -> tuple[str, dict[str, Any], int]:
-    """(one of the nine, overrides, factor of the epochs) of a method or control.
+    """(one of the nine, overrides, factor of the epochs) of a method, a control or another mixer.
 
     Raises:
       ConfigError: for another name.
     """
     if method in METHODS:
         return method, {}, 1
-    control = lookup({**dict.fromkeys(METHODS), **CONTROLS}, "method or control", method)
+    if (name := method.removesuffix("+sem")) in OTHER_MIXERS:
+        return method.replace(name, "mixup"), {"mixer.name": name} | OTHER_MIXERS[name], 1
+    control = lookup({**dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method or control", method)
     return control.method, control.overrides, control.epochs
 
 
@@ -160,7 +199,8 @@ def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
     method, overrides, factor = base_of(cell.method)
     cfg = runpy.run_path(str(_config_file(cell.backbone, cell.dataset)))["get_config"](method)
     known = dict(flatten(cfg))
-    for name, value in {**size.overrides, **dict(cell.settings), **overrides}.items():
+    net = size.nets[cell.backbone].overrides if cell.backbone in size.nets else {}
+    for name, value in {**size.overrides, **net, **dict(cell.settings), **overrides}.items():
         if name not in known:
             raise ConfigError(f"Unknown field {name!r} in the settings of {cell.row}")
         if name.startswith("mixer.") and cfg.mixer.name == "none":
@@ -179,6 +219,14 @@ def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
     return cfg
 
 
+def with_scorer(cfg: ConfigDict, cell: Cell, runs: Path) -> ConfigDict:
+    """The configuration with the folder of the run that its mixer asks, where a cell names a method for that."""
+    if cfg.mixer.scorer:
+        scorer = cell._replace(method=cfg.mixer.scorer)
+        cfg.mixer.scorer = str(runs / scorer.id)
+    return cfg
+
+
 def switch_epoch(cfg: ConfigDict) -> int:
     """The epoch after which ES mixes no more, at a configuration's length."""
     return apply_method(cfg.copy_and_resolve_references(), "mixup+es").mixer.stop_epoch
@@ -187,6 +235,12 @@ def switch_epoch(cfg: ConfigDict) -> int:
 def sibling(method: str) -> str:
     """The method without ES that a method with ES shares three quarters of its epochs with; '' for others."""
     return method.replace("+es", "") if "+es" in method else ""
+
+
+def comes_after(method: str) -> str:
+    """The method whose run of the same seed has to be there first: an ES run's sibling, or a scorer; '' for none."""
+    _, overrides, _ = base_of(method)
+    return sibling(method) or overrides.get("mixer.scorer", "")
 
 
 def differences(cfg: ConfigDict) -> dict[str, Any]:
@@ -207,7 +261,7 @@ def command(cell: Cell, folder: str | Path, data_dir: str = "") -> str:
     method, _, _ = base_of(cell.method)
     path = _config_file(cell.backbone, cell.dataset)
     start = dict(flatten(runpy.run_path(str(path))["get_config"](method)))
-    wanted = dict(flatten(make_config(cell, data_dir=data_dir)))
+    wanted = dict(flatten(with_scorer(make_config(cell, data_dir=data_dir), cell, Path(folder).parent)))
     derived = {"mixer.stop_epoch"}  # follows train.epochs
     flags = [f"--config.{n}={_flag(v)}" for n, v in wanted.items() if v != start[n] and n not in derived]
     return " ".join([f"python -m sem_jax.main --config=configs/{path.name}:{method} --workdir={folder}", *flags])
@@ -218,13 +272,14 @@ def _flag(value: Any) -> str:
 
 
 def methods_named(names: str) -> list[str]:
-    """Methods of a comma-separated list in which "nine", "controls" and "all" stand for themselves.
+    """Methods of a comma-separated list in which "nine", "controls", "gammas", "mixers" and "all" stand for theirs.
 
     Raises:
       ConfigError: for an unknown name.
     """
     groups: Mapping[str, tuple[str, ...]] = {
         "nine": METHODS,
+        "mixers": ("erm", *(method for name in MIXING for method in (name, f"{name}+sem"))),
         "controls": tuple(CONTROLS),
         "gammas": GAMMAS,
         "all": (*METHODS, *CONTROLS),
@@ -232,8 +287,8 @@ def methods_named(names: str) -> list[str]:
     chosen: dict[str, None] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
         for method in groups.get(name, (name,)):
-            if name not in groups:
-                lookup({**groups, **dict.fromkeys(METHODS), **CONTROLS}, "method", method)
+            if name not in groups and name.removesuffix("+sem") not in OTHER_MIXERS:
+                lookup({**groups, **dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method", method)
             chosen[method] = None
     return list(chosen)
 

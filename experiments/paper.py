@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", choices=grid.SIZES, default="paper", help="default: paper")
     add("--backbones", default="", metavar="A,B", help=f"of {', '.join(grid.BACKBONES)}; default: the size's")
     add("--datasets", default="", metavar="A,B", help=f"of {', '.join(grid.DATASETS)}; default: the table's")
-    add("--methods", default="nine", metavar="A,B", help="names, nine, controls, gammas, all; default: nine")
+    add("--methods", default="nine", metavar="A,B", help="names, nine, controls, gammas, mixers, all; default: nine")
     add("--seeds", default="0,1,2", metavar="A,B", help="default: 0,1,2")
     add("--data-dir", default="", metavar="DIR", help="where the data sets are")
     add("--shift", nargs="+", action="extend", default=[], metavar="NAME=PATH", help="labelled sets, same classes")
@@ -110,7 +110,7 @@ def cells_of(args: argparse.Namespace) -> list[grid.Cell]:
       ConfigError: an unknown name, or a seed that is no number.
     """
     small = {"cpu": (("preact",), ("cifar10",)), "gpu30": (("preact",), ("cifar10",)), "smoke": (("wrn",), ("digits",))}
-    backbones, datasets = small.get(args.size, (tuple(grid.BACKBONES), TABLE_SETS[args.table]))
+    backbones, datasets = small.get(args.size, (grid.PAPERS_OWN, TABLE_SETS[args.table]))
     backbones, datasets = _names(args.backbones, backbones), _names(args.datasets, datasets)
     try:
         seeds = [int(seed) for seed in _names(args.seeds, ())]
@@ -144,11 +144,14 @@ def state(job: Job, book: Book) -> str:
 
 
 def chains_of(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs in chains: an ES run behind the sibling whose checkpoint it starts from; by seeds first."""
+    """Jobs in chains: an ES run behind the sibling whose checkpoint it starts from, a mixer behind its scorer.
+
+    By seeds first.
+    """
     by_id = {job.cell.id: job for job in jobs}
     chains: dict[str, list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: (job.cell.seed, bool(grid.sibling(job.cell.method)))):
-        parent = job.cell._replace(method=grid.sibling(job.cell.method) or job.cell.method).id
+    for job in sorted(jobs, key=lambda job: (job.cell.seed, bool(grid.comes_after(job.cell.method)))):
+        parent = job.cell._replace(method=grid.comes_after(job.cell.method) or job.cell.method).id
         chains.setdefault(parent if parent in by_id else job.cell.id, []).append(job)
     return list(chains.values())
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from experiments import grid, report_figures
 from experiments.ledger import Book, Ledger
 from experiments.report_equivariance import controls, equivariance
+from experiments.report_lengths import lengths
+from experiments.report_mixers import every_mixer
 from experiments.stats import AUROC_DRAWS, DRAWS, mean_sd
 from experiments.tables import (
     SEM_PAIRS,
@@ -207,7 +209,7 @@ def summary(book: Book, rows: Rows) -> dict:
     if rows.others:
         body = [[e["id"], e["time"], str(e["overrides"])[:300]] for e in rows.others]
         columns = ["run", "when", "settings"]
-        tables.append({"title": "Other settings, not in any table", "columns": columns, "rows": body})
+        tables.append({"title": "Other settings, in no table but that of lengths", "columns": columns, "rows": body})
     body = [
         [method, f"{b} {d}", ", ".join(map(str, by_seed)), str(next(iter(by_seed.values()))["overrides"])]
         for (b, d, method), by_seed in rows.done.items()
@@ -247,6 +249,12 @@ def build(book: Book, size: str, ledger: Ledger) -> tuple[dict, dict, Numbers]:
         )
     parts["Fig. 3: equivariance"] = equivariance(rows, ledger, figures)
     parts["Controls"] = controls(rows, ledger)
+    for title, part in (
+        ("Every mixer", every_mixer(rows, ledger, figures)),
+        ("Length of training", lengths(book, size, ledger, figures)),
+    ):
+        if part is not None:
+            parts[title] = part
     parts["Accuracies, likelihood, calibration, cost"] = accuracies(rows)
     parts["Ledger"] = summary(book, rows)
     done = [e for by_seed in rows.done.values() for e in by_seed.values()]

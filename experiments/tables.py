@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import stats
+from experiments import grid, stats
 from experiments.ledger import Book, Ledger
-from sem_jax.config import METHODS
+from sem_jax.config import METHODS, get_default
 
+EPOCHS = get_default().train.epochs
 PAPER_RESULTS = Path(__file__).with_name("paper_results.csv")
 PAPER_BACKBONES = {"preact": "preact_resnet18", "wrn": "wrn28_10"}
 # Sets of the paper by the names that the evaluation gives them, with their official number of images.
@@ -45,7 +46,7 @@ class Rows(NamedTuple):
     size: str
     done: dict[tuple[str, str, str], dict[int, dict]]
     failed: dict[tuple[str, str, str], dict[int, dict]]
-    others: list[dict]  # done entries with other settings than the newest ones of their row
+    others: list[dict]  # done entries with other settings than those of their row that count
 
     def groups(self) -> list[tuple[str, str]]:
         """(backbone, dataset) of all entries, also of those that failed."""
@@ -62,14 +63,18 @@ class Rows(NamedTuple):
 
 
 def choose(book: Book, size: str) -> Rows:
-    """The runs of one size. Where a row was run with several settings, those of its newest run count, no other's."""
+    """The runs of one size.
+
+    Where a row was run with several settings, those of one run count and no other's: of the size's own number of
+    epochs, where there is one, and of these of the newest. Other lengths are shown by `report_lengths`.
+    """
     by_row: dict[tuple, list[dict]] = {}
     for entry in book.done.values():
         if entry["size"] == size:
             by_row.setdefault((entry["backbone"], entry["dataset"], entry["method"]), []).append(entry)
     done, others = {}, []
     for row, entries in by_row.items():
-        newest = max(entries, key=lambda entry: entry["time"])["hash"]
+        newest = max(entries, key=lambda entry: (_own_length(entry), entry["time"]))["hash"]
         done[row] = {e["seed"]: e for e in sorted(entries, key=lambda e: e["seed"]) if e["hash"] == newest}
         others += [e for e in entries if e["hash"] != newest]
     failed: dict[tuple, dict[int, dict]] = {}
@@ -77,6 +82,18 @@ def choose(book: Book, size: str) -> Rows:
         if entry["size"] == size:
             failed.setdefault((entry["backbone"], entry["dataset"], entry["method"]), {})[entry["seed"]] = entry
     return Rows(size, done, failed, others)
+
+
+def epochs_of(entry: Mapping) -> int:
+    """Length of a run, from its ledger entry."""
+    return entry["overrides"].get("train.epochs", EPOCHS)
+
+
+def _own_length(entry: Mapping) -> bool:
+    control = grid.CONTROLS.get(entry["method"])
+    size = grid.SIZES.get(entry["size"])
+    own = size.overrides.get("train.epochs", EPOCHS) if size else EPOCHS
+    return epochs_of(entry) == own * (control.epochs if control else 1)
 
 
 class Metric(NamedTuple):

@@ -110,10 +110,12 @@ def get_default() -> ConfigDict:
     cfg.objective.regmixup = False  # label loss on clean and mixed images, half weight each (RegMixup, a comparator)
 
     cfg.optim = ConfigDict()
+    cfg.optim.name = "sgd"  # sgd, or adamw: what ViT and MLP-Mixer want, with a learning rate of about 1e-3
     cfg.optim.learning_rate = 0.1
-    cfg.optim.momentum = 0.9
+    cfg.optim.momentum = 0.9  # adamw: its b1
     cfg.optim.nesterov = False
-    cfg.optim.weight_decay = 1e-4  # on every parameter, added to the gradient; mixup wants less than the usual 5e-4
+    # On every parameter. sgd: added to the gradient, and mixup wants less than the usual 5e-4; adamw: decoupled, 0.05.
+    cfg.optim.weight_decay = 1e-4
     # step, cosine, onecycle or constant; auto = the recipe's step, but onecycle below 60 epochs, where the step's
     # plateaus are too short.
     cfg.optim.schedule = "auto"

@@ -105,6 +105,7 @@ def check_ranges(cfg: ConfigDict) -> None:
     one_of("objective.penalty_pairs", ("right", "wrong"))
     one_of("objective.bn_running", ("both", "mixed", "clean"))
     need("objective.label_smoothing", 0 <= o.label_smoothing < 1, "in [0, 1)")
+    one_of("optim.name", ("sgd", "adamw"))
     need("optim.learning_rate", p.learning_rate > 0, "> 0")
     need("optim.momentum", 0 <= p.momentum < 1, "in [0, 1)")
     need("optim.weight_decay", p.weight_decay >= 0, ">= 0")

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate: SGD with momentum and weight decay, over optimizer steps.
+"""The optimizer and its learning rate over optimizer steps: SGD with momentum, or AdamW.
 
 tx, learning_rate = make_optimizer(total_steps=78_000, learning_rate=0.1, schedule="step", boundaries=(0.5, 0.75))
 """
@@ -52,6 +52,7 @@ def make_schedule(
 
 def make_optimizer(
     *,
+    name: str = "sgd",
     total_steps: int,
     learning_rate: float,
     momentum: float = 0.9,
@@ -61,7 +62,13 @@ def make_optimizer(
     boundaries: tuple[float, ...] = (0.5, 0.75),
     warmup_steps: int = 0,
 ) -> tuple[optax.GradientTransformation, Callable]:
-    """SGD as PyTorch has it: weight decay is added to the gradient, before the momentum, on every parameter.
+    """SGD and AdamW as PyTorch has them; weight decay is on every parameter.
+
+    Args:
+      name: "sgd", weight decay added to the gradient, before the momentum; or "adamw" (Loshchilov and Hutter 2019),
+        weight decay decoupled, b1 = momentum, b2 = 0.999, eps = 1e-8.
+      total_steps, learning_rate, schedule, boundaries, warmup_steps: see `make_schedule`.
+      momentum, nesterov, weight_decay: numbers as in the literature; momentum 0 = none.
 
     Returns:
       (tx, learning_rate_fn); the function gives the rate that the update at a step uses.
@@ -73,5 +80,7 @@ def make_optimizer(
         boundaries=boundaries,
         warmup_steps=warmup_steps,
     )
+    if name == "adamw":
+        return optax.adamw(rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov), rate
     sgd = optax.sgd(rate, momentum=momentum or None, nesterov=nesterov)
     return (optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd), rate

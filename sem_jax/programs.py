@@ -14,7 +14,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -22,11 +21,10 @@ from tqdm import tqdm
 
 from sem_jax.data.pipeline import Feeder, epoch_order, make_fetch
 from sem_jax.data.stream_feed import StreamFeeder
-from sem_jax.errors import ConfigError
-from sem_jax.evaluation.loading import open_run
+from sem_jax.evaluation.loading import open_scorer
 from sem_jax.evaluation.predict import Batches, make_score, to_batches
 from sem_jax.hosts import is_lead
-from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule, make_scorer
+from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.optim import choose_schedule, make_optimizer
@@ -200,23 +198,11 @@ class Programs:
 
     def _open_scorer(self):
         """The frozen net that a saliency mixer asks, as a function of this run's normalised images; or None."""
+        data = self._dataset
         if not self._cfg.mixer.scorer:
             return None
-        run, data = open_run(self._cfg.mixer.scorer), self._dataset
-        shape = data.splits["train"].images.shape[1:]
-        if tuple(run.data.image_shape) != shape:
-            raise ConfigError(
-                f"mixer.scorer must be trained on images of shape {shape}, got {tuple(run.data.image_shape)} in "
-                f"{self._cfg.mixer.scorer}"
-            )
-        mean, std = jnp.asarray(data.mean), jnp.asarray(data.std)
-        score = make_scorer(run.model, jax.device_put(run.variables, self.replicated))
-
-        def scorer(images, labels):
-            pixels = images * std[None, None, None] + mean[None, None, None]
-            return score((pixels - jnp.asarray(run.data.mean)) / jnp.asarray(run.data.std), labels)
-
-        return scorer
+        shape = {"image_shape": data.splits["train"].images.shape[1:], "mean": data.mean, "std": data.std}
+        return open_scorer(self._cfg.mixer.scorer, **shape, sharding=self.replicated)
 
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""

@@ -111,20 +111,10 @@ def _split_hooks(
     model: nn.Module, params: Any, batch_stats: Any, streams: Mapping[str, Stream]
 ) -> tuple[dict[str, jax.Array], dict[str, StageHook]]:
     """(images by stream, hooks of the streams that have one), the hooks told which stage of the model is the last."""
-    hooked = {name: x for name, x in streams.items() if isinstance(x, Hooked)}
-    images = {name: x.images if name in hooked else x for name, x in streams.items()}
-    if not hooked:
-        return images, {}
-    stages = []
-
-    def record(k, hidden):
-        stages.append(k)
-        return hidden
-
     variables = {"params": params, "batch_stats": batch_stats}
-    one = next(iter(hooked.values())).images[:1]
-    jax.eval_shape(lambda v, x: model.apply(v, x, train=False, at_stage=record), variables, one)
-    return images, {name: x.at_stage(max(stages)) for name, x in hooked.items()}
+    images = {name: x.images if isinstance(x, Hooked) else x for name, x in streams.items()}
+    hooks = {name: x.at_stage_of(model, variables) for name, x in streams.items() if isinstance(x, Hooked)}
+    return images, hooks
 
 
 def make_train_step(

@@ -75,6 +75,17 @@ class Hooked:
         """What a model whose last stage is number `last` calls at each of them."""
         return lambda k, hidden: self.hook(self.drawn, k, last, hidden)
 
+    def at_stage_of(self, model: Any, variables: Any) -> StageHook:
+        """`at_stage` for a Linen module, whose number of stages is found by tracing it once; nothing is computed."""
+        stages = []
+
+        def record(k, hidden):
+            stages.append(k)
+            return hidden
+
+        jax.eval_shape(lambda v, x: model.apply(v, x, train=False, at_stage=record), variables, self.images[:1])
+        return self.at_stage(max(stages))
+
 
 MixFn = Callable[..., tuple[jax.Array | Hooked, Mix]]  # (key, images, take=None, ...), see `mixers.make_mix`
 Scorer = Callable[[jax.Array, jax.Array | None], jax.Array]  # (images, labels) -> how salient each place, f32[b gh gw]

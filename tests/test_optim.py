@@ -1,4 +1,4 @@
-"""Schedules at the steps that matter, and SGD against PyTorch's."""
+"""Schedules at the steps that matter, and the optimizers against PyTorch's."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,21 +34,26 @@ def test_warmup_is_linear_from_zero():
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(50)], [0.0, 0.1, 0.2, 0.2], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, False), (0.9, True), (0.0, False)])
-def test_sgd_is_pytorchs(rng, momentum, nesterov):
+@pytest.mark.parametrize(
+    ("name", "momentum", "nesterov"),
+    [("sgd", 0.9, False), ("sgd", 0.9, True), ("sgd", 0.0, False), ("adamw", 0.9, False), ("adamw", 0.5, False)],
+)
+def test_optimizers_are_pytorchs(rng, name, momentum, nesterov):
     torch = pytest.importorskip("torch")
     start = rng.normal(size=5).astype(np.float32)
     gradients = rng.normal(size=(6, 5)).astype(np.float32)
     peer = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    sgd = torch.optim.SGD([peer], lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
-    tx, _ = make_optimizer(
-        total_steps=6, learning_rate=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.01, schedule="constant"
-    )
-    params, state = jnp.asarray(start), None
+    if name == "sgd":
+        theirs = torch.optim.SGD([peer], lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
+    else:
+        theirs = torch.optim.AdamW([peer], lr=0.1, betas=(momentum, 0.999), weight_decay=0.01)
+    options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": 0.01, "schedule": "constant"}
+    tx, _ = make_optimizer(name=name, total_steps=6, learning_rate=0.1, **options)
+    params = jnp.asarray(start)
     state = tx.init(params)
     for gradient in gradients:
         peer.grad = torch.from_numpy(gradient.copy())
-        sgd.step()
+        theirs.step()
         updates, state = tx.update(jnp.asarray(gradient), state, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params, peer.detach().numpy(), rtol=1e-5, atol=1e-6)

@@ -21,10 +21,11 @@ from ml_collections import ConfigDict
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
 from sem_jax.checkpoint import load_model, steps
-from sem_jax.errors import DataError, RunError
+from sem_jax.errors import ConfigError, DataError, RunError
+from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
 from sem_jax.records import read_json, read_metrics
-from sem_jax.types import Dataset, Split
+from sem_jax.types import Dataset, Scorer, Split
 
 MAX_SIDE = 1 << 16  # pixels; a larger image_shape in data.json is nobody's
 
@@ -95,6 +96,32 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
     )
+
+
+def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
+    """The frozen net of a run folder as what a saliency mixer asks about another run's normalised images.
+
+    Args:
+      folder: of the frozen net's run (mixer.scorer).
+      image_shape: (h, w, c) of the images; mean, std: that they were normalised with.
+      sharding: of the net's parameters.
+
+    Raises:
+      RunError: no such run. ConfigError: it was trained on images of another shape.
+    """
+    run = open_run(folder)
+    if tuple(run.data.image_shape) != tuple(image_shape):
+        raise ConfigError(
+            f"mixer.scorer must be trained on images of shape {tuple(image_shape)}, got {tuple(run.data.image_shape)} "
+            f"in {folder}"
+        )
+    mean, std, own_mean, own_std = (jnp.asarray(x)[None, None, None] for x in (mean, std, run.data.mean, run.data.std))
+    score = make_scorer(run.model, jax.device_put(run.variables, sharding))
+
+    def scorer(images, labels):
+        return score((images * std + mean - own_mean) / own_std, labels)
+
+    return scorer
 
 
 def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:

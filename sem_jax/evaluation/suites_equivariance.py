@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sem_jax.errors import RunError
+from sem_jax.errors import RunError, SemError
 from sem_jax.evaluation import equivariance as measure
 from sem_jax.evaluation import figures
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.loading import Loaded, open_compared
+from sem_jax.evaluation.own_mixing import MIDDLE, represent_own
 from sem_jax.mixers.cutmix import CutmixDraw, apply_cutmix
 from sem_jax.mixers.mixup import MixupDraw, apply_mixup
 
@@ -124,8 +125,42 @@ def equivariance(context: Context) -> Result:
         "numbers in short are those at lam 0.5. CutMix boxes lie wholly inside the image; lam is the share of the "
         "anchor's pixels really left."
     )
+    _own_mixing(runs, result)
     _two_classes(context, runs, result)
     return result
+
+
+def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
+    """The error under the mixer of the training itself, for every run that mixes; in short: of the first run."""
+    rows = []
+    for index, (name, it) in enumerate(runs):
+        mixer = it.run.config.mixer.name
+        if mixer == "none":
+            continue
+        try:
+            own = represent_own(it, count=it.options.pairs)
+        except SemError as error:  # a scorer that is gone
+            result.note += f" {name}: without its own mixing: {str(error).splitlines()[0]}"
+            continue
+        errors = own.relative[own.middle].astype(np.float64)
+        if not len(errors):
+            continue
+        absolute = own.absolute[own.middle].astype(np.float64).mean()
+        rows.append([name, mixer, len(errors), errors.mean(), *np.quantile(errors, measure.QUANTILES), absolute])
+        if index == 0:
+            result.scalars["relative error own mixer"] = errors.mean()
+            result.items["relative error own"] = np.where(own.middle, own.relative, np.nan)
+    if rows:
+        marks = [f"{100 * q:.0f}%" for q in measure.QUANTILES]
+        result.tables.append(
+            {
+                "title": f"The run's own mixer, lam between {MIDDLE[0]} and {MIDDLE[1]}",
+                "columns": ["run", "mixer", "pairs", "relative error", *marks, "absolute error"],
+                "rows": rows,
+                "note": "Test pairs mixed as in training, lam as it draws them; percentages are quantiles of the "
+                "relative error.",
+            }
+        )
 
 
 def _two_classes(context: Context, runs, result: Result) -> None:

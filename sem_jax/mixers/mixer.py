@@ -45,6 +45,8 @@ class Mixer(NamedTuple):
       hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. Where lam is 1 it has to
         leave an item as it is.
       sample_step: key -> what the hook has drawn once a step.
+      shared: fields of the Draw that are drawn once for all pairs of a batch, whatever the scope: what decides which
+        program runs. A `lax.switch` by a number of each pair's own would run every branch for every pair.
     """
 
     sample: Callable[[Key, tuple[int, int, int]], Draw]
@@ -52,6 +54,7 @@ class Mixer(NamedTuple):
     score: Callable[..., Any] | None = None
     hook: Callable[..., jax.Array] | None = None
     sample_step: Callable[[Key], Any] | None = None
+    shared: tuple[str, ...] = ()
 
 
 def make_mix(
@@ -111,6 +114,9 @@ def make_mix(
         else:
             draw = mixer.sample(draw_key, tuple(image_shape))
         draw_axis = 0 if scope == "sample" else None
+        if scope == "sample" and mixer.shared:
+            draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
+            draw_axis = type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
         mixed, lam = jax.vmap(mixer.apply, in_axes=(draw_axis, *[0] * len(arguments)))(draw, *arguments)
         if prob < 1.0 or strength is not None:
             shape = (batch_size,) if scope == "sample" else (1,)

@@ -201,7 +201,8 @@ def make_puzzlemix(
 
     Args:
       alpha: concentration of the prior weight, > 0.
-      blocks: cells a side, one of which is drawn; those with cells of less than two pixels are left out.
+      blocks: cells a side, one of which is drawn for a batch, as there; those with cells of less than two pixels are
+        left out.
       eta: weight of the prior, >= 0.
       beta: of the mask's smoothness, >= 0.
       move: permute the cells.
@@ -224,5 +225,8 @@ def make_puzzlemix(
 
     options = {"blocks": tuple(blocks), "eta": eta, "beta": beta, "move": move, "epsilon": epsilon}
     return Mixer(
-        partial(sample_puzzlemix, alpha=alpha, blocks=tuple(blocks)), partial(apply_puzzlemix, **options), score
+        partial(sample_puzzlemix, alpha=alpha, blocks=tuple(blocks)),
+        partial(apply_puzzlemix, **options),
+        score,
+        shared=("grid",),
     )

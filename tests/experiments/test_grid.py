@@ -28,7 +28,7 @@ def test_every_method_and_control_is_a_configuration_that_can_work(size):
 
 
 def test_every_backbone_and_data_set_of_the_paper_has_a_configuration():
-    for backbone in grid.BACKBONES:
+    for backbone in grid.PAPERS_OWN:
         for dataset in ("cifar10", "cifar100", "tiny_imagenet"):
             cfg = grid.make_config(grid.Cell("paper", backbone, dataset, "cutmix+es+sem", 0))
             validate(cfg)
@@ -117,3 +117,32 @@ def test_a_chosen_alpha_is_of_mixing_and_a_chosen_gamma_of_sem():
     assert (cfg("mixup").mixer.alpha, cfg("mixup").objective.gamma) == (2.0, 0.0)
     assert (cfg("mixup+sem").mixer.alpha, cfg("mixup+sem").objective.gamma) == (2.0, 0.7)
     assert cfg("sem-gamma0.1").objective.gamma == 0.1, "a control's own setting goes before"
+
+
+@pytest.mark.parametrize("backbone", ["preact", "vit", "mlp_mixer"])
+def test_every_mixer_of_the_registry_is_a_row_on_each_kind_of_backbone(backbone):
+    from sem_jax.mixers import MIXERS
+
+    assert set(grid.MIXING) == set(MIXERS) - {"none"}
+    made = {}
+    for method in grid.methods_named("mixers"):
+        cfg = grid.make_config(grid.Cell("cpu", backbone, "cifar10", method, 1))
+        validate(cfg)
+        assert (cfg.objective.gamma > 0) == method.endswith("+sem")
+        assert cfg.mixer.name == {"erm": "none"}.get(method, method.removesuffix("+sem"))
+        made[method] = grid.config_hash(cfg)
+    assert len(made) == 1 + 2 * len(grid.MIXING) == len(set(made.values()))
+
+
+def test_a_scorer_is_the_run_of_the_same_seed(tmp_path):
+    cell = grid.Cell("cpu", "vit", "cifar10", "attentive_cutmix+sem", 2, (("train.epochs", 3),))
+    asked = cell._replace(method="erm").id
+    cfg = grid.with_scorer(grid.make_config(cell), cell, tmp_path)
+    assert cfg.mixer.scorer == str(tmp_path / asked) and asked.startswith("cpu-vit-cifar10-erm-s2-")
+    assert f"--config.mixer.scorer=runs/{asked}" in grid.command(cell, "runs/x")
+    assert grid.config_hash(grid.make_config(cell)) == cell.id[-8:], "the identity knows no folder"
+
+
+def test_an_unknown_backbone_for_a_data_set_is_said():
+    with pytest.raises(ConfigError, match="no configuration of vit on cifar100"):
+        grid.make_config(grid.Cell("cpu", "vit", "cifar100", "mixup", 0))

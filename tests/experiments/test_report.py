@@ -204,3 +204,52 @@ def test_a_ledger_with_failures_alone(ledger):
 def test_an_empty_ledger_is_refused_in_words(tmp_path):
     with pytest.raises(RunError, match="no ledger"):
         Ledger(tmp_path).read()
+
+
+def test_every_mixer_beside_itself_with_sem_on_each_backbone(ledger):
+    for backbone in ("preact", "vit"):
+        for mixer, error in (("mixup", 0.40), ("fmix", 0.50)):
+            ledger.append(*entry(mixer, 0, backbone=backbone, error_at_half=error, accuracy=0.5))
+            lower = error - 0.10 if backbone == "preact" else error + 0.05
+            ledger.append(*entry(f"{mixer}+sem", 0, backbone=backbone, error_at_half=lower, accuracy=0.52))
+    ledger.append(*entry("gridmix", 0, error_at_half=0.3))
+    parts, figures, _ = built(ledger)
+    first, second = parts["Every mixer"]["tables"]
+    assert "PreActResNet18" in first["title"] and "ViT" in second["title"]
+    rows = {row[0]: row for row in first["rows"]}
+    assert list(rows) == ["mixup", "fmix", "gridmix"] and "every_mixer" in figures
+    assert rows["fmix"][1:3] == ["0.500", "0.400"] and rows["fmix"][7:9] == ["50.00", "52.00"]
+    # The change is of the pairs' errors, whose draws scatter around what the scalars say; the interval holds it.
+    low, high = map(float, rows["fmix"][3].split("[")[1].rstrip("]").split(","))
+    assert low < -0.10 < high < 0
+    assert rows["gridmix"][1] == "0.300" and rows["gridmix"][2:5] == ["", "", ""] and rows["gridmix"][-1] == "1, 0"
+    grown = {row[0]: row for row in second["rows"]}["mixup"][3]
+    assert grown.startswith("+0.0")
+    assert "Every mixer" not in built_without_other_mixers(ledger)
+
+
+def built_without_other_mixers(ledger):
+    other = Ledger(ledger.folder.with_name("other"))
+    other.append(*entry("mixup", 0))
+    return built(other)[0]
+
+
+def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
+    own = grid.SIZES["cpu"].overrides["train.epochs"]
+    for epochs, without, with_sem in ((2 * own, 0.60, 0.66), (own, 0.50, 0.51), (3, 0.40, 0.35)):
+        settings = (("train.epochs", epochs),)
+        time = f"2026-01-0{1 + (epochs == 3)}T00:00:00"
+        ledger.append(*entry("mixup", 0, accuracy=without, settings=settings, time=time))
+        ledger.append(*entry("mixup+sem", 0, accuracy=with_sem, settings=settings, time=time))
+    parts, figures, _ = built(ledger)
+    table = rows_of(parts["Length of training"]["tables"][0])
+    assert list(table["mixup"].values()) == ["mixup", "40.00 (n=1)", "50.00 (n=1)", "60.00 (n=1)"]
+    assert [cell.split(" [")[0] for cell in list(table["mixup+sem - mixup"].values())[1:]] == [
+        "-5.00",
+        "+1.00",
+        "+6.00",
+    ]
+    assert "lengths" in figures
+    line = rows_of(parts["Table 1: accuracy"]["tables"][0])["mixup"]
+    assert line["ours, accuracy (%)"] == "50.00 (n=1)", "the size's own length, though another is newer"
+    assert "Length of training" not in built_without_other_mixers(ledger)

@@ -184,6 +184,22 @@ def penalty_reference(outputs, mix, distance, shift):
     return np.mean(values)
 
 
+@pytest.mark.parametrize("distance", ["l2", "normalised"])
+def test_a_rounding_error_pulls_nowhere_and_a_small_distance_does(rng, distance):
+    """Without it the gradient would be of length lam for a distance of 1e-7: the norm has slope one everywhere."""
+    anchor = jnp.asarray(rng.normal(size=(B, D)), jnp.float32)
+    lam = jnp.full(B, 0.5)
+    direction = jnp.asarray(rng.normal(size=(B, D)), jnp.float32)
+    lengths = []
+    for size in (0.0, 2e-7, 1e-3):
+        penalty, gradient = jax.value_and_grad(lambda x: sem_penalty(x, anchor, anchor, lam, distance=distance).sum())(
+            anchor + size * direction
+        )
+        lengths.append(np.linalg.norm(gradient, axis=1).min() if size == 1e-3 else np.abs(gradient).max())
+        assert (float(penalty) > 0) == (size == 1e-3)
+    assert lengths[:2] == [0.0, 0.0] and lengths[2] > 0.1
+
+
 @pytest.mark.parametrize("distance", ["l2", "squared", "normalised"])
 @pytest.mark.parametrize("pairs", ["right", "wrong"])
 def test_distances_and_wrong_pairs(case, distance, pairs):
