@@ -204,7 +204,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch on CPU; 0 = all cores")
     args = parser.parse_args(argv)
     gpu = args.suite == "gpu"
-    if not gpu:
+    if gpu:  # PyTorch needs some of it; read when jax starts
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    else:
         keep_freed_memory()
     import jax
     import torch
@@ -217,7 +219,8 @@ def main(argv: list[str] | None = None) -> None:
     modes = tuple(m for m in (args.compile or ("default,max-autotune" if gpu else "")).split(",") if m)
     settings = [s for s in (suites.GPU if gpu else suites.CPU) if args.nets in s.name]
     steps = args.steps or (50 if gpu else 2)
-    found = [compare(s, gpu=gpu, steps=steps, blocks=args.blocks, compiled=modes) for s in settings]
+    if not settings:
+        parser.error(f"no setting of the suite has {args.nets!r} in its name")
     versions = {
         "jax": jax.__version__,
         "torch": torch.__version__,
@@ -227,8 +230,12 @@ def main(argv: list[str] | None = None) -> None:
         "load": os.getloadavg()[0],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
-    if args.out:
-        args.out.write_text(json.dumps({"environment": versions, "settings": found}, indent=1) + "\n", encoding="utf-8")
+    found = []
+    for setting in settings:  # kept after each: a later one may not fit the memory
+        found.append(compare(setting, gpu=gpu, steps=steps, blocks=args.blocks, compiled=modes))
+        if args.out:
+            kept = {"environment": versions, "settings": found}
+            args.out.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(versions))
     for part in found:
         print(part["setting"], "loss differences:", part["loss_difference"])

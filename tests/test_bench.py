@@ -1,15 +1,25 @@
-"""The benchmark: its FLOP constant, its floor, how it times, and that the three-pass reference is Algorithm 1."""
+"""The benchmark: its FLOP constant, its floor, how it times, that the three-pass reference is Algorithm 1, and that
+both suites run to their end."""
+
+import contextlib
+import io
+import json
+import subprocess
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sem_jax.bench import report, suites
+from sem_jax.bench import __main__ as command
+from sem_jax.bench import cases, flags, goals, report, suites
 from sem_jax.bench.cases import GAMMA, Bench, Case, Setting
 from sem_jax.bench.flops import count, floor_seconds
 from sem_jax.bench.timing import Timing, measure, ratio
+from sem_jax.mixers import MIXERS
 from sem_jax.models import MODELS
+from sem_jax.step import make_train_call
 from tests.tiny_net import TinyNet
 
 
@@ -90,7 +100,7 @@ def test_rows_of_a_measurement(bench):
 def test_a_shipped_step_on_cpu_has_no_loop_around_its_convolutions(bench):
     """Host callbacks, float64 and convolutions inside loops would each be slow, and are not there."""
     from sem_jax.state import jit_init_state
-    from sem_jax.step import make_train_call, zero_sums
+    from sem_jax.step import zero_sums
 
     case = Case(gamma=GAMMA)
     step, fetch, key = bench.step(case), bench._fetch(case), jax.random.key(0)
@@ -108,3 +118,187 @@ def test_a_shipped_step_on_cpu_has_no_loop_around_its_convolutions(bench):
     entry = text[text.index("ENTRY") :]
     assert entry.count(" convolution(") == text.count(" convolution(")
     assert jnp.float32 == bench.model.dtype
+
+
+ROW = {"step_ms", "images_per_s", "time_ratio", "flops_ratio", "mfu", "floor_ratio", "peak_bytes", "compile_s"}
+ENVIRONMENT = {"sem_jax", "jax", "jaxlib", "python", "device", "platform_version", "xla_flags", "git", "gpu"}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The command with a net that compiles in a moment, a device whose limits are known, a "GPU", and "other processes"
+    that are this one."""
+    for net in ("preact_resnet", "wide_resnet"):
+        monkeypatch.setitem(MODELS, net, lambda *, num_classes, width, **_: TinyNet(num_classes, width=8))
+    monkeypatch.setattr(suites, "limits", lambda kind: (790e12, 4.3e12))
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(command, "no_gpu", lambda: False)
+    answers = {}
+
+    def run(arguments, **_):
+        request = arguments[-1]
+        if request not in answers:
+            out = io.StringIO()
+            if request.startswith("--child="):
+                with contextlib.redirect_stdout(out):
+                    command.main([request])
+            answers[request] = out.getvalue()
+        return subprocess.CompletedProcess(arguments, 0, answers[request])
+
+    monkeypatch.setattr(flags, "subprocess", SimpleNamespace(run=run))
+    return monkeypatch
+
+
+def shrink(monkeypatch, suite, *, settings):
+    """The first settings of a suite, with few small images."""
+    shrunk = [s._replace(batch=4, size=8, items=8) for s in getattr(suites, suite.upper())[:settings]]
+    monkeypatch.setattr(suites, suite.upper(), shrunk)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Every step is traced and lowered, which is where a case that does not fit the step fails; none is compiled."""
+    memory = SimpleNamespace(argument_size_in_bytes=1, output_size_in_bytes=1, temp_size_in_bytes=1)
+
+    class Call:
+        def __init__(self, call):
+            self._call = call
+
+        def lower(self, *arguments):
+            self._cost = self._call.lower(*arguments).cost_analysis()
+            return self
+
+        def cost_analysis(self):
+            return self._cost
+
+        def compile(self):
+            return self
+
+        def memory_analysis(self):
+            return memory
+
+        def __call__(self, state, sums, *_):
+            return state, sums
+
+    monkeypatch.setattr(cases, "make_train_call", lambda *a, **options: Call(make_train_call(*a, **options)))
+
+
+def run_suite(path, *arguments):
+    command.main([*arguments, "--steps=1", "--blocks=1", f"--out={path}"])
+    found = json.loads(path.read_text())
+    assert ENVIRONMENT <= set(found["environment"]) and found["environment"]["device"]
+    assert all(ROW <= set(row) for row in found["rows"])
+    for row in found["rows"]:
+        for name in ("step_ms", "images_per_s", "time_ratio", "flops_ratio", "mfu", "peak_bytes"):
+            assert row[name] > 0, (name, row)
+    return found
+
+
+def check_every_part(suite, path, printed):
+    parts = [part for part in command.PARTS if part != "mixers"]
+    found = run_suite(path, f"--suite={suite}", f"--parts={','.join(parts)}")
+    wanted = {**suites.METHODS, **suites.OPTIONS, **suites.STREAMS, **suites.PIPELINE, **suites.LOOP}
+    assert {row["case"] for row in found["rows"]} == {*wanted, f"sem, every {suites.EVERY} steps"}
+    assert not found["skipped"]
+    assert found["compile_s"]["cold"] > 0 and found["compile_s"]["cached"] > 0
+    tried = flags.CPU_FLAGS if suite == "cpu" else flags.GPU_FLAGS
+    assert set(found["flags"]) == {"setting", "", *tried}
+    assert all(found["flags"][flag]["sem"]["wall_ms"] > 0 for flag in ("", *tried))
+    assert ("device_peak_bytes" in found) == (suite == "gpu")
+    text = printed()
+    assert all(f"| {row['case']} |" in text for row in found["rows"])
+    assert "operations, SEM / mixup" in text and ("not measured" in text) == (suite == "cpu")
+
+
+@pytest.mark.parametrize("suite", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
+def test_a_suite_goes_through_every_part_to_its_end(tiny, uncompiled, tmp_path, capsys, suite):
+    shrink(tiny, suite, settings=1)
+    check_every_part(suite, tmp_path / "bench.json", lambda: capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_a_suite_is_really_measured(tiny, tmp_path, capsys):
+    shrink(tiny, "cpu", settings=1)
+    check_every_part("cpu", tmp_path / "bench.json", lambda: capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["cpu", "gpu"])
+def test_every_setting_and_mixer_of_a_suite_is_lowered(tiny, uncompiled, tmp_path, suite):
+    """At their real batches and sizes of images."""
+    found = run_suite(
+        tmp_path / "bench.json", f"--suite={suite}", "--parts=methods,options,mixers,streams,pipeline,loop"
+    )
+    assert not found["skipped"]
+    there = {setting.name: set() for setting in getattr(suites, suite.upper())}
+    for row in found["rows"]:
+        there[row["setting"]].add(row["case"])
+    assert all({*suites.METHODS, *suites.STREAMS, *suites.PIPELINE, *suites.LOOP} <= names for names in there.values())
+    once = {f"mixer {name}" for name in MIXERS if name not in ("none", "mixup")} | set(suites.OPTIONS)
+    assert [name.split("-")[0] for name, names in there.items() if once <= names] == ["preact18", "wrn28"]
+
+
+def test_what_the_memory_does_not_hold_is_skipped_and_the_rest_measured(tiny, uncompiled, tmp_path):
+    add = Bench.add
+
+    def full(self, name, case):
+        if "3 passes" in name or self.setting.net == "wide_resnet":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+        add(self, name, case)
+
+    shrink(tiny, "cpu", settings=2)
+    tiny.setattr(Bench, "add", full)
+    tiny.setattr(
+        suites, "METHODS", {name: suites.METHODS[name] for name in ("mixup", "mixup (again)", "sem, 3 passes")}
+    )
+    found = run_suite(tmp_path / "bench.json", "--parts=methods")
+    assert [row["case"] for row in found["rows"]] == ["mixup", "mixup (again)"]
+    assert len(found["skipped"]) == 1 + 3 and all("Out of memory" in reason for reason in found["skipped"].values())
+
+
+def test_goals_are_reached_missed_or_not_measured():
+    def row(case, **values):
+        about = {"setting": "preact18-64 32px batch 512", "net": "preact_resnet", "batch": 512, "case": case}
+        return about | {"time_ratio": 1.0, "flops_ratio": 1.0, "mfu": 0.31} | values
+
+    made = [
+        row("mixup"),
+        row("sem", time_ratio=2.06, flops_ratio=2.01),
+        row("sem, 3 passes", time_ratio=3.09),
+        row("mixup, no pipeline", time_ratio=0.98),
+    ]
+    table = goals.table(made, cpu=False)
+    found = {line.split("|")[2].strip(): line.split("|")[4:6] for line in table.splitlines()[2:]}
+    assert {name: " ".join(" ".join(cells).split()) for name, cells in found.items()} == {
+        "operations, SEM / mixup": "2.01 reached",
+        "time, SEM / mixup, batch >= 512": "2.06 missed",
+        "time, 3 passes / ours": "1.50 reached",
+        "MFU, mixup, PreActResNet, batch >= 512": "31.0% reached",
+        "input pipeline, share of a mixup step": "2.0% reached",
+        "time, device loop / a call a step": "not measured",
+    }
+    assert goals.table(made, cpu=True).count("not measured") == 6  # a CPU says nothing of them
+
+
+def test_without_a_gpu_its_suite_says_so():
+    with pytest.raises(SystemExit, match="not measured"):
+        command.main(["--suite=gpu"])
+
+
+@pytest.mark.slow
+def test_the_peers_agree_and_are_measured_to_the_end(tmp_path, monkeypatch):
+    """The real nets of both sides: their losses are compared before anything is timed."""
+    pytest.importorskip("torch")
+    from experiments import bench_peers
+
+    monkeypatch.setattr(suites, "CPU", (Setting("wide_resnet", 10, 1, batch=8, size=8, items=16),))
+    monkeypatch.setattr(bench_peers, "keep_freed_memory", lambda: None)
+    out = tmp_path / "peers.json"
+    bench_peers.main(["--nets=", "--steps=1", "--blocks=1", f"--out={out}"])
+    found = json.loads(out.read_text())
+    assert {"jax", "torch", "device", "xla_flags"} <= set(found["environment"])
+    (setting,) = found["settings"]
+    assert setting["loss_difference"]["eager"] <= 1e-5
+    rows = {row["case"]: row for row in setting["rows"]}
+    assert {"ours mixup", "ours sem", "eager mixup", "eager sem", "eager sem, 3 passes"} <= set(rows)
+    assert all(row["step_ms"] > 0 and row["ours_faster_wall"] > 0 for row in rows.values())

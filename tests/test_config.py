@@ -134,6 +134,19 @@ def test_penalty_options_that_contradict_each_other_are_refused():
         config_lib.validate(cfg)
 
 
+def test_a_part_of_the_pairs_is_refused_with_every_mixer_of_hidden_states():
+    """By what the mixer is: in a choice too."""
+    cfg = config_lib.get_default()
+    cfg.objective.penalty_fraction = 0.5
+    for name, options in (("cutmix", ""), ("choice", "choices=('mixup', 'cutmix')")):
+        cfg.mixer.name, cfg.mixer.options = name, options
+        config_lib.validate(cfg)
+    for name, options in (("manifold_mixup", ""), ("alignmix", ""), ("choice", "choices=('mixup', 'alignmix')")):
+        cfg.mixer.name, cfg.mixer.options = name, options
+        with pytest.raises(ConfigError, match=f"penalty_fraction must be 1 with mixer.name='{name}'.*hidden states"):
+            config_lib.validate(cfg)
+
+
 def test_streaming_and_random_resized_crops_need_a_set_that_is_streamed():
     cfg = config_lib.get_default()
     cfg.data.name, cfg.runtime.residency = "digits", "stream"

@@ -18,18 +18,29 @@ from sem_jax.records import read_metrics
 ROOT = Path(__file__).parent.parent
 HEARTBEAT = 10
 WORKER = """
-import sys, time
+import signal, sys, time
+import jax, numpy as np
 sys.path.insert(0, {root!r})
 from sem_jax import loop, main
 from sem_jax.models import MODELS
 from tests import test_loop
 MODELS["tiny"] = test_loop.make_tiny
 run = loop.Programs.run
-def slowly(*args, **options):
+def slowly(self, state, *args, **options):
     time.sleep({pause})
-    return run(*args, **options)
+    if jax.process_index() == 1 and int(state.step) == {stop_in}:
+        signal.raise_signal(signal.SIGTERM)
+    return run(self, state, *args, **options)
 loop.Programs.run = slowly
 loop.report.draw_curves = lambda *_, **__: None
+train = loop.train_and_evaluate
+def train_and_keep(cfg, workdir, **options):
+    state = train(cfg, workdir, **options)
+    if jax.process_index() == 0:
+        leaves = map(np.asarray, jax.tree.leaves((state.params, state.batch_stats)))
+        np.savez(workdir + ".npz", *leaves)
+    return state
+loop.train_and_evaluate = train_and_keep
 main.run()
 """
 CONFIG = """
@@ -37,13 +48,19 @@ from tests.test_loop import configure
 def get_config(_=""):
     return configure("mixup+sem", train__epochs=3, runtime__devices=0, runtime__steps_per_call=1, data__val_size=100)
 """
+STREAMED = """
+from tests.test_loop_stream import configure, cropped
+def get_config(_=""):
+    options = cropped(train__epochs=3, train__batch_size=8, runtime__devices=0, runtime__steps_per_call=1)
+    return configure({photos!r}, runtime__residency="stream", **options)
+"""
 
 
-def processes(tmp_path, count, devices, workdir, pause=0.0):
-    """Starts the command on `count` "hosts" with `devices` devices each."""
-    (tmp_path / "config.py").write_text(CONFIG)
-    worker = tmp_path / f"worker{pause}.py"
-    worker.write_text(WORKER.format(root=str(ROOT), pause=pause))
+def processes(tmp_path, count, devices, workdir, *, config=CONFIG, pause=0.0, stop_in=None):
+    """Starts the command on `count` "hosts" with `devices` devices each; the second gets a signal in step `stop_in`."""
+    (tmp_path / "config.py").write_text(config)
+    worker = tmp_path / f"worker{pause}-{stop_in}.py"
+    worker.write_text(WORKER.format(root=str(ROOT), pause=pause, stop_in=stop_in))
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -127,3 +144,34 @@ def test_two_processes_train_stop_die_and_resume_to_the_numbers_of_one(tmp_path)
             np.testing.assert_allclose(y[name], x[name], rtol=2e-3, atol=1e-4, err_msg=name)
     for step in steps(two / "checkpoints"):
         assert read_verified(two / "checkpoints" / str(step))["step"] == step
+
+
+@pytest.mark.slow
+def test_streamed_images_come_to_two_processes_as_to_one_and_resume_in_the_middle_of_an_epoch(tmp_path):
+    """Each of two hosts decodes its half of every batch; what is computed of it is what one host computes."""
+    pytest.importorskip("grain")
+    from tests.test_loop_stream import write_photos
+
+    config = STREAMED.format(photos=str(write_photos(tmp_path / "photos", train=24, test=5)))
+    one, two, parts = tmp_path / "one", tmp_path / "two", tmp_path / "parts"
+    for count, workdir in ((1, one), (2, two)):
+        codes, out = finish(processes(tmp_path, count, 4 // count, workdir, config=config))
+        assert codes == [0] * count, out
+
+    # Six steps an epoch, one a call: the third of the second epoch is the last one that both make.
+    codes, out = finish(processes(tmp_path, 2, 2, parts, config=config, stop_in=8))
+    assert codes == [143, 143] and steps(parts / "checkpoints")[-1] == 9, out
+    codes, out = finish(processes(tmp_path, 2, 2, parts, config=config))
+    assert codes == [0, 0] and "Continuing from step 9 of 18" in out[0], out
+
+    weights = {path: np.load(f"{path}.npz") for path in (one, two, parts)}
+    assert len(weights[one].files) > 5
+    for name in weights[one].files:
+        np.testing.assert_array_equal(weights[parts][name], weights[two][name], err_msg=name)
+        np.testing.assert_allclose(weights[two][name], weights[one][name], rtol=2e-3, atol=1e-4, err_msg=name)
+    a, b, c = map(read_metrics, (one, two, parts))
+    assert [r["step"] for r in a] == [r["step"] for r in b] == [r["step"] for r in c] == [6, 12, 18]
+    for x, y, z in zip(a, b, c, strict=True):
+        for name in set(x) - {"seconds", "images_per_s"}:
+            np.testing.assert_allclose(y[name], x[name], rtol=2e-3, atol=1e-4, err_msg=name)
+            assert z[name] == y[name], name

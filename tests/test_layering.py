@@ -31,7 +31,8 @@ ALLOWED = {
     "manifest": BASE,
     "report": BASE | {"records"},
     "checkpoint": BASE | {"state", "hosts", "manifest"},
-    "config": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
+    "config": BASE | {"config_checks"},
+    "config_checks": BASE | {"data", "mixers", "models"},  # the registries' names, imported when it validates
     "prepare": BASE | {"data"},
     "evaluation": BASE
     | {"data", "models", "state", "checkpoint", "mixers", "records", "config", "evaluation", "report", "compiled"},

@@ -1,5 +1,9 @@
 """Runs on streamed data: the numbers of the same images in memory, resume in the middle, ImageNet-shaped pictures."""
 
+import json
+import runpy
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,11 +12,13 @@ from PIL import Image
 from sem_jax import config as config_lib
 from sem_jax import loop
 from sem_jax.errors import DataError
+from sem_jax.evaluation import evaluate_run
 from sem_jax.records import read_metrics
 from sem_jax.signals import Interrupted
 from tests.test_loop import assert_equal, make_tiny
 
 pytest.importorskip("grain")
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +30,10 @@ def surroundings(monkeypatch, tmp_path):
     monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Pictures of many sizes, as JPEG, brighter in one class than in the other."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for split, count in (("train", 10), ("test", 3)):
+def write_photos(root, *, train, test):
+    """Pictures of many sizes, as JPEG, brighter in one class than in the other; so many of each class."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("test", test)):
         for label, name in enumerate(("dark", "light")):
             (root / split / name).mkdir(parents=True)
             for i in range(count):
@@ -36,6 +41,11 @@ def photos(tmp_path_factory):
                 pixels = rng.integers(100 * label, 100 * label + 120, (*size, 3), np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{i}.jpg")
     return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), train=10, test=3)
 
 
 def configure(photos, **changes):
@@ -121,3 +131,57 @@ def test_a_damaged_picture_is_named_before_the_first_step(photos, tmp_path):
     with pytest.raises(DataError, match=r"train/dark/7.jpg is not a readable image") as caught:
         loop.train_and_evaluate(configure(root, **cropped()), str(tmp_path / "run"))
     assert len(str(caught.value).splitlines()) <= 3
+
+
+def write_records(root, photos):
+    """The pictures as tensorflow-datasets keeps ImageNet: JPEGs of any size in array_record, test without labels."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Imagenet2012(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("5.1.0")
+        url_infos = {}  # else it looks for a file of checksums
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=["dark", "light"]),
+                "file_name": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(name) for name in ("train", "validation", "test")}
+
+        def _generate_examples(self, split):
+            for path in sorted((photos / ("train" if split == "train" else "test")).glob("*/*.jpg")):
+                name = f"{path.parent.name}/{path.name}"
+                label = -1 if split == "test" else path.parent.name
+                yield name, {"image": path.read_bytes(), "label": label, "file_name": name}
+
+    Imagenet2012(data_dir=str(root), file_format="array_record").download_and_prepare()
+    return root / "imagenet2012" / "5.1.0"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # tfds and protobuf warn about themselves
+@pytest.mark.parametrize("source", ["image_folder", "tfds"])
+def test_the_imagenet_configuration_trains_and_is_scored(photos, tmp_path, source):
+    """From files and from records, the net apart; the evaluation sees what the run saw of test."""
+    cfg = runpy.run_path(ROOT / "configs/resnet50_imagenet.py")["get_config"]("cutmix+es+sem")
+    assert (cfg.mixer.alpha, cfg.model.depth, cfg.model.stem, cfg.data.eval_crop) == (1.0, 50, "7x7s2", 0.875)
+    cfg.data.name, cfg.data.image_size = source, 32
+    cfg.data.dir = str(photos if source == "image_folder" else write_records(tmp_path, photos))
+    cfg.model.name, cfg.model.width, cfg.train.batch_size, cfg.train.epochs = "tiny", 8, 4, 8
+    cfg.runtime.devices, cfg.runtime.progress = 1, False
+    loop.train_and_evaluate(cfg, str(tmp_path / "run"))
+    rates = [record["learning_rate"] for record in read_metrics(tmp_path / "run")]
+    by_hand = [  # 40 steps, 25 of them warm-up; a tenth from steps 13.3, 26.7 and 35.6 on
+        0.1 * min(s / 25, 1) * 0.1 ** sum(s > f * 40 for f in (30 / 90, 60 / 90, 80 / 90)) for s in range(4, 40, 5)
+    ]
+    np.testing.assert_allclose(rates, by_hand, rtol=1e-5)
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    evaluate_run(str(tmp_path / "run"), suites=("clean",))
+    scored = json.loads((tmp_path / "run/evaluation/eval.json").read_text())
+    assert "Test split, checked by its fingerprint." in json.dumps(scored)
+    assert (tmp_path / "run/evaluation/eval.html").stat().st_size > 0
+    assert scored["suites"]["clean"]["scalars"]["top1"] == pytest.approx(result["test_accuracy"])

@@ -220,6 +220,11 @@ class Bench:
 
         self.runs[name] = run
 
+    def drop(self, name: str) -> None:
+        """Forgets a case, if it is there, with its state on the device."""
+        self.runs.pop(name, None)
+        self.compiled.pop(name, None)
+
     def add_alternating(self, name: str, rare: str, common: str, *, every: int) -> None:
         """One step of case `rare`, every - 1 of case `common`, and again; blocks should be multiples of `every`."""
         a, b = self.compiled[rare], self.compiled[common]

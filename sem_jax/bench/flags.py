@@ -26,7 +26,11 @@ CPU_FLAGS = (
 
 
 def _environment(flags: str, cache_dir: str | None) -> dict[str, str]:
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the process that waits has most of a GPU's memory already
+    }
     if cache_dir:
         environment |= {
             "JAX_COMPILATION_CACHE_DIR": cache_dir,
@@ -55,7 +59,8 @@ def run_child(
     """Measures cases in another process.
 
     Returns:
-      name -> {"wall_ms", "cpu_ms", "compile_s"}, or {} when the process failed.
+      name -> {"wall_ms", "cpu_ms", "compile_s", "device_peak_bytes"}, or {} when the process failed. The last is the
+      most that the process had in use on its GPU, so of all cases together; None on CPU.
     """
     request = {
         "setting": setting._asdict(),

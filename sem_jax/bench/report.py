@@ -26,6 +26,8 @@ def rows(bench: Bench, timings: dict[str, Timing], *, cpu: bool, limit: tuple[fl
         made.append(
             {
                 "setting": bench.setting.name,
+                "net": bench.setting.net,
+                "batch": bench.setting.batch,
                 "stem": bench.setting.stem,
                 "case": name,
                 "step_ms": timing.wall_ms.median,
