@@ -191,7 +191,7 @@ def has_a_penalty(mixer, backbone, aligned):
 
 
 def check_penalty(metrics, expected):
-    """There, far above rounding unless all lam are 0 or 1; or next to nothing, what Sinkhorn leaves that stops early."""
+    """There, far above rounding unless all lam are 0 or 1; or little, what Sinkhorn leaves that stops early."""
     relative = metrics["penalty"] / metrics["feature_norm"]
     if not expected:
         assert relative < 0.1
