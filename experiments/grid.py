@@ -64,12 +64,12 @@ SIZES = {
             ),
             "wrn": Net("WRN-10-1", {"model.depth": 10, "model.width": 1}),
             "vit": Net(
-                "ViT of width 64, 4 blocks, patches of 8",
-                _ADAMW | {"model.width": 64, "model.depth": 4, "model.heads": 2, "model.patch_size": 8},
+                "ViT of width 48, 3 blocks, patches of 8",
+                _ADAMW | {"model.width": 48, "model.depth": 3, "model.heads": 2, "model.patch_size": 8},
             ),
             "mlp_mixer": Net(
-                "MLP-Mixer of width 64, 4 blocks, patches of 8",
-                _ADAMW | {"model.width": 64, "model.depth": 4, "model.patch_size": 8},
+                "MLP-Mixer of width 48, 3 blocks, patches of 8",
+                _ADAMW | {"model.width": 48, "model.depth": 3, "model.patch_size": 8},
             ),
         },
     ),
