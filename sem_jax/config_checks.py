@@ -175,6 +175,11 @@ def check_names(cfg: ConfigDict) -> None:
             f"objective.penalty_fraction must be 1 with mixer.name={cfg.mixer.name!r}, which mixes hidden states, "
             f"got {cfg.objective.penalty_fraction}"
         )
+    if cfg.train.gradient_accumulation > 1 and mixer.hook is not None:
+        raise ConfigError(
+            f"train.gradient_accumulation must be 1 with mixer.name={cfg.mixer.name!r}, which mixes hidden states of "
+            f"the whole batch, got {cfg.train.gradient_accumulation}"
+        )
     lookup(PAIRINGS, "mixer.pairing", cfg.mixer.pairing)
     if "attentive_cutmix" in cfg.mixer.name + cfg.mixer.options and not cfg.mixer.scorer:
         raise ConfigError(

@@ -134,16 +134,18 @@ def test_penalty_options_that_contradict_each_other_are_refused():
         config_lib.validate(cfg)
 
 
-def test_a_part_of_the_pairs_is_refused_with_every_mixer_of_hidden_states():
+@pytest.mark.parametrize(("field", "value"), [("objective.penalty_fraction", 0.5), ("train.gradient_accumulation", 2)])
+def test_a_part_of_the_batch_is_refused_with_every_mixer_of_hidden_states(field, value):
     """By what the mixer is: in a choice too."""
     cfg = config_lib.get_default()
-    cfg.objective.penalty_fraction = 0.5
+    group, name = field.split(".")
+    cfg[group][name] = value
     for name, options in (("cutmix", ""), ("choice", "choices=('mixup', 'cutmix')")):
         cfg.mixer.name, cfg.mixer.options = name, options
         config_lib.validate(cfg)
     for name, options in (("manifold_mixup", ""), ("alignmix", ""), ("choice", "choices=('mixup', 'alignmix')")):
         cfg.mixer.name, cfg.mixer.options = name, options
-        with pytest.raises(ConfigError, match=f"penalty_fraction must be 1 with mixer.name='{name}'.*hidden states"):
+        with pytest.raises(ConfigError, match=f"{field} must be 1 with mixer.name='{name}'.*hidden states"):
             config_lib.validate(cfg)
 
 
