@@ -44,9 +44,23 @@ def test_every_config_says_how_it_is_run(path):
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_every_config_trains_what_its_name_says(path):
     """(A published script passes cifar10 when it is asked for cifar100.)"""
-    nets = {"preact": ("preact_resnet", 18, 64), "wrn": ("wide_resnet", 28, 10), "digits": ("wide_resnet", 10, 2)}
-    sets = {"c10": "cifar10", "c100": "cifar100", "tin": "tiny_imagenet", "": "digits"}
-    net, _, data = path.stem.partition("_")
+    nets = {
+        "preact": ("preact_resnet", 18, 64),
+        "wrn": ("wide_resnet", 28, 10),
+        "digits": ("wide_resnet", 10, 2),
+        "vit": ("vit", 12, 192),
+        "mlp_mixer": ("mlp_mixer", 8, 256),
+        "resnet50": ("resnet", 50, 64),
+    }
+    sets = {
+        "c10": "cifar10",
+        "c100": "cifar100",
+        "tin": "tiny_imagenet",
+        "digits": "digits",
+        "imagenet": "image_folder",
+    }
+    net, _, data = path.stem.rpartition("_")
+    net = net or data
     cfg = load(path)
     assert (cfg.model.name, cfg.model.depth, cfg.model.width) == nets[net] and cfg.data.name == sets[data]
 
