@@ -30,6 +30,8 @@ COLUMNS = (
     "change",
     "feature norm: without",
     "with SEM",
+    "effective rank: without",
+    "with SEM",
     "n",
 )
 
@@ -101,6 +103,7 @@ def every_mixer(rows: Rows, ledger: Ledger, figures: dict) -> dict | None:
                     *(_shown(g.mean, ".2f") for g in got),
                     _shown(got[1].sem, "+.2f") + (f" [{gained[0]:+.2f}, {gained[1]:+.2f}]" if gained else ""),
                     *(_shown(_norm(b), ".2f") for b in both),
+                    *(_shown(_mean(scalars(b, "equivariance", "effective rank")), ".1f") for b in both),
                     f"{len(both[0])}, {len(both[1])}",
                 ]
             )
