@@ -236,9 +236,10 @@ def test_a_second_process_on_a_run_folder_is_refused_until_the_first_is_dead(tmp
 def test_the_first_signal_is_noted_and_the_second_acts_at_once(number):
     code = textwrap.dedent(
         """
-        import os, sys, time
+        import os, signal, sys, time
         from sem_jax.signals import StopRequest
         number = int(sys.argv[1])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         with StopRequest() as stop:
             os.kill(os.getpid(), number)
             time.sleep(0.01)
