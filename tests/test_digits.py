@@ -19,7 +19,7 @@ from sem_jax.programs import Programs
 pytestmark = pytest.mark.slow
 GET_CONFIG = runpy.run_path(str(Path(__file__).parent.parent / "configs" / "digits.py"))["get_config"]
 # Fields that differ from configs/digits.py, and the gamma of the rows with SEM: LayerNorm makes the features of a ViT
-# sqrt(width) = 8 long, three to five times those of the others, and at gamma 0.3 it stays at chance for so few epochs.
+# about sqrt(width) = 8 long, and at gamma 0.3 it stays at chance for so few epochs.
 BACKBONES = {
     "preact_resnet": {
         "model": {"depth": 18, "width": 4},
