@@ -204,20 +204,30 @@ class Programs:
         shape = {"image_shape": data.splits["train"].images.shape[1:], "mean": data.mean, "std": data.std}
         return open_scorer(self._cfg.mixer.scorer, **shape, sharding=self.replicated)
 
+    def lower(
+        self, state: TrainState, order: jax.Array, *, mixing: bool, platforms: tuple[str, ...] | None = None
+    ) -> tuple[list, dict]:
+        """The calls that mixing or plain steps alternate between, as `jax.stages.Lowered`, and empty sums for them.
+
+        Args:
+          state, order: for their shapes and places.
+          mixing: which steps.
+          platforms: as ("cuda", "tpu"), which need not be here; None = the devices' own.
+        """
+        data, rows, first = self._feed.example(order)
+        steps = self._steps(mixing)
+        sums = zero_sums(steps[0], self._fetch, state, data, rows[0], self._key)
+        sums = jax.device_put(sums, self.replicated)
+        calls = [make_train_call(step, self._fetch, looped=self._looped) for step in steps]
+        traced = [call.trace(state, sums, data, rows, first, 1, self._key) for call in calls]
+        return [call.lower(lowering_platforms=platforms) for call in traced], sums
+
     def prepare(self, state: TrainState, order: jax.Array, *, mixing: bool) -> dict:
         """Compiles the call for mixing or plain steps, when first needed, and returns empty sums for `run`."""
         if mixing not in self._calls:
-            data, rows, first = self._feed.example(order)
-            steps = self._steps(mixing)
-            sums = zero_sums(steps[0], self._fetch, state, data, rows[0], self._key)
-            sums = jax.device_put(sums, self.replicated)
             begin = time.perf_counter()
-            self._calls[mixing] = [
-                make_train_call(step, self._fetch, looped=self._looped)
-                .lower(state, sums, data, rows, first, 1, self._key)
-                .compile()
-                for step in steps
-            ]
+            lowered, sums = self.lower(state, order, mixing=mixing)
+            self._calls[mixing] = [call.compile() for call in lowered]
             self._zeros[mixing] = jax.device_get(sums)
             if is_lead():
                 kind = "mixing" if mixing else "plain"

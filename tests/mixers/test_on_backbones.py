@@ -92,8 +92,21 @@ def forward(backbone):
 
 
 @pytest.fixture
-def seen(monkeypatch):
-    """(images, labels, mixed stream, Mix) of every step that a mixer takes part in, and a scorer for those that ask."""
+def scorer(monkeypatch):
+    """For the mixers that ask a frozen net: an untrained one, where they look for a run."""
+
+    def open_run(folder):
+        state = start("mlp_mixer")
+        data = SimpleNamespace(image_shape=(SIDE, SIDE, 3), mean=DATASET.mean, std=DATASET.std)
+        model = make_model(name="mlp_mixer", num_classes=K, **BACKBONES["mlp_mixer"])
+        return SimpleNamespace(model=model, variables={"params": state.params}, data=data)
+
+    monkeypatch.setattr(loading, "open_run", open_run)
+
+
+@pytest.fixture
+def seen(monkeypatch, scorer):
+    """(images, labels, mixed stream, Mix) of every step that a mixer takes part in."""
     steps = []
     make_mix = programs_lib.make_mix
 
@@ -107,14 +120,7 @@ def seen(monkeypatch):
 
         return watched
 
-    def open_run(folder):
-        state = start("mlp_mixer")
-        data = SimpleNamespace(image_shape=(SIDE, SIDE, 3), mean=DATASET.mean, std=DATASET.std)
-        model = make_model(name="mlp_mixer", num_classes=K, **BACKBONES["mlp_mixer"])
-        return SimpleNamespace(model=model, variables={"params": state.params}, data=data)
-
     monkeypatch.setattr(programs_lib, "make_mix", make_watched)
-    monkeypatch.setattr(loading, "open_run", open_run)
     return steps
 
 
