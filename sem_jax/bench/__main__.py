@@ -3,6 +3,7 @@
     python -m sem_jax.bench                                       # CPU: narrow nets, some minutes
     python -m sem_jax.bench --suite=gpu --out=bench.json          # the paper's nets at batch 128 and 512
     python -m sem_jax.bench --parts=methods --nets=preact         # less of it
+    python -m sem_jax.bench --parts=mixers --cases=puzzle,fmix    # mixup, and what has one of these in its name
 
 Parts: methods (ERM, mixup, CutMix, SEM in its forms), options (the ones that trade exactness for speed) and mixers
 (every mixer against mixup), these two for the first setting of a net alone; streams, pipeline, loop (device loop
@@ -40,8 +41,14 @@ ONCE = ("options", "mixers")  # parts of many cases, measured for the first sett
 GPU_STEPS, GPU_SECONDS = 50, 1.0  # of a block: so many mixup steps, or as many as take so long, but 10 at least
 
 
-def cases(parts: list[str], *, first: bool) -> dict[str, Case]:
-    """What is timed together; mixup always. `first`: of the settings with this net."""
+def cases(parts: list[str], *, first: bool, named: tuple[str, ...] = ()) -> dict[str, Case]:
+    """What is timed together; mixup always.
+
+    Args:
+      parts: of PARTS.
+      first: of the settings with this net.
+      named: parts of the names wanted; () = all.
+    """
     chosen = {name: suites.METHODS[name] for name in ("mixup", "mixup (again)")}
     groups = {
         "methods": suites.METHODS,
@@ -53,7 +60,8 @@ def cases(parts: list[str], *, first: bool) -> dict[str, Case]:
     }
     for part in parts:
         if first or part not in ONCE:
-            chosen |= groups.get(part, {})
+            group = groups.get(part, {})
+            chosen |= {name: case for name, case in group.items() if not named or any(n in name for n in named)}
     return chosen
 
 
@@ -140,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; default all (CPU: all but loop)")
     parser.add_argument("--nets", default="", help="only settings whose name contains this")
+    parser.add_argument("--cases", default="", metavar="A,B", help="only cases whose name contains one of these")
     parser.add_argument(
         "--steps", type=int, default=0, help="per block; default 3 on CPU, 50 on GPU or a second's worth"
     )
@@ -160,6 +169,10 @@ def main(argv: list[str] | None = None) -> None:
     settings = [s for s in (suites.CPU if cpu else suites.GPU) if args.nets in s.name]
     if not settings:
         parser.error(f"no setting of the suite has {args.nets!r} in its name")
+    args.cases = tuple(name for name in args.cases.split(",") if name)
+    chosen = cases(parts, first=True, named=args.cases)
+    if wrong := [name for name in args.cases if not any(name in case for case in chosen)]:
+        parser.error(f"no case of the parts {', '.join(parts)} has {wrong[0]!r} in its name")
     found = {"environment": environment(), "rows": [], "skipped": {}}
 
     def keep() -> None:
@@ -182,7 +195,7 @@ def measure_setting(setting: Setting, parts: list[str], args, *, first: bool, sk
     """The rows of one setting; what could not be run goes into `skipped`, with its reason."""
     cpu = args.suite == "cpu"
     bench = Bench(setting)
-    for name, case in cases(parts, first=first).items():
+    for name, case in cases(parts, first=first, named=args.cases).items():
         try:
             bench.add(name, case)
             bench.runs[name](1)
@@ -198,7 +211,7 @@ def measure_setting(setting: Setting, parts: list[str], args, *, first: bool, sk
         skipped[f"{setting.name}: {name}"] = str(reason).splitlines()[0]
     if "mixup" not in bench.runs:  # which everything is compared with
         return []
-    if "options" in parts and first and "sem" in bench.runs:
+    if "options" in parts and first and "sem" in bench.runs and not args.cases:
         bench.add_alternating(f"sem, every {suites.EVERY} steps", "sem", "mixup", every=suites.EVERY)
     steps = args.steps or (3 if cpu else block_steps(bench.runs["mixup"]))
     timings = measure(bench.runs, steps=steps, blocks=args.blocks, warmup=2 if cpu else min(20, steps))
