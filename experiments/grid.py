@@ -31,10 +31,11 @@ NO_IDENTITY = ("seed", "data.dir", "runtime.", "train.keep", "train.checkpoint_e
 
 
 class Net(NamedTuple):
-    """What a backbone is at a size."""
+    """What a backbone is at a size; `says` how it is trained there."""
 
     name: str
     overrides: dict[str, Any]
+    says: str = ""
 
 
 class Size(NamedTuple):
@@ -49,27 +50,31 @@ class Size(NamedTuple):
 
 _SHORT = {"optim.schedule": "onecycle", "optim.learning_rate": 0.2, "optim.weight_decay": 5e-4}
 _ADAMW = {"optim.learning_rate": 2e-3, "optim.weight_decay": 0.05}  # peak of the one-cycle of a small net
+_SGD_SAYS, _ADAMW_SAYS = "SGD, peak rate 0.2, weight decay 5e-4", "AdamW, peak rate 0.002, weight decay 0.05"
 SIZES = {
     "paper": Size("200 epochs, full nets, the recipe of configs/", {"train.eval_every": 1}),
     "gpu30": Size("full nets, 30 epochs, one-cycle, peak rate 0.2, weight decay 5e-4", _SHORT | {"train.epochs": 30}),
     "cpu": Size(
-        "narrow nets (PreActResNet18 of width 8, variant v3, stem of stride 2), 10,000 training images, 12 epochs, "
-        "one-cycle, peak rate 0.2, weight decay 5e-4",
+        "narrow nets, 10,000 training images, 12 epochs, one-cycle",
         _SHORT | {"train.epochs": 12, "train.eval_every": 3, "data.train_size": 10_000},
         pairs=500,
         corruption_items=300,
         nets={
             "preact": Net(
-                "PreActResNet18 of width 8", {"model.width": 8, "model.variant": "v3", "model.stem": "3x3s2"}
+                "PreActResNet18 of width 8",
+                {"model.width": 8, "model.variant": "v3", "model.stem": "3x3s2"},
+                f"variant v3, stem of stride 2, {_SGD_SAYS}",
             ),
-            "wrn": Net("WRN-10-1", {"model.depth": 10, "model.width": 1}),
+            "wrn": Net("WRN-10-1", {"model.depth": 10, "model.width": 1}, _SGD_SAYS),
             "vit": Net(
                 "ViT of width 48, 3 blocks, patches of 8",
                 _ADAMW | {"model.width": 48, "model.depth": 3, "model.heads": 2, "model.patch_size": 8},
+                _ADAMW_SAYS,
             ),
             "mlp_mixer": Net(
                 "MLP-Mixer of width 48, 3 blocks, patches of 8",
                 _ADAMW | {"model.width": 48, "model.depth": 3, "model.patch_size": 8},
+                _ADAMW_SAYS,
             ),
         },
     ),
@@ -85,6 +90,14 @@ def net_name(size: str, backbone: str) -> str:
     """What a backbone is at a size, in words."""
     nets = SIZES[size].nets if size in SIZES else {}
     return nets[backbone].name if backbone in nets else BACKBONES.get(backbone, backbone)
+
+
+def size_says(size: str, backbone: str) -> str:
+    """How a backbone is trained at a size, in words."""
+    if size not in SIZES:
+        return "unknown to this version"
+    net = SIZES[size].nets.get(backbone)
+    return f"{SIZES[size].says}; {net.says}" if net and net.says else SIZES[size].says
 
 
 class Control(NamedTuple):

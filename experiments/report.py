@@ -25,6 +25,7 @@ from experiments.tables import (
     Score,
     choose,
     metrics_of,
+    not_the_sizes,
     read_paper,
     scalars,
     score,
@@ -61,6 +62,12 @@ def with_interval(value: float | None, interval: tuple[float, float] | None, n: 
     return f"{value:+.2f}{shown} (n={n})"
 
 
+def settings_given(rows: Rows, group: tuple[str, str]) -> str:
+    """What the runs of a group have otherwise than their size; they were all trained alike."""
+    entry = next(iter(rows.entries(*group)), None)
+    return ", ".join(f"{name}={value}" for name, value in not_the_sizes(entry).items()) if entry else ""
+
+
 class Numbers:
     """All scores of a report, in the order of its tables; also for numbers.csv and the figures."""
 
@@ -94,10 +101,13 @@ class Numbers:
         used = [c for c in range(len(columns)) if c < 2 or any(line[c] for line in body)]
         columns, body = [columns[c] for c in used], [[line[c] for c in used] for line in body]
         notes = [] if metric.official else ["Not a set of the paper: there is nothing of it to compare with."]
-        if metric.official and rows.size != "paper":
+        if rows.size != "paper":
+            notes.append(f"Size {rows.size}: {grid.size_says(rows.size, group[0])}.")
+        if given := settings_given(rows, group):
+            notes.append(f"Set otherwise in these runs: {given}.")
+        if rows.size != "paper" and "paper" in columns:
             notes.append(
-                f"The paper trained full nets for long; size {rows.size} is {grid.SIZES[rows.size].says}. Its numbers "
-                "stand here for orientation, so no difference is given."
+                "The paper trained full nets for long: its numbers are for orientation, no difference is given."
             )
         return {"title": f"{name}, {group[1]}: {metric.set}", "columns": columns, "rows": body, "note": " ".join(notes)}
 
@@ -171,14 +181,15 @@ def accuracies(rows: Rows) -> dict:
                     _percent([it["val_accuracy"] for it in best]) or "no part of train was held out",
                     _plain([e["test_nll"] for e in entries.values()]),
                     _percent(scalars(entries, "calibration", "ECE equal-width")),
-                    _plain([e["cpu_time_s"] for e in entries.values() if e.get("cpu_time_s")], ".0f"),
+                    _plain([e["train_time_s"] for e in entries.values() if e.get("train_time_s")], ".0f"),
                 ]
             )
     columns = ["runs", "method", "last epoch (%)", "median of the last 10 epochs (%)", "best on val (%, on val)"]
-    columns += ["test NLL", "ECE, equal width (%)", "CPU seconds"]
+    columns += ["test NLL", "ECE, equal width (%)", "training, s"]
     return {
         "status": "done",
-        "note": "Tables use the last epoch: nothing was chosen by test data.",
+        "note": "Tables use the last epoch: nothing was chosen by test data. Training: the time of all its steps, also "
+        "of those before a stop or, with ES, of the sibling's; other work on the machine lengthens it.",
         "tables": [{"title": "", "columns": columns, "rows": body}],
     }
 

@@ -6,6 +6,7 @@ Runs of one row that differ in train.epochs alone (each with its own schedule, a
 side by side here; the other tables have one of the lengths.
 """
 
+import json
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments import grid
 from experiments.ledger import Book, Ledger
 from experiments.stats import mean_interval, mean_sd, paired
-from experiments.tables import epochs_of
+from experiments.tables import METHOD_FIELDS, epochs_of, recipe
 from sem_jax.evaluation.figures import COLOURS
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
@@ -24,23 +25,31 @@ Runs = dict[tuple[str, str], dict[str, dict[int, dict[int, dict]]]]  # group -> 
 
 
 def by_length(book: Book, size: str) -> Runs:
-    """Done runs of the nine methods by length, of the settings (but the length) that a row's newest run has."""
-    rows: dict[tuple, list[dict]] = {}
-    for entry in book.done.values():
+    """Done runs of the nine methods by length, all of one recipe: of those that have several lengths, the newest."""
+    recipes: dict[tuple, dict[str, list[dict]]] = {}
+    for entry in sorted(book.done.values(), key=lambda e: e["time"]):
         if entry["size"] == size and entry["method"] in grid.METHODS:
-            rows.setdefault((entry["backbone"], entry["dataset"], entry["method"]), []).append(entry)
+            group = recipes.setdefault((entry["backbone"], entry["dataset"]), {})
+            group.setdefault(_recipe(entry), []).append(entry)
     runs: Runs = {}
-    for (backbone, dataset, method), entries in rows.items():
-        newest = _settings(max(entries, key=lambda e: e["time"]))
-        for entry in entries:
-            if _settings(entry) == newest:
-                of_method = runs.setdefault((backbone, dataset), {}).setdefault(method, {})
-                of_method.setdefault(epochs_of(entry), {})[entry["seed"]] = entry
+    for group, by_recipe in recipes.items():
+        several = [entries for entries in by_recipe.values() if len({epochs_of(e) for e in entries}) > 1]
+        for entries in sorted(several, key=lambda entries: entries[-1]["time"])[-1:]:
+            mixing = {e["method"]: _mixing(e) for e in entries}  # a row's newest
+            for entry in entries:
+                if _mixing(entry) == mixing[entry["method"]]:
+                    of_method = runs.setdefault(group, {}).setdefault(entry["method"], {})
+                    of_method.setdefault(epochs_of(entry), {})[entry["seed"]] = entry
     return runs
 
 
-def _settings(entry: Mapping) -> dict:
-    return {name: value for name, value in entry["overrides"].items() if name not in FOLLOWS}
+def _recipe(entry: Mapping) -> str:
+    return json.dumps({name: value for name, value in recipe(entry).items() if name not in FOLLOWS}, sort_keys=True)
+
+
+def _mixing(entry: Mapping) -> dict:
+    of_method = {name: value for name, value in entry["overrides"].items() if name.startswith(METHOD_FIELDS)}
+    return {name: value for name, value in of_method.items() if name not in FOLLOWS}
 
 
 def lengths(book: Book, size: str, ledger: Ledger, figures: dict) -> dict | None:

@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments import grid, stats
 from experiments.ledger import Book, Ledger
-from sem_jax.config import METHODS, get_default
+from sem_jax.config import METHODS, flatten, get_default
+from sem_jax.errors import SemError
 
 EPOCHS = get_default().train.epochs
 PAPER_RESULTS = Path(__file__).with_name("paper_results.csv")
@@ -37,6 +38,7 @@ PAPER_SETS = {  # (table, trained on) -> the paper's name, ours
     ("3", "cifar10"): {"svhn": "SVHN", "lsun_crop": "LSUN-Crop"},
     ("3", "cifar100"): {"svhn": "SVHN", "lsun_crop": "LSUN-Crop"},
 }
+METHOD_FIELDS = ("mixer.", "objective.")  # what makes a run one of a method
 SEM_PAIRS = {name: name.replace("+sem", "") for name in METHODS if "+sem" in name}  # with -> without
 
 
@@ -46,7 +48,7 @@ class Rows(NamedTuple):
     size: str
     done: dict[tuple[str, str, str], dict[int, dict]]
     failed: dict[tuple[str, str, str], dict[int, dict]]
-    others: list[dict]  # done entries with other settings than those of their row that count
+    others: list[dict]  # done entries with other settings than those that count
 
     def groups(self) -> list[tuple[str, str]]:
         """(backbone, dataset) of all entries, also of those that failed."""
@@ -65,18 +67,27 @@ class Rows(NamedTuple):
 def choose(book: Book, size: str) -> Rows:
     """The runs of one size.
 
-    Where a row was run with several settings, those of one run count and no other's: of the size's own number of
-    epochs, where there is one, and of these of the newest. Other lengths are shown by `report_lengths`.
+    What is compared was trained alike: of the runs on a (backbone, data set) those of one recipe count, of the size's
+    own number of epochs where there is one, and of these of the newest. Where a row was run with several settings of
+    its method (alpha, gamma), those of its newest run count. Other lengths are shown by `report_lengths`.
     """
-    by_row: dict[tuple, list[dict]] = {}
+    by_group: dict[tuple, list[dict]] = {}
     for entry in book.done.values():
         if entry["size"] == size:
-            by_row.setdefault((entry["backbone"], entry["dataset"], entry["method"]), []).append(entry)
+            by_group.setdefault((entry["backbone"], entry["dataset"]), []).append(entry)
     done, others = {}, []
-    for row, entries in by_row.items():
-        newest = max(entries, key=lambda entry: (_own_length(entry), entry["time"]))["hash"]
-        done[row] = {e["seed"]: e for e in sorted(entries, key=lambda e: e["seed"]) if e["hash"] == newest}
-        others += [e for e in entries if e["hash"] != newest]
+    for group, entries in by_group.items():
+        alike = recipe(max(entries, key=lambda entry: (_own_length(entry), entry["time"])))
+        by_row: dict[str, list[dict]] = {}
+        for entry in entries:
+            if recipe(entry) == alike:
+                by_row.setdefault(entry["method"], []).append(entry)
+        for method, of_row in by_row.items():
+            newest = max(of_row, key=lambda entry: entry["time"])["hash"]
+            chosen = {e["seed"]: e for e in sorted(of_row, key=lambda e: e["seed"]) if e["hash"] == newest}
+            done[*group, method] = chosen
+        counted = {e["id"] for (b, d, _), row in done.items() if (b, d) == group for e in row.values()}
+        others += [e for e in entries if e["id"] not in counted]
     failed: dict[tuple, dict[int, dict]] = {}
     for entry in book.failed.values():
         if entry["size"] == size:
@@ -89,11 +100,34 @@ def epochs_of(entry: Mapping) -> int:
     return entry["overrides"].get("train.epochs", EPOCHS)
 
 
-def _own_length(entry: Mapping) -> bool:
+def recipe(entry: Mapping) -> dict:
+    """How a run was trained apart from its method: net, data, optimizer, length (before a control's factor)."""
+    fields = {n: value for n, value in entry["overrides"].items() if not n.startswith(METHOD_FIELDS)}
+    return fields | {"train.epochs": epochs_of(entry) // _factor(entry)}
+
+
+def not_the_sizes(entry: Mapping) -> dict:
+    """The fields of a run's recipe that were set otherwise than its size has them."""
+    try:
+        cell = grid.Cell(*(entry[name] for name in ("size", "backbone", "dataset", "method", "seed")))
+        own = recipe({"method": cell.method, "overrides": grid.differences(grid.make_config(cell))})
+    except SemError:  # of a version that had other rows
+        return {}
+    default = dict(flatten(get_default()))
+    found = recipe(entry)
+    both = {name: found.get(name, default.get(name)) for name in {*own, *found} if own.get(name) != found.get(name)}
+    return dict(sorted(both.items()))
+
+
+def _factor(entry: Mapping) -> int:
     control = grid.CONTROLS.get(entry["method"])
+    return control.epochs if control else 1
+
+
+def _own_length(entry: Mapping) -> bool:
     size = grid.SIZES.get(entry["size"])
     own = size.overrides.get("train.epochs", EPOCHS) if size else EPOCHS
-    return epochs_of(entry) == own * (control.epochs if control else 1)
+    return epochs_of(entry) == own * _factor(entry)
 
 
 class Metric(NamedTuple):
@@ -232,7 +266,10 @@ def score(
     values = {seed: 100 * value for seed, value in values.items() if value is not None}
     mean, sd, n = stats.mean_sd(list(values.values()))
     against = against or SEM_PAIRS.get(method, "")
-    base = {s: metric.value(e) for s, e in rows.done.get((backbone, dataset, against), {}).items()}
+    without_sem = rows.done.get((backbone, dataset, against), {})
+    if against == method.replace("+sem", "") and not _same_mixing(done, without_sem):
+        without_sem = {}
+    base = {s: metric.value(e) for s, e in without_sem.items()}
     common = [seed for seed in values if base.get(seed) is not None]
     change = float(np.mean([values[s] - 100 * base[s] for s in common])) if common else None
     key = (PAPER_BACKBONES.get(backbone, ""), dataset, metric.official)
@@ -250,6 +287,12 @@ def score(
     )
 
 
+def _same_mixing(a: Mapping[int, Mapping], b: Mapping[int, Mapping]) -> bool:
+    """Whether the runs of two rows mix alike; a row has one setting."""
+    mixing = [{n: v for n, v in e["overrides"].items() if n.startswith("mixer.")} for e in (*a.values(), *b.values())]
+    return all(it == mixing[0] for it in mixing)
+
+
 def _interval(rows, metric, row, base, seeds, ledger) -> tuple[float, float] | None:
     pairs = [(ledger.items(rows.done[row][s]), ledger.items(rows.done[base][s])) for s in seeds]
     if not pairs or any(items is None for pair in pairs for items in pair):
@@ -265,6 +308,10 @@ def _remark(rows: Rows, metric: Metric, row: tuple, values: Mapping[int, float])
         parts.append("no run")
     if unscored := [str(seed) for seed in done if seed not in values]:
         parts.append(f"seed {', '.join(unscored)} not scored on this set")
+    backbone, dataset, method = row
+    against = SEM_PAIRS.get(method)
+    if against and not _same_mixing(done, rows.done.get((backbone, dataset, against), {})):
+        parts.append(f"no share: {against} was mixed with other settings")
     return "; ".join(parts)
 
 

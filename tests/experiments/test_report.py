@@ -96,6 +96,34 @@ def test_runs_with_other_settings_are_not_averaged(ledger):
     assert parts["Ledger"]["scalars"]["with other settings"] == 1
 
 
+def test_what_is_compared_was_trained_alike_and_what_was_set_otherwise_is_said(ledger):
+    small = (("data.train_size", 500),)
+    ledger.append(*entry("mixup", 0, accuracy=0.5, time="2026-01-01"))
+    ledger.append(*entry("mixup", 0, accuracy=0.3, time="2026-01-02", settings=small))
+    ledger.append(*entry("mixup+sem", 0, accuracy=0.33, time="2026-01-02", settings=small))
+    ledger.append(*entry("mixup-x2", 0, accuracy=0.35, time="2026-01-02", settings=small))
+    ledger.append(*entry("cutmix", 0, accuracy=0.6, time="2026-01-01"))
+    parts, _, _ = built(ledger)
+    table = parts["Table 1: accuracy"]["tables"][0]
+    line = rows_of(table)
+    assert line["mixup+sem"]["SEM's share, ours"].startswith("+3.00 [")
+    assert line["mixup"]["ours, accuracy (%)"] == "30.00 (n=1)" and line["cutmix"]["ours, accuracy (%)"] == ""
+    assert "Set otherwise in these runs: data.train_size=500." in table["note"]
+    assert parts["Ledger"]["scalars"]["with other settings"] == 2
+    # With the size's own recipe newer, that one counts again, and nothing is said of it.
+    ledger.append(*entry("mixup+sem", 0, accuracy=0.54, time="2026-01-03"))
+    table = built(ledger)[0]["Table 1: accuracy"]["tables"][0]
+    assert rows_of(table)["mixup+sem"]["SEM's share, ours"].startswith("+4.00 [") and "otherwise" not in table["note"]
+
+
+def test_there_is_no_share_where_the_mixing_differs(ledger):
+    ledger.append(*entry("mixup", 0, accuracy=0.5, settings=(("mixer.alpha", 0.2),)))
+    ledger.append(*entry("mixup+sem", 0, accuracy=0.6))
+    line = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup+sem"]
+    assert line["ours, accuracy (%)"] == "60.00 (n=1)" and "SEM's share, ours" not in line
+    assert line["empty or fewer because"] == "no share: mixup was mixed with other settings"
+
+
 def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(ledger):
     ledger.append(*entry("mixup", 0, size="paper"))
     parts, _, numbers = built(ledger, "paper")
@@ -250,6 +278,9 @@ def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
         "+6.00",
     ]
     assert "lengths" in figures
+    # A newer run on other data is not put beside them.
+    ledger.append(*entry("mixup+sem", 0, accuracy=0.9, time="2027-01-01", settings=(("data.train_size", 500),)))
+    assert rows_of(built(ledger)[0]["Length of training"]["tables"][0]) == table
     line = rows_of(parts["Table 1: accuracy"]["tables"][0])["mixup"]
     assert line["ours, accuracy (%)"] == "50.00 (n=1)", "the size's own length, though another is newer"
     assert "Length of training" not in built_without_other_mixers(ledger)
