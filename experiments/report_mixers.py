@@ -124,7 +124,7 @@ def draw(drawn: Mapping[tuple[str, str], list[Line]], size: str) -> Figure:
     """A panel a backbone, a row a mixer: from the error without SEM to that with it."""
     names = [m for m in grid.MIXING if any(it.mixer == m for found in drawn.values() for it in found)]
     figure = Figure(figsize=(1.8 + 3.9 * len(drawn), 1.4 + 0.36 * len(names)), layout="constrained")
-    axes = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
+    axes = figure.subplots(1, len(drawn), squeeze=False, sharex=True, sharey=True)[0]
     down, up = "#0072B2", "#D55E00"
     for axis, (group, found) in zip(axes, drawn.items(), strict=True):
         for it in found:
