@@ -128,6 +128,12 @@ CONTROLS = {
     "sem-normalised": Control(
         "mixup+sem", {"objective.distance": "normalised"}, "distance of unit vectors: shrinking gains nothing"
     ),
+    "sem-warmup": Control(
+        "mixup+sem", {"objective.gamma_warmup": 0.5}, "gamma rises from 0 over the first half of training"
+    ),
+    "cutmix-sem-warmup": Control(
+        "cutmix+sem", {"objective.gamma_warmup": 0.5}, "CutMix: gamma rises from 0 over the first half of training"
+    ),
     "regmixup": Control(
         "mixup", {"objective.regmixup": True}, "RegMixup: label loss on the clean images too, half each"
     ),

@@ -94,6 +94,9 @@ def get_default() -> ConfigDict:
 
     cfg.objective = ConfigDict()
     cfg.objective.gamma = DEFAULT_GAMMA  # coefficient of the SEM penalty; 0 = none
+    # The first part of training (a fraction; 0 = none) in which gamma rises linearly from 0. Not in the paper: in short
+    # runs the penalty can shrink the features before they tell classes apart.
+    cfg.objective.gamma_warmup = 0.0
     # "exact": the clean images are run when gamma > 0, with gradient; "grad": always, also at gamma 0 (a control);
     # "stop_gradient": always, as targets only (4/3 of a mixup step instead of 2); "ema_teacher": as targets, from an
     # average of the weights.

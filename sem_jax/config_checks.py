@@ -96,6 +96,7 @@ def check_ranges(cfg: ConfigDict) -> None:
     one_of("mixer.scope", ("sample", "batch"))
     one_of("mixer.schedule", ("constant", "linear", "cosine", "alternating"))
     need("objective.gamma", o.gamma >= 0, ">= 0")
+    need("objective.gamma_warmup", 0 <= o.gamma_warmup <= 1, "in [0, 1], a fraction of training")
     one_of("objective.clean_features", ("exact", "grad", "stop_gradient", "ema_teacher"))
     need("objective.ema_decay", 0 <= o.ema_decay < 1, "in [0, 1)")
     need("objective.penalty_every", o.penalty_every >= 1, ">= 1 steps")

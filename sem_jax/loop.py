@@ -228,7 +228,7 @@ class _Run:
         steps = self.programs.steps_per_epoch
         finite = max(steps - values["bad_steps"], 1)
         counts = ("bad_steps", "first_bad", "first_bad_parts", "finite", "clean_steps")
-        of_clean = ("penalty", "feature_norm", "clean_accuracy")
+        of_clean = ("penalty", "gamma", "feature_norm", "clean_accuracy")
         clean = max(values.get("clean_steps", finite), 1)  # fewer with objective.penalty_every
         means = {n: v / (clean if n in of_clean else finite) for n, v in values.items() if n not in counts}
         record = {

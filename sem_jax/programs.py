@@ -27,6 +27,7 @@ from sem_jax.hosts import is_lead
 from sem_jax.mixers import gradient_saliency, make_mix, make_mixer, make_schedule
 from sem_jax.models import make_model
 from sem_jax.objectives.build import make_objective, needs_clean_pass
+from sem_jax.objectives.sem import warmup
 from sem_jax.optim import choose_schedule, make_optimizer
 from sem_jax.shortcuts import alternate, clean_items, counted, with_teacher
 from sem_jax.state import TrainState, jit_init_state
@@ -169,6 +170,7 @@ class Programs:
             clean_pass=mixing and penalised and needs_clean_pass(gamma, o.clean_features, o.regmixup),
             skip_nonfinite=cfg.train.on_nan == "skip",
             strength=self._strength(),
+            penalty_weight=self._penalty_weight() if gamma > 0 else None,
             saliency=functools.partial(gradient_saliency, self.model),
             micro_batches=cfg.train.gradient_accumulation,
             unroll=self.devices[0].platform == "cpu",
@@ -195,6 +197,10 @@ class Programs:
         x = self._cfg.mixer
         steps = {"total_steps": x.stop_epoch * self.steps_per_epoch, "steps_per_epoch": self.steps_per_epoch}
         return None if x.schedule == "constant" else make_schedule(x.schedule, **steps)
+
+    def _penalty_weight(self):
+        steps = round(self._cfg.objective.gamma_warmup * self.total_steps)
+        return warmup(steps) if steps else None
 
     def _open_scorer(self):
         """The frozen net that a saliency mixer asks, as a function of this run's normalised images; or None."""

@@ -88,10 +88,11 @@ def average_over_mixes(objective: Callable, count: int) -> Callable:
     Takes a tuple of `Mix` where the objective takes one.
     """
 
-    def averaged(outputs, batch: Batch, mixes: tuple[Mix, ...]) -> tuple[jax.Array, Metrics]:
+    def averaged(outputs, batch: Batch, mixes: tuple[Mix, ...], **options) -> tuple[jax.Array, Metrics]:
+        clean = {name: of for name, of in outputs.items() if name == "clean"}
         results = [
-            objective({"mixed": outputs[mixed_name(k)], **{n: o for n, o in outputs.items() if n == "clean"}}, batch, m)
-            for k, m in enumerate(mixes)
+            objective({"mixed": outputs[mixed_name(k)], **clean}, batch, drawn, **options)
+            for k, drawn in enumerate(mixes)
         ]
         return jax.tree.map(lambda *xs: sum(xs) / count, *results)
 

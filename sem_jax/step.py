@@ -126,6 +126,7 @@ def make_train_step(
     clean_pass: bool,
     skip_nonfinite: bool = False,
     strength: Callable[[jax.Array], jax.Array] | None = None,
+    penalty_weight: Callable[[jax.Array], jax.Array] | None = None,
     saliency: Callable[..., jax.Array] | None = None,
     micro_batches: int = 1,
     unroll: bool = False,
@@ -143,6 +144,7 @@ def make_train_step(
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
       skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
       strength: step -> f32[] in [0, 1], by which mixing is more or less likely (see `mixers.schedule`).
+      penalty_weight: step -> f32[] in [0, 1], by which gamma is multiplied (see `objectives.sem.warmup`).
       saliency: (variables, images, labels) -> f32[b gh gw], for mixers that ask the net as it is now; computed only
         for those.
       micro_batches, unroll: see `accumulate.make_gradient`.
@@ -161,7 +163,6 @@ def make_train_step(
         mix = pair_within(mix, penalty_items)
     if mix is not None and mixes_per_clean > 1:
         objective = average_over_mixes(objective, mixes_per_clean)
-    gradient_of = make_gradient(forward, objective, micro_batches=micro_batches, unroll=unroll)
 
     def train_step(state: TrainState, batch: Batch, key: Key, take: Callable | None = None):
         if mix is None:
@@ -184,6 +185,10 @@ def make_train_step(
             if clean_pass:
                 streams["clean"] = batch.images[:penalty_items]
 
+        weighted = objective
+        if penalty_weight is not None and mix is not None:
+            weighted = functools.partial(objective, weight=penalty_weight(state.step))
+        gradient_of = make_gradient(forward, weighted, micro_batches=micro_batches, unroll=unroll)
         dropout_key = stream(key, "dropout", state.step)
         weights = {"teacher": state.opt_state.teacher} if teacher and mix is not None else {}
         gradient, batch_stats, metrics = gradient_of(

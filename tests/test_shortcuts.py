@@ -168,6 +168,7 @@ def test_what_each_costs():
         {"clean_features": "ema_teacher", "ema_decay": 0.5},
         {"penalty_every": 2},
         {"penalty_fraction": 0.5, "mixes_per_clean": 2},
+        {"gamma_warmup": 1.0, "penalty_every": 2},
     ],
     ids=lambda o: "+".join(o),
 )
@@ -182,7 +183,9 @@ def test_a_run_with_a_shortcut_says_so_and_resumes_bit_for_bit(tmp_path, options
     assert records(tmp_path / "once") == records(tmp_path / "again")
     first = records(tmp_path / "once")[0]
     assert first["penalty"] > 0.0 and 0.0 < first["penalty_relative"] < 5.0
-    if "penalty_every" in options:  # 3 of the epoch's 5 steps, each with twice the coefficient
+    if options == {"penalty_every": 2}:  # 3 of the epoch's 5 steps, each with twice the coefficient
         np.testing.assert_allclose(first["loss"], first["label_loss"] + 0.6 * 3 / 5 * first["penalty"], rtol=1e-4)
+    if "gamma_warmup" in options:  # the coefficient of the steps that had one, of 0, 2 and 4 tenths of 2 * 0.3
+        np.testing.assert_allclose(first["gamma"], 0.6 * 0.2, rtol=1e-5)
     result = json.loads((tmp_path / "once" / "result.json").read_text())
     assert {name: result["objective"][name] for name in options} == options

@@ -10,7 +10,7 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
 from sem_jax.objectives.losses import label_loss, mixed_targets
-from sem_jax.objectives.sem import sem_penalty
+from sem_jax.objectives.sem import sem_penalty, warmup
 from sem_jax.optim import make_optimizer
 from sem_jax.rngs import stream
 from sem_jax.state import init_state, jit_init_state
@@ -32,13 +32,16 @@ def setup():
     return jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(jax.random.key(0)), batch, tx
 
 
-def build(tx, *, mixer="mixup", gamma=GAMMA, stacked=False, bn_running="both", clean=True, model=MODEL, **options):
+def build(
+    tx, *, mixer="mixup", gamma=GAMMA, stacked=False, bn_running="both", clean=True, model=MODEL, rise=None, **options
+):
     return make_train_step(
         make_forward(model, stacked=stacked, bn_running=bn_running),
         tx,
         None if mixer is None else make_mix(MIXERS[mixer](alpha=1.0)),
         make_objective(gamma=gamma, **options),
         clean_pass=clean,
+        penalty_weight=rise,
     )
 
 
@@ -177,6 +180,21 @@ def test_regmixup_is_the_mean_over_clean_and_mixed_images(setup):
     log_p = np.log(np.asarray(jax.nn.softmax(outputs["clean"].logits), np.float64))
     clean = -log_p[np.arange(B), batch.labels].mean()
     np.testing.assert_allclose(metrics["loss"], (float(mixed["loss"]) + clean) / 2, rtol=1e-5)
+
+
+def test_gamma_rises_linearly_and_stays(setup):
+    """A step with half the weight is one with half of gamma; the program is the same for all steps."""
+    (state, batch, tx), key = setup, jax.random.key(1)
+    step = jax.jit(build(tx, rise=warmup(4)))
+    for at, part in ((0, 0.0), (1, 0.25), (9, 1.0)):
+        there = state._replace(step=jnp.asarray(at, jnp.int32))
+        new, metrics = step(there, batch, key)
+        expected, its = jax.jit(build(tx, gamma=GAMMA * part))(there, batch, key)
+        leaves_close(new.params, expected.params, 1e-6)
+        np.testing.assert_allclose(metrics["gamma"], GAMMA * part, rtol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], its["loss"], rtol=1e-6)
+        assert metrics["penalty"] > 0 and "gamma" not in its
+    assert step._cache_size() == 1
 
 
 def test_erm_step(setup):

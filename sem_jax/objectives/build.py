@@ -18,7 +18,7 @@ from sem_jax.types import Batch, Metrics, Mix, Outputs
 
 CLEAN_FEATURES = ("exact", "grad", "stop_gradient", "ema_teacher")
 PENALTY_PAIRS = ("right", "wrong")
-Objective = Callable[[Mapping[str, Outputs], Batch, Mix | None], tuple[jax.Array, Metrics]]
+Objective = Callable[..., tuple[jax.Array, Metrics]]
 
 
 def needs_clean_pass(gamma: float, clean_features: str, regmixup: bool = False) -> bool:
@@ -49,11 +49,12 @@ def make_objective(
         the next pair in the batch, with the mixed image's own lam.
 
     Returns:
-      objective(outputs, batch, mix) -> (loss f32[], metrics of f32[]). `outputs` maps the streams "mixed" and
-      "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean stream has n items
-      (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean".
+      objective(outputs, batch, mix, *, weight=None) -> (loss f32[], metrics of f32[]). `outputs` maps the streams
+      "mixed" and "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean stream
+      has n items (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean". `weight` f32[]
+      in [0, 1], traced or not, multiplies gamma.
       Metrics are means over the real items of the batch: loss, label_loss, accuracy and, where they are defined,
-      penalty, feature_norm, lam and clean_accuracy.
+      penalty, feature_norm, lam and clean_accuracy; with `weight` also gamma, as it is now.
 
     Raises:
       ConfigError: for values out of range.
@@ -66,7 +67,9 @@ def make_objective(
         raise ConfigError(f"penalty_pairs must be one of {', '.join(PENALTY_PAIRS)}, got {penalty_pairs!r}")
     lookup(DISTANCES, "distance", distance)
 
-    def objective(outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None) -> tuple[jax.Array, Metrics]:
+    def objective(
+        outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None, *, weight: jax.Array | None = None
+    ) -> tuple[jax.Array, Metrics]:
         def mean(values):
             mask = batch.mask[: len(values)]
             return jnp.sum(values * mask) / jnp.sum(mask)
@@ -99,7 +102,9 @@ def make_objective(
             penalty = mean(distances)
             metrics["penalty"] = penalty
             # At gamma 0 the term is left out, not multiplied by 0: 0 * inf would be NaN.
-            loss = loss + gamma * penalty if gamma > 0 else loss
+            if gamma > 0 and weight is not None:
+                metrics["gamma"] = gamma * weight
+            loss = loss + metrics.get("gamma", gamma) * penalty if gamma > 0 else loss
         return loss, {"loss": loss, **metrics}
 
     return objective

@@ -4,6 +4,8 @@ penalty = sem_penalty(g(x_mixed), g(x), g(x)[pairing], lam)       # f32[b]; no m
 loss = label_loss.mean() + gamma * penalty.mean()
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -47,6 +49,16 @@ DISTANCES = {
     "squared": lambda a, b: jnp.sum(jnp.square(a - b), axis=-1),
     "normalised": lambda a, b: safe_norm(difference(_unit(a), _unit(b))),
 }
+
+
+def warmup(steps: int) -> Callable[[jax.Array], jax.Array]:
+    """step -> f32[], rising linearly from 0 at step 0 to 1 at `steps` and staying there; what gamma is multiplied by.
+
+    Not in the paper. Features begin small and alike for all classes, where the penalty pulls about as hard as the
+    labels do (the gradient of a norm has length one however short the vector): with a large gamma the features of a
+    short run can collapse before they tell anything apart.
+    """
+    return lambda step: jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
 
 
 def sem_penalty(
