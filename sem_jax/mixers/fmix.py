@@ -46,13 +46,34 @@ def top_mask(noise: jax.Array, lam: jax.Array, up: jax.Array, max_soft: float) -
       f32[h w].
     """
     size = noise.size
-    rank = jnp.argsort(jnp.argsort(-noise.ravel())).astype(jnp.float32)
     count = jnp.where(up, jnp.ceil(lam * size), jnp.floor(lam * size))
+    if not max_soft:
+        return largest(noise.ravel(), count.astype(jnp.int32)).astype(jnp.float32).reshape(noise.shape)
+    rank = jnp.argsort(jnp.argsort(-noise.ravel())).astype(jnp.float32)
     soft = jnp.floor(size * jnp.minimum(max_soft, jnp.minimum(lam, 1.0 - lam)))
     soft = jnp.minimum(soft, jnp.minimum(count, size - count))
     ramp = 1.0 - (rank - (count - soft)) / jnp.maximum(2.0 * soft - 1.0, 1.0)
     mask = jnp.where(rank < count - soft, 1.0, jnp.where(rank < count + soft, ramp, 0.0))
     return mask.reshape(noise.shape)
+
+
+def largest(values: jax.Array, count: jax.Array) -> jax.Array:
+    """Where the `count` largest of f32[n] are, bool[n]; of equal ones the first.
+
+    The smallest of them is found bit by bit: floats, their bits made to order as whole numbers do, are counted 32
+    times. On XLA:CPU ranks by sorting take 20 times as long as drawing the noise, this about as long.
+    """
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    order = jnp.where(bits >= sign, ~bits, bits | sign)
+
+    def with_next_bit(i, least):
+        candidate = least | (sign >> i)
+        return jnp.where(jnp.sum(order >= candidate) >= count, candidate, least)
+
+    least = jax.lax.fori_loop(0, 32, lambda i, t: with_next_bit(jnp.uint32(i), t), jnp.uint32(0))
+    above, equal = order > least, order == least
+    return above | (equal & (jnp.cumsum(equal) <= count - jnp.sum(above)))
 
 
 def sample_fmix(

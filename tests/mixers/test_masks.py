@@ -7,7 +7,7 @@ import pytest
 
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.mixers.boxes import Box
-from sem_jax.mixers.fmix import low_frequency_noise, top_mask
+from sem_jax.mixers.fmix import largest, low_frequency_noise, top_mask
 from sem_jax.mixers.gridmix import GridmixDraw, apply_gridmix
 from sem_jax.mixers.resizemix import ResizemixDraw, apply_resizemix
 from sem_jax.mixers.saliency import as_grid, gradient_saliency, make_scorer, spectral_residual
@@ -90,6 +90,17 @@ def test_fmix_against_float64_numpy(rng, shape):
     ours = low_frequency_noise(jnp.float32(normal), shape, 3.0)
     np.testing.assert_allclose(ours, noise, atol=2e-4 * np.abs(noise).max())
     np.testing.assert_array_equal(top_mask(jnp.float32(noise), jnp.float32(0.37), True, 0.0), mask)
+
+
+def test_the_largest_are_those_that_a_stable_sort_puts_first(rng):
+    rounded = np.round(rng.normal(size=60), 1)  # with ties
+    extreme = np.array([np.inf, -np.inf, 1e-45, -1e-45, 3e38, -3e38, 0.0, 7.0, -7.0])
+    for values in (np.float32(rng.normal(size=101)), np.float32(rounded), np.float32(extreme), np.zeros(5, np.float32)):
+        order = np.argsort(-values, kind="stable")
+        for count in {0, 1, 2, len(values) // 2, len(values) - 1, len(values)}:
+            expected = np.zeros(len(values), bool)
+            expected[order[:count]] = True
+            np.testing.assert_array_equal(largest(jnp.asarray(values), jnp.int32(count)), expected)
 
 
 def test_fmix_masks_are_of_the_images_size_and_lam_is_their_mean_up_to_a_pixel():
