@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sem_jax.bench import __main__ as command
-from sem_jax.bench import cases, flags, goals, report, suites
+from sem_jax.bench import cases, flags, goals, mixing, report, suites
 from sem_jax.bench.cases import GAMMA, Bench, Case, Setting
 from sem_jax.bench.flops import count, floor_seconds
 from sem_jax.bench.timing import Timing, measure, ratio
@@ -234,6 +234,7 @@ def test_every_setting_and_mixer_of_a_suite_is_lowered(tiny, uncompiled, tmp_pat
     for row in found["rows"]:
         there[row["setting"]].add(row["case"])
     assert all({*suites.METHODS, *suites.STREAMS, *suites.PIPELINE, *suites.LOOP} <= names for names in there.values())
+    assert {row["mixer"] for row in found["mixing"]} == set(mixing.pixel_mixers()) and len(found["mixing"]) == 16
     once = {f"mixer {name}" for name in MIXERS if name not in ("none", "mixup")} | set(suites.OPTIONS)
     assert [name.split("-")[0] for name, names in there.items() if once <= names] == ["preact18", "wrn28"]
 
@@ -254,6 +255,20 @@ def test_what_the_memory_does_not_hold_is_skipped_and_the_rest_measured(tiny, un
     found = run_suite(tmp_path / "bench.json", "--parts=methods")
     assert [row["case"] for row in found["rows"]] == ["mixup", "mixup (again)"]
     assert len(found["skipped"]) == 1 + 3 and all("Out of memory" in reason for reason in found["skipped"].values())
+
+
+def test_mixing_alone(monkeypatch):
+    names = ["mixup", "cutmix", "resizemix", "fmix", "gridmix", "smoothmix", "saliencymix", "choice"]
+    assert mixing.pixel_mixers() == names
+    monkeypatch.setattr(mixing, "pixel_mixers", lambda: names[:2])  # the others take longer to compile
+    setting = Setting("preact_resnet", 18, 8, batch=2, size=4, items=4)
+    rows = mixing.measure_mixing(setting, step={"wall_ms": 100.0, "cpu_ms": 200.0}, blocks=3, steps=2)
+    mixup, cutmix = rows
+    assert (mixup["mixer"], cutmix["mixer"]) == ("mixup", "cutmix") and mixup["step_ratio"] == 1.0
+    more = cutmix["mixing_cpu_ms"] - mixup["mixing_cpu_ms"]
+    np.testing.assert_allclose(cutmix["step_ratio"], 1 + more / 200.0)
+    lines = mixing.table([mixup, cutmix | {"step_ratio": 1.04}]).splitlines()
+    assert lines[2].endswith("| reached |") and lines[3].endswith("| 1.040 | missed |")
 
 
 def test_goals_are_reached_missed_or_not_measured():
@@ -278,6 +293,16 @@ def test_goals_are_reached_missed_or_not_measured():
         "time, device loop / a call a step": "not measured",
     }
     assert goals.table(made, cpu=True).count("not measured") == 6  # a CPU says nothing of them
+
+
+def test_some_of_a_parts_cases(tiny, uncompiled, tmp_path, capsys):
+    shrink(tiny, "cpu", settings=1)
+    found = run_suite(tmp_path / "bench.json", "--parts=methods,mixers", "--cases=cutm,3 passes")
+    cases = {row["case"] for row in found["rows"]}
+    assert cases == {"mixup", "mixup (again)", "sem, 3 passes", "cutmix", "mixer cutmix", "mixer attentive_cutmix"}
+    with pytest.raises(SystemExit):
+        command.main(["--parts=methods", "--cases=puzle"])
+    assert "no case of the parts methods has 'puzle' in its name" in capsys.readouterr().err
 
 
 def test_without_a_gpu_its_suite_says_so():

@@ -6,9 +6,10 @@
     python -m sem_jax.bench --parts=mixers --cases=puzzle,fmix    # mixup, and what has one of these in its name
 
 Parts: methods (ERM, mixup, CutMix, SEM in its forms), options (the ones that trade exactness for speed) and mixers
-(every mixer against mixup), these two for the first setting of a net alone; streams, pipeline, loop (device loop
-against a call a step; on CPU it is known to be 10 times slower and is left out unless named); for the first setting, in
-processes of their own: flags, compile (cold, and from the persistent cache), memory (the most that a GPU had in use).
+(every mixer against mixup, and mixing alone), these two for the first setting of a net alone; streams, pipeline, loop
+(device loop against a call a step; on CPU it is known to be 10 times slower and is left out unless named); for the
+first setting, in processes of their own: flags, compile (cold, and from the persistent cache), memory (the most that a
+GPU had in use).
 Prints a table; --out writes everything as JSON, after every setting, so that nothing is lost if a later one fails. A
 case that the device's memory does not hold is listed as skipped.
 """
@@ -29,7 +30,7 @@ import jaxlib
 import numpy as np
 
 from sem_jax import __version__
-from sem_jax.bench import flags, goals, report, suites
+from sem_jax.bench import flags, goals, mixing, report, suites
 from sem_jax.bench.cases import Bench, Case, Setting
 from sem_jax.bench.timing import measure
 from sem_jax.errors import SemError
@@ -173,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = cases(parts, first=True, named=args.cases)
     if wrong := [name for name in args.cases if not any(name in case for case in chosen)]:
         parser.error(f"no case of the parts {', '.join(parts)} has {wrong[0]!r} in its name")
-    found = {"environment": environment(), "rows": [], "skipped": {}}
+    found = {"environment": environment(), "rows": [], "mixing": [], "skipped": {}}
 
     def keep() -> None:
         if args.out:
@@ -181,12 +182,18 @@ def main(argv: list[str] | None = None) -> None:
 
     for i, setting in enumerate(settings):
         first = setting.net not in [s.net for s in settings[:i]]
-        found["rows"] += measure_setting(setting, parts, args, first=first, skipped=found["skipped"])
+        rows = measure_setting(setting, parts, args, first=first, skipped=found["skipped"])
+        found["rows"] += rows
+        if "mixers" in parts and first and rows and not args.cases:
+            step = next({"wall_ms": row["step_ms"], "cpu_ms": row["cpu_ms"]} for row in rows if row["case"] == "mixup")
+            found["mixing"] += mixing.measure_mixing(setting, step=step, blocks=args.blocks)
         keep()
     more = extras(settings[0], parts, cpu=cpu, steps=args.steps or (3 if cpu else GPU_STEPS), blocks=args.blocks)
     found |= more
     keep()
     print(report.table(found["rows"]), goals.table(found["rows"], cpu=cpu), sep="\n\n")
+    if found["mixing"]:
+        print("", mixing.table(found["mixing"]), sep="\n")
     for name, value in (({"skipped": found["skipped"]} if found["skipped"] else {}) | more).items():
         print(name, json.dumps(value))
 
