@@ -18,17 +18,20 @@ from experiments.tables import METHOD_FIELDS, epochs_of, recipe
 from sem_jax.evaluation.figures import COLOURS
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
-AGAINST = {"mixup": "erm", "mixup+sem": "mixup", "cutmix": "erm", "cutmix+sem": "cutmix"}
+METHODS = (*grid.METHODS, *(name for name, control in grid.CONTROLS.items() if control.epochs == 1))
+AGAINST = {"mixup": "erm", "mixup+sem": "mixup", "cutmix": "erm", "cutmix+sem": "cutmix"} | {
+    name: grid.CONTROLS[name].method.removesuffix("+sem") for name in METHODS[len(grid.METHODS) :]
+}
 ITEM = "correct test"
 
 Runs = dict[tuple[str, str], dict[str, dict[int, dict[int, dict]]]]  # group -> method -> epochs -> seed -> entry
 
 
 def by_length(book: Book, size: str) -> Runs:
-    """Done runs of the nine methods by length, all of one recipe: of those that have several lengths, the newest."""
+    """Done runs of the nine methods and the controls by length, all of one recipe: of those that have several lengths, the newest."""
     recipes: dict[tuple, dict[str, list[dict]]] = {}
     for entry in sorted(book.done.values(), key=lambda e: e["time"]):
-        if entry["size"] == size and entry["method"] in grid.METHODS:
+        if entry["size"] == size and entry["method"] in METHODS:
             group = recipes.setdefault((entry["backbone"], entry["dataset"]), {})
             group.setdefault(_recipe(entry), []).append(entry)
     runs: Runs = {}
@@ -60,7 +63,7 @@ def lengths(book: Book, size: str, ledger: Ledger, figures: dict) -> dict | None
     tables = []
     for group, found in runs.items():
         epochs = sorted({n for by_epochs in found.values() for n in by_epochs})
-        methods = [m for m in grid.METHODS if m in found]
+        methods = [m for m in METHODS if m in found]
         body = [[m, *(_cell(found[m].get(n, {})) for n in epochs)] for m in methods]
         for method in methods:
             if (base := AGAINST.get(method, "")) in found:
@@ -106,7 +109,7 @@ def draw(runs: Runs, size: str) -> Figure:
     figure = Figure(figsize=(1.0 + 5.2 * len(runs), 3.9), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for axis, (group, found) in zip(axes, runs.items(), strict=True):
-        for index, method in enumerate(m for m in grid.METHODS if m in found):
+        for index, method in enumerate(m for m in METHODS if m in found):
             epochs = sorted(found[method])
             points = [mean_sd(_accuracies(found[method][n])) for n in epochs]
             spread = [sd or 0.0 for _, sd, _ in points]

@@ -278,6 +278,13 @@ def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
         "+6.00",
     ]
     assert "lengths" in figures
+    # A control of several lengths has its line, and its difference to the method without SEM.
+    for epochs, accuracy in ((own, 0.53), (3, 0.42)):
+        settings = (("train.epochs", epochs),)
+        ledger.append(*entry("sem-warmup", 0, accuracy=accuracy, settings=settings, time="2026-01-01"))
+    table = rows_of(built(ledger)[0]["Length of training"]["tables"][0])
+    assert list(table["sem-warmup"].values()) == ["sem-warmup", "42.00 (n=1)", "53.00 (n=1)", ""]
+    assert table["sem-warmup - mixup"]["3 epochs"].startswith("+2.00 [")
     # A newer run on other data is not put beside them.
     ledger.append(*entry("mixup+sem", 0, accuracy=0.9, time="2027-01-01", settings=(("data.train_size", 500),)))
     assert rows_of(built(ledger)[0]["Length of training"]["tables"][0]) == table
