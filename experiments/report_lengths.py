@@ -28,7 +28,7 @@ Runs = dict[tuple[str, str], dict[str, dict[int, dict[int, dict]]]]  # group -> 
 
 
 def by_length(book: Book, size: str) -> Runs:
-    """Done runs of the nine methods and the controls by length, all of one recipe: of those that have several lengths, the newest."""
+    """Done runs by length, all of one recipe: of those that have several lengths, the newest."""
     recipes: dict[tuple, dict[str, list[dict]]] = {}
     for entry in sorted(book.done.values(), key=lambda e: e["time"]):
         if entry["size"] == size and entry["method"] in METHODS:
@@ -120,7 +120,7 @@ def draw(runs: Runs, size: str) -> Figure:
                 spread,
                 fmt=f"o{style}",
                 capsize=3,
-                color=COLOURS[index],
+                color=COLOURS[index % len(COLOURS)],
                 label=method,
             )
         axis.set_xscale("log", base=2)
