@@ -304,4 +304,5 @@ def _line(record: dict, epochs: int) -> str:
     for split in ("val", "test"):
         if f"{split}_accuracy" in record:
             text += f"  {split} {record[f'{split}_accuracy']:.2%}"
-    return text + f"  {record['images_per_s']:,.0f} images/s"
+    speed = record["images_per_s"]
+    return text + f"  {speed:,.{0 if speed >= 10 else 1}f} images/s"
