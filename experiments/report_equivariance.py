@@ -16,6 +16,7 @@ from experiments.tables import Rows, metrics_of, read_paper, scalars, score
 from sem_jax.config import DEFAULT_GAMMA
 
 ITEM = "relative error {}"  # of the pairs, in the ledger's items
+EQUIVARIANCE = {"mixup": "mixup", "cutmix": "CutMix"}  # a method's mixing by the evaluation's name
 
 
 def gamma_of(entry: Mapping) -> float:
@@ -41,6 +42,8 @@ def change(with_sem: Mapping[int, np.ndarray], without: Mapping[int, np.ndarray]
         return None, None, 0
     values = stats.paired([with_sem[s] for s in seeds], [without[s] for s in seeds])
     values = values[np.isfinite(values)]
+    if not len(values):  # features all alike: no distance to relate an error to
+        return None, None, 0
     return float(values.mean()), stats.mean_interval(values), len(seeds)
 
 
@@ -82,7 +85,7 @@ def equivariance(rows: Rows, ledger: Ledger, figures: dict) -> dict:
             entries, base = rows.done[(*group, method)], base_method(method)
             gamma = gamma_of(next(iter(entries.values())))
             line = [method, f"{gamma:g}" if "sem" in method else "0", str(len(entries))]
-            for mixer, title in (("mixup", "mixup"), ("cutmix", "CutMix")):
+            for mixer, title in EQUIVARIANCE.items():
                 line.append(_mean_sd(scalars(entries, "equivariance", f"relative error {title}")))
                 if method == base:
                     line.append("")
@@ -90,8 +93,8 @@ def equivariance(rows: Rows, ledger: Ledger, figures: dict) -> dict:
                 without = rows.done.get((*group, base), {})
                 value, interval, n = change(pair_errors(ledger, entries, mixer), pair_errors(ledger, without, mixer))
                 fewer = f" (n={n})" if n < len(entries) else ""
-                shown = f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]{fewer}" if interval else f"no {base}"
-                line.append(shown)
+                none = "features all alike" if without else f"no {base}"
+                line.append(f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]{fewer}" if interval else none)
             line.append(_mean_sd(scalars(entries, "equivariance", "cosine mixup")))
             line.append(_mean_sd(_curve(entries, "mixup", "norm", -1), 2))
             line.append(_mean_sd(scalars(entries, "equivariance", "effective rank"), 1))
@@ -150,36 +153,43 @@ def _by_gamma(rows: Rows, group: tuple[str, str], ledger: Ledger) -> dict[float,
 
 
 def controls(rows: Rows, ledger: Ledger) -> dict:
-    """The rows beside the nine: accuracy against mixup and against mixup + SEM, equivariance, norm."""
+    """The rows beside the nine: accuracy against the same mixing without and with SEM, equivariance, norm."""
     tables, paper = [], read_paper()
     for group in rows.groups():
         methods = [m for m in ordered(rows, group) if m in grid.CONTROLS]
-        failed = [m for b, d, m in rows.failed if (b, d) == group and m in grid.CONTROLS and m not in methods]
+        methods += [m for b, d, m in rows.failed if (b, d) == group and m in grid.CONTROLS and m not in methods]
         metrics = [m for m in metrics_of(rows.entries(*group)) if m.table == "1"]
-        if not (methods or failed) or not metrics:
-            continue
-        body = []
-        for method in ["mixup", "mixup+sem", *methods, *failed]:
-            entries = rows.done.get((*group, method), {})
-            line = [method, grid.CONTROLS[method].says if method in grid.CONTROLS else "for comparison"]
-            shares = [score(rows, metrics[0], *group, method, ledger, paper, against=a) for a in ("mixup", "mixup+sem")]
-            own = shares[0]
-            line.append(
-                "" if own.mean is None else f"{own.mean:.2f}" + (f" ± {own.sd:.2f}" if own.sd is not None else "")
-            )
-            line.append(str(own.n))
-            for against, it in zip(("mixup", "mixup+sem"), shares, strict=True):
-                empty = it.sem is None or method == against
-                interval = f" [{it.sem_interval[0]:+.2f}, {it.sem_interval[1]:+.2f}]" if it.sem_interval else ""
-                line.append("" if empty else f"{it.sem:+.2f}{interval}")
-            line.append(_mean_sd(scalars(entries, "equivariance", "relative error mixup")))
-            line.append(_mean_sd(_curve(entries, "mixup", "norm", -1), 2))
-            body.append([*line, own.remark])
-        columns = ["row", "what it is", "accuracy (%)", "n", "against mixup", "against mixup+sem"]
-        columns += ["relative error, mixup", "feature norm", "empty because"]
-        tables.append({"title": f"{grid.net_name(rows.size, group[0])}, {group[1]}", "columns": columns, "rows": body})
+        for base in dict.fromkeys(map(base_method, methods)) if metrics else ():
+            against = (base, f"{base}+sem")
+            body = [
+                _control(rows, group, method, against, metrics[0], ledger, paper)
+                for method in (*against, *(m for m in methods if base_method(m) == base))
+            ]
+            columns = ["row", "what it is", "accuracy (%)", "n", *(f"against {name}" for name in against)]
+            columns += [f"relative error, {EQUIVARIANCE[base]}", "feature norm", "empty because"]
+            name = grid.net_name(rows.size, group[0])
+            tables.append({"title": f"{name}, {group[1]}: {base}", "columns": columns, "rows": body})
     if not tables:
         remedy = f"python -m experiments.paper --size={rows.size} --methods=controls"
         return {"status": "missing", "reason": "No control has a run.", "remedy": remedy}
-    note = "Each control is mixup or mixup + SEM with other settings. Differences are in percentage points."
+    note = (
+        "Each control is a method with or without SEM, with other settings. Differences are in percentage points. "
+        "Without a relative error: the features of all images are alike."
+    )
     return {"status": "done", "note": note, "tables": tables}
+
+
+def _control(rows: Rows, group: tuple[str, str], method: str, against: tuple[str, str], metric, ledger, paper) -> list:
+    """A line of the table."""
+    entries = rows.done.get((*group, method), {})
+    shares = [score(rows, metric, *group, method, ledger, paper, against=name) for name in against]
+    line = [method, grid.CONTROLS[method].says if method in grid.CONTROLS else "for comparison"]
+    own = shares[0]
+    line.append("" if own.mean is None else f"{own.mean:.2f}" + (f" ± {own.sd:.2f}" if own.sd is not None else ""))
+    line.append(str(own.n))
+    for name, it in zip(against, shares, strict=True):
+        interval = f" [{it.sem_interval[0]:+.2f}, {it.sem_interval[1]:+.2f}]" if it.sem_interval else ""
+        line.append("" if it.sem is None or method == name else f"{it.sem:+.2f}{interval}")
+    line.append(_mean_sd(scalars(entries, "equivariance", f"relative error {EQUIVARIANCE[against[0]]}")))
+    line.append(_mean_sd(_curve(entries, "mixup", "norm", -1), 2))
+    return [*line, own.remark]

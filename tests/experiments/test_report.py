@@ -192,6 +192,24 @@ def test_equivariance_per_gamma_and_controls(ledger):
     assert control["mixup+clean"]["against mixup"].startswith("+0.00 [")
 
 
+def test_controls_of_another_mixer_and_a_net_whose_features_are_all_alike(ledger):
+    for method in ("cutmix", "cutmix+sem", "cutmix-sem-warmup", "mixup", "mixup+sem"):
+        ledger.append(*entry(method, 0, accuracy=0.6 if method == "cutmix-sem-warmup" else 0.5))
+    collapsed, items = entry("sem-wrong-pairs", 0, accuracy=0.1)
+    scores = collapsed["suites"]["equivariance"]["scalars"]
+    scores |= dict.fromkeys(("relative error mixup", "relative error CutMix", "relative error own mixer"))
+    items |= {name: np.full_like(values, np.nan) for name, values in items.items() if "relative" in name}
+    ledger.append(collapsed, items)
+    parts, _, _ = built(ledger)
+    of_mixup, of_cutmix = parts["Controls"]["tables"]
+    assert of_mixup["title"].endswith(": mixup") and of_cutmix["title"].endswith(": cutmix")
+    wrong, warm = rows_of(of_mixup)["sem-wrong-pairs"], rows_of(of_cutmix)["cutmix-sem-warmup"]
+    assert wrong["relative error, mixup"] == "" and wrong["against mixup"].startswith("-40.00 [")
+    assert warm["against cutmix+sem"].startswith("+10.00 [") and warm["relative error, CutMix"] == "0.400"
+    line = next(row for row in parts["Fig. 3: equivariance"]["tables"][0]["rows"] if row[0] == "sem-wrong-pairs")
+    assert "features all alike" in line
+
+
 def test_files_one_folder_a_size_and_a_page_that_needs_nothing(tmp_path, ledger, capsys):
     for method in ("mixup", "mixup+sem"):
         ledger.append(*entry(method, 0))
