@@ -6,13 +6,15 @@
 
 Both have the same weights (copied), the same images lying ready on the device, channels last, SGD with momentum and
 weight decay; before anything is timed their losses on one mixed batch must agree, to 1e-5 in float32 and 1e-2 in
-bfloat16. PyTorch has SEM in two passes, as ours, and in three, as Algorithm 1 is written; timm's Mixup if it is
-installed. Needs PyTorch. A ratio above 1 says that ours is faster.
+bfloat16; a setting where they do not is left out, and the exit status is 1. PyTorch has SEM in two passes, as ours, and
+in three, as Algorithm 1 is written; timm's Mixup if it is installed. Needs PyTorch. A ratio above 1 says that ours is
+faster.
 """
 
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 from sem_jax.bench import suites
@@ -129,7 +131,7 @@ def our_loss(bench: Bench, variables, x, y, lam, pairing, *, gamma: float) -> fl
 
 
 def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: tuple[str, ...]) -> dict:
-    """All rows of one setting; nothing is timed unless the losses agree."""
+    """All rows of one setting; nothing is timed, and there is no row, unless the losses agree."""
     import jax
     import numpy as np
 
@@ -146,7 +148,8 @@ def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: t
     limit = 1e-2 if gpu else 1e-5
     differences = {mode or "eager": p.check(rows, lam, pairing, expected, gamma=GAMMA) for mode, p in peers.items()}
     if not all(difference <= limit for difference in differences.values()):
-        raise SystemExit(f"{setting.name}: losses differ by {differences} (relative), at most {limit}: not timed")
+        print(f"{setting.name}: losses differ by {differences} (relative), at most {limit}: not timed")
+        return {"setting": setting.name, "loss_difference": differences, "rows": []}
     for name, case in OURS.items():
         bench.add(name, case)
     runs = {f"ours {name}": run for name, run in bench.runs.items()}
@@ -193,7 +196,7 @@ def table(found: list[dict]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -240,7 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     for part in found:
         print(part["setting"], "loss differences:", part["loss_difference"])
     print(table(found))
+    return 0 if all(part["rows"] for part in found) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -316,13 +316,17 @@ def test_the_peers_agree_and_are_measured_to_the_end(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from experiments import bench_peers
 
-    monkeypatch.setattr(suites, "CPU", (Setting("wide_resnet", 10, 1, batch=8, size=8, items=16),))
+    wrong = Setting("wide_resnet", 10, 2, batch=8, size=8, items=16)
+    monkeypatch.setattr(suites, "CPU", (wrong, Setting("wide_resnet", 10, 1, batch=8, size=8, items=16)))
+    ours = bench_peers.our_loss
+    monkeypatch.setattr(bench_peers, "our_loss", lambda bench, *a, **o: ours(bench, *a, **o) + (bench.setting == wrong))
     monkeypatch.setattr(bench_peers, "keep_freed_memory", lambda: None)
     out = tmp_path / "peers.json"
-    bench_peers.main(["--nets=", "--steps=1", "--blocks=1", f"--out={out}"])
+    assert bench_peers.main(["--nets=", "--steps=1", "--blocks=1", f"--out={out}"]) == 1
     found = json.loads(out.read_text())
     assert {"jax", "torch", "device", "xla_flags"} <= set(found["environment"])
-    (setting,) = found["settings"]
+    left_out, setting = found["settings"]  # the first, whose losses differ, does not stop the second
+    assert left_out["loss_difference"]["eager"] > 0.1 and not left_out["rows"]
     assert setting["loss_difference"]["eager"] <= 1e-5
     rows = {row["case"]: row for row in setting["rows"]}
     assert {"ours mixup", "ours sem", "eager mixup", "eager sem", "eager sem, 3 passes"} <= set(rows)
