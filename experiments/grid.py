@@ -128,6 +128,9 @@ CONTROLS = {
     "sem-normalised": Control(
         "mixup+sem", {"objective.distance": "normalised"}, "distance of unit vectors: shrinking gains nothing"
     ),
+    "cutmix-sem-normalised": Control(
+        "cutmix+sem", {"objective.distance": "normalised"}, "CutMix: distance of unit vectors"
+    ),
     "sem-warmup": Control(
         "mixup+sem", {"objective.gamma_warmup": 0.5}, "gamma rises from 0 over the first half of training"
     ),
