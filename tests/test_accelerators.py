@@ -10,7 +10,9 @@ from sem_jax.programs import Programs
 from tests.mixers.test_on_backbones import DATASET, configure, scorer  # noqa: F401
 
 PLATFORMS = ("cuda", "tpu")
-SLOW = ("preact_resnet", "vit")
+BACKBONES = ("preact_resnet", "vit", "mlp_mixer")
+# In the fast tier, on the smallest net: what sorts, transforms, loops and branches in ways of its own.
+FAST = ("mixup", "fmix", "saliencymix", "puzzlemix", "alignmix")
 OBJECTIVES = {
     "stop-gradient": {"clean_features": "stop_gradient"},
     "EMA teacher": {"clean_features": "ema_teacher"},
@@ -21,8 +23,13 @@ OBJECTIVES = {
 }
 
 
-def backbones(*names):
-    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+def rows(names, backbones, *, fast):
+    """Every name on every backbone; but for the fast ones on the smallest, slow."""
+    return [
+        pytest.param(name, backbone, marks=() if name in fast and backbone == "mlp_mixer" else pytest.mark.slow)
+        for name in names
+        for backbone in backbones
+    ]
 
 
 def check(backbone, mixer, *, objective=None, train=None):
@@ -44,18 +51,15 @@ def test_what_no_accelerator_has_is_refused():
         jax.jit(jnp.linalg.eigvals).trace(jnp.eye(2)).lower(lowering_platforms=PLATFORMS)
 
 
-@pytest.mark.parametrize("backbone", backbones("preact_resnet", "vit", "mlp_mixer"))
-@pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "none"])
+@pytest.mark.parametrize(("mixer", "backbone"), rows([m for m in MIXERS if m != "none"], BACKBONES, fast=FAST))
 def test_every_mixer(scorer, mixer, backbone):  # noqa: F811
     check(backbone, mixer)
 
 
-@pytest.mark.parametrize("backbone", backbones("preact_resnet", "mlp_mixer"))
-@pytest.mark.parametrize("form", OBJECTIVES)
+@pytest.mark.parametrize(("form", "backbone"), rows(OBJECTIVES, BACKBONES[::2], fast=("every third step",)))
 def test_every_form_of_the_penalty(form, backbone):
     check(backbone, "mixup", objective=OBJECTIVES[form])
 
 
-@pytest.mark.parametrize("backbone", backbones("preact_resnet", "mlp_mixer"))
-def test_micro_batches(backbone):
-    check(backbone, "mixup", train={"gradient_accumulation": 2})
+def test_micro_batches():
+    check("mlp_mixer", "mixup", train={"gradient_accumulation": 2})
