@@ -44,6 +44,7 @@ WRONG = [  # field, value, what the message says
     ("mixer.name", "none", "objective.gamma must be 0 with mixer.name='none'"),
     ("objective.gamma", -0.3, "objective.gamma must be >= 0, got -0.3"),
     ("objective.gamma", float("inf"), "objective.gamma must be finite"),
+    ("objective.gamma_warmup", 1.5, r"objective.gamma_warmup must be in \[0, 1\], a fraction of training, got 1.5"),
     ("objective.clean_features", "detach", "objective.clean_features"),
     ("objective.bn_running", "all", "objective.bn_running"),
     ("objective.label_smoothing", 1.0, "objective.label_smoothing"),
