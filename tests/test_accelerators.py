@@ -46,7 +46,7 @@ def check(backbone, mixer, *, objective=None, train=None):
 
 
 def test_what_no_accelerator_has_is_refused():
-    """So that a lowering that passes says something."""
+    """By jax itself, so that a lowering that passes says something: general eigenvalues are a CPU's alone."""
     with pytest.raises(NotImplementedError, match="TPU|cuda|platform"):
         jax.jit(jnp.linalg.eigvals).trace(jnp.eye(2)).lower(lowering_platforms=PLATFORMS)
 

@@ -101,10 +101,11 @@ def make_objective(
             distances = sem_penalty(outputs["mixed"].features[:n], anchor, partner, lam[:n], distance=distance)
             penalty = mean(distances)
             metrics["penalty"] = penalty
-            # At gamma 0 the term is left out, not multiplied by 0: 0 * inf would be NaN.
-            if gamma > 0 and weight is not None:
-                metrics["gamma"] = gamma * weight
-            loss = loss + metrics.get("gamma", gamma) * penalty if gamma > 0 else loss
+            if gamma > 0:  # else the term is left out, not multiplied by 0: 0 * inf would be NaN
+                now = gamma if weight is None else gamma * weight
+                loss = loss + now * penalty
+                if weight is not None:
+                    metrics["gamma"] = now
         return loss, {"loss": loss, **metrics}
 
     return objective

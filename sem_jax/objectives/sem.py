@@ -54,9 +54,8 @@ DISTANCES = {
 def warmup(steps: int) -> Callable[[jax.Array], jax.Array]:
     """step -> f32[], rising linearly from 0 at step 0 to 1 at `steps` and staying there; what gamma is multiplied by.
 
-    Not in the paper. Features begin small and alike for all classes, where the penalty pulls about as hard as the
-    labels do (the gradient of a norm has length one however short the vector): with a large gamma the features of a
-    short run can collapse before they tell anything apart.
+    Not in the paper. In short runs with all of gamma from the start, features were seen to shrink over some epochs
+    before the labels were learnt (experiments/results/cpu/README.md).
     """
     return lambda step: jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
 
