@@ -42,7 +42,7 @@ if importlib.util.find_spec("sem_jax") is None:
 import tempfile
 
 from sem_jax.config import apply_method, get_default
-from sem_jax.loop import train_and_evaluate
+from sem_jax.training.loop import train_and_evaluate
 
 cfg = get_default()
 cfg.data.name = "digits"
@@ -97,7 +97,7 @@ for suite in record["suites"].values():
 # %%
 import shutil
 
-from sem_jax.checkpoint import steps
+from sem_jax.runs.checkpoint import steps
 
 moved = Path(tempfile.mkdtemp()) / "from_somebody"
 shutil.copytree(workdir, moved, ignore=shutil.ignore_patterns("evaluation", "predictions"))

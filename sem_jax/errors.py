@@ -1,6 +1,6 @@
 """Errors that are the user's to mend: raised with one message, printed without a traceback.
 
-    raise DataError("no data set 'cifar10' below ~/tensorflow_datasets", "Run: python -m sem_jax.prepare cifar10")
+    raise DataError("no data set 'cifar10' below ~/tensorflow_datasets", "Run: python -m sem_jax prepare cifar10")
 
 The command-line programs catch `SemError`, print it (three lines at most) and exit with status 2; code that
 imports the package sees an ordinary ValueError.

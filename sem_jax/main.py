@@ -20,8 +20,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sem_jax.errors import ConfigError, exit_on_error
-from sem_jax.host_memory import keep_freed_memory, steps_use_malloc
 from sem_jax.registry import nearest
+from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
@@ -72,7 +72,7 @@ def default_workdir(config: str) -> str:
     return str(Path("runs") / (Path(path).stem + (f"-{method}" if method else "")))
 
 
-def main(argv: list[str]) -> None:
+def _train(argv: list[str]) -> None:
     with exit_on_error():
         if len(argv) > 1:
             raise ConfigError(f"Unexpected argument {argv[1]!r}: options are --config=... and --workdir=...")
@@ -85,10 +85,10 @@ def main(argv: list[str]) -> None:
             logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
         import jax
 
-        from sem_jax.compiled import use_cache
+        from sem_jax.system.compile_cache import use_cache
 
         if _DISTRIBUTED.value:
-            from sem_jax.hosts import connect
+            from sem_jax.system.hosts import connect
 
             connect(
                 coordinator_address=_COORDINATOR.value,
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
             )
         elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
             raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
-        from sem_jax.loop import train_and_evaluate
+        from sem_jax.training.loop import train_and_evaluate
 
         use_cache(_CONFIG.value.runtime.cache_dir)
 
@@ -116,15 +116,15 @@ def main(argv: list[str]) -> None:
             )
 
 
-def run() -> None:
-    """Entry point of `sem-jax` and `python -m sem_jax.main`."""
+def main() -> None:
+    """Entry point of `python -m sem_jax.main` and `sem-jax train`."""
     with exit_on_error():
         sys.argv = parse(sys.argv)
     try:
-        app.run(main, argv=sys.argv, flags_parser=lambda args: args)
+        app.run(_train, argv=sys.argv, flags_parser=lambda args: args)
     except KeyboardInterrupt:  # a second Ctrl-C, or one outside of training
         sys.exit(130)
 
 
 if __name__ == "__main__":
-    run()
+    main()

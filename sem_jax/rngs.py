@@ -1,10 +1,10 @@
 """The one place where names and steps become random keys.
 
     key = jax.random.key(cfg.seed)
-    stream(key, "mixer", step)     # the mixer's key at this step
+    key_for(key, "mixer", step)    # the mixer's key at this step
 
 Nothing random is stored anywhere: seed and step give every key, so a resumed run needs no random state, and a new
-stream moves no other.
+name moves no other.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ import hashlib
 import jax
 
 
-def stream(key: jax.Array, name: str, step: jax.Array | int) -> jax.Array:
-    """The key of one named stream at one step.
+def key_for(key: jax.Array, name: str, step: jax.Array | int) -> jax.Array:
+    """The key of one use at one step.
 
     Args:
       key: typed key of the run, shape [].
-      name: the stream's name; its key is folded with the first 32 bits of sha1(name).
-      step: i32[] (or int); the optimizer step, or the epoch for streams that change once an epoch.
+      name: of the use; the key is folded with the first 32 bits of sha1(name).
+      step: i32[] (or int); the optimizer step, or the epoch for what changes once an epoch.
 
     Returns:
       A typed key, shape [].

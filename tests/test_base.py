@@ -5,10 +5,10 @@ import json
 import jax
 import pytest
 
-from sem_jax import records
 from sem_jax.errors import ConfigError, RunError, SemError, exit_on_error
 from sem_jax.registry import lookup
-from sem_jax.rngs import stream
+from sem_jax.rngs import key_for
+from sem_jax.runs import records
 
 
 def bits(key):
@@ -17,10 +17,10 @@ def bits(key):
 
 def test_streams_differ_by_name_and_step_and_are_always_the_same():
     key = jax.random.key(0)
-    keys = {bits(stream(key, name, step)) for name in ("mixer", "augment", "order") for step in (0, 1)}
+    keys = {bits(key_for(key, name, step)) for name in ("mixer", "augment", "order") for step in (0, 1)}
     assert len(keys) == 6
-    assert bits(stream(key, "mixer", 1)) == bits(jax.jit(lambda k, s: stream(k, "mixer", s))(key, 1))
-    assert bits(stream(key, "mixer", 0)) == (4009058415, 4155218473), "every run of the past would change"
+    assert bits(key_for(key, "mixer", 1)) == bits(jax.jit(lambda k, s: key_for(k, "mixer", s))(key, 1))
+    assert bits(key_for(key, "mixer", 0)) == (4009058415, 4155218473), "every run of the past would change"
 
 
 def test_an_unknown_name_is_told_the_known_ones():

@@ -26,7 +26,7 @@ def read_state_dict(path: Path) -> Arrays:
     if not path.is_file():
         raise RunError(f"{path} does not exist", "Give a .safetensors, .pt or .pth file: --from=FILE.")
     if path.suffix == ".safetensors":
-        from sem_jax.export import read_safetensors
+        from sem_jax.convert.export import read_safetensors
 
         arrays = read_safetensors(path)
     elif path.suffix in (".pt", ".pth"):
@@ -77,11 +77,11 @@ def import_weights(source: Path, workdir: Path, *, data: Mapping[str, Any], mean
 
     from sem_jax import config as config_lib
     from sem_jax import data as data_lib
-    from sem_jax.checkpoint import Checkpoints
-    from sem_jax.evaluation.loading import DataFacts, abstract_variables
     from sem_jax.models import make_model
-    from sem_jax.records import environment, write_json
-    from sem_jax.state import TrainState
+    from sem_jax.runs.checkpoint import Checkpoints
+    from sem_jax.runs.opening import DataFacts, abstract_variables
+    from sem_jax.runs.records import environment, write_json
+    from sem_jax.runs.state import TrainState
 
     if (workdir / "config.json").exists():
         raise RunError(f"{workdir} holds a run already", "Give another --workdir.")
@@ -122,8 +122,8 @@ def export_weights(workdir: str, target: Path, *, checkpoint: str = "final") -> 
     Raises:
       SemError: a run that cannot be opened, or a model without a PyTorch naming.
     """
-    from sem_jax.evaluation.loading import open_run
-    from sem_jax.export import write_safetensors
+    from sem_jax.convert.export import write_safetensors
+    from sem_jax.runs.opening import open_run
 
     if target.suffix != ".safetensors":
         raise ConfigError(f"--to={target} must end in .safetensors")

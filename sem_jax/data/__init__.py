@@ -23,8 +23,8 @@ from sem_jax.data.svhn import SVHN_CROPPED
 from sem_jax.data.tfds import load_tfds
 from sem_jax.data.tiny_imagenet import TINY_IMAGENET
 from sem_jax.errors import DataError
+from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
-from sem_jax.types import Dataset
 
 __all__ = ["DATASETS", "PUBLIC", "Source", "load", "read_array_pair", "read_image_tree"]
 

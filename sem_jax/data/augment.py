@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sem_jax.types import Key
+from sem_jax.interfaces import Key
 
 
 class AugmentDraw(NamedTuple):

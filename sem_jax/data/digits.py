@@ -12,7 +12,7 @@ import numpy as np
 from sem_jax.data.public import Loaded
 from sem_jax.data.splits import hold_out
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 NUM_CLASSES, IMAGE_SIZE, TRAIN_SIZE, TEST_SIZE = 10, 8, 1437, 360
 MEAN, STD = (0.3054,), (0.3758,)  # of the 1,437 training images

@@ -13,13 +13,13 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sem_jax.data.cache import cached
+from sem_jax.data.decoded_cache import cached
+from sem_jax.data.encoded import StreamedImages, too_large
 from sem_jax.data.files import Files, FolderFiles, open_files
 from sem_jax.data.public import Loaded, PublicSet, Raw, identity
 from sem_jax.data.sources import common_prefix, list_tree, read_tree
-from sem_jax.data.stream import StreamedImages, too_large
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.data.augment import apply_augment, draw_augment, normalise
-from sem_jax.rngs import stream
-from sem_jax.types import Batch, Key, Split
+from sem_jax.interfaces import Batch, Key, Split
+from sem_jax.rngs import key_for
 
 
 class DeviceData(NamedTuple):
@@ -30,7 +30,7 @@ def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size:
     The remainder of fewer than batch_size items is left out, another one every epoch.
     """
     steps = num_items // batch_size
-    permutation = jax.random.permutation(stream(key, "order", epoch), num_items)
+    permutation = jax.random.permutation(key_for(key, "order", epoch), num_items)
     return permutation[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
 
 
@@ -66,7 +66,7 @@ def make_fetch(
         if streamed:
             data = DeviceData(local(data.images[rows]), local(data.labels[rows]))
             rows = jnp.arange(len(data.labels))
-        keys = jax.random.split(stream(key, "augment", step), len(rows))
+        keys = jax.random.split(key_for(key, "augment", step), len(rows))
         draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
 
         def images_of(images, draws):

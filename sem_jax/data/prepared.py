@@ -1,4 +1,4 @@
-"""Directories prepared by tensorflow-datasets (or sem_jax.prepare), read without TensorFlow.
+"""Directories prepared by tensorflow-datasets (or `python -m sem_jax prepare`), read without TensorFlow.
 
     directory = find(Path("~/tensorflow_datasets").expanduser(), "cifar10", "3.0.2")
     split, class_names = read_split(directory, "train", (32, 32, 3))
@@ -18,17 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sem_jax.data.encoded import StreamedImages, remember
 from sem_jax.data.images import decode_all
-from sem_jax.data.stream import StreamedImages, remember
 from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 JSON_LIMIT = 64 << 20  # bytes of either; the official ones have some kilobytes
 _CHUNK = 512  # records read at a time
 _OPEN = 256  # shards open at a time in one process; systems allow about 1,000 open files
-REMEDY = "Prepare the data again: python -m sem_jax.prepare {} --force"
+REMEDY = "Prepare the data again: python -m sem_jax prepare {} --force"
 
 
 def find(place: Path, name: str, version: str) -> Path | None:

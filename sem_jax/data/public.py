@@ -4,8 +4,9 @@
     load_public(CIFAR10, data_dir="~/sets", splits=("train", "test"))
 
 Looked at in this order: `data_dir`, $TFDS_DATA_DIR, ~/tensorflow_datasets. Each may hold a directory prepared by
-tensorflow-datasets or `sem_jax.prepare` (array_record or TFRecord), the official files unpacked, their archive, or an
-image folder with train/ and test/. If none does, the set is downloaded and prepared in the first of the three.
+tensorflow-datasets or `python -m sem_jax prepare` (array_record or TFRecord), the official files unpacked, their
+archive, or an image folder with train/ and test/. If none does, the set is downloaded and prepared in the first of the
+three.
 """
 
 import functools
@@ -20,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sem_jax.data import prepared
-from sem_jax.data.cache import cached
+from sem_jax.data.decoded_cache import cached
 from sem_jax.data.files import FolderFiles, is_archive
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 log = logging.getLogger("sem_jax.data")
 
@@ -124,8 +125,8 @@ def missing(spec: PublicSet, looked_at: Sequence[Path], reason: str = "") -> Dat
     option = "--archive FILE" if len(spec.remotes) == 1 else "--folder DIR"
     return DataError(
         f"no data set {spec.name!r} in {where}{'; ' + reason if reason else ''}",
-        f"Run, with a network: python -m sem_jax.prepare {spec.name}\n"
-        f"Or, with {files} at hand: python -m sem_jax.prepare {spec.name} {option}",
+        f"Run, with a network: python -m sem_jax prepare {spec.name}\n"
+        f"Or, with {files} at hand: python -m sem_jax prepare {spec.name} {option}",
     )
 
 
@@ -158,7 +159,7 @@ def load_public(
     about = identity(directory or raw) if cache else []
     if stream and directory is None:
         message = f"{raw} is no directory prepared as array_record, which streaming needs"
-        raise DataError(message, f"Prepare it: python -m sem_jax.prepare {spec.name} --archive {raw}")
+        raise DataError(message, f"Prepare it: python -m sem_jax prepare {spec.name} --archive {raw}")
     for split in splits:
         if stream:
             path, cache = directory, False
@@ -174,7 +175,7 @@ def load_public(
             out[split], found = read()
         if names not in (None, found):
             message = f"{path}: classes of {split} differ from those of {splits[0]}"
-            raise DataError(message, f"Prepare the data again: python -m sem_jax.prepare {spec.name} --force")
+            raise DataError(message, f"Prepare the data again: python -m sem_jax prepare {spec.name} --force")
         names = found
     found = {split: len(value.labels) for split, value in out.items()}
     official = {split: spec.sizes[split] for split in out}
@@ -222,5 +223,5 @@ def _refuse(spec: PublicSet, path: Path) -> None:
     if path.name in spec.refused:
         raise DataError(
             f"{path} is the pickled (Python) version of {spec.name}; pickles can run code and are never loaded",
-            f"Take the binary version: {spec.remotes[0].url}, or run python -m sem_jax.prepare {spec.name}",
+            f"Take the binary version: {spec.remotes[0].url}, or run python -m sem_jax prepare {spec.name}",
         )

@@ -22,7 +22,7 @@ import numpy as np
 from sem_jax.data.files import TOTAL_LIMIT, Files, open_files
 from sem_jax.data.images import decode_all, is_image
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 _IMAGE_KEYS, _LABEL_KEYS = ("images", "data", "x"), ("labels", "targets", "y")
 

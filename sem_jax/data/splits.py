@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sem_jax.errors import DataError
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 
 def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:

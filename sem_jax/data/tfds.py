@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sem_jax.data import prepared
-from sem_jax.data.cache import cached
+from sem_jax.data.decoded_cache import cached
+from sem_jax.data.encoded import too_large
 from sem_jax.data.public import Loaded, identity
-from sem_jax.data.stream import too_large
 from sem_jax.errors import DataError
 
 SPLITS = {"train": ("train",), "test": ("test", "validation")}

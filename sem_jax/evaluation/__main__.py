@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         from sem_jax.evaluation.runner import evaluate  # after the arguments are right: jax takes seconds to start
 
         if argv is None:  # as a program: who calls it from Python has settings of his own
-            from sem_jax.compiled import use_cache
+            from sem_jax.system.compile_cache import use_cache
 
             use_cache()
 

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from sem_jax.data.public import places
 from sem_jax.data.splits import digest
 from sem_jax.errors import DataError, SemError
-from sem_jax.evaluation.cache import Arrays, Cache
 from sem_jax.evaluation.corruptions import CORRUPTIONS
 from sem_jax.evaluation.corruptions.published import Published
-from sem_jax.evaluation.loading import Loaded, Run
-from sem_jax.evaluation.predict import Predictor
+from sem_jax.evaluation.prediction_cache import Arrays, Cache
 from sem_jax.evaluation.sets import EvalSet
-from sem_jax.types import Outputs, Split
+from sem_jax.interfaces import Outputs, Split
+from sem_jax.runs.opening import Loaded, Run
+from sem_jax.runs.predict import Predictor
 
 
 class Missing(SemError):

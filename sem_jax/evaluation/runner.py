@@ -16,17 +16,17 @@ import numpy as np
 
 from sem_jax import config as config_lib
 from sem_jax.errors import ConfigError, DataError, RunError
-from sem_jax.evaluation import page
 from sem_jax.evaluation.context import Context, Missing, Options, Result
 from sem_jax.evaluation.corruptions import CORRUPTIONS
 from sem_jax.evaluation.corruptions.frost_pictures import read as read_frost
-from sem_jax.evaluation.loading import Loaded, Run, load_splits, open_compared, open_run
+from sem_jax.evaluation.report import page
 from sem_jax.evaluation.sets import EvalSet, read_given_ood, read_given_shift
 from sem_jax.evaluation.suites import CHEAP, SUITES
-from sem_jax.evaluation.suites_shift import open_given
-from sem_jax.records import environment
+from sem_jax.evaluation.suites.shift import open_given
+from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
-from sem_jax.types import Dataset
+from sem_jax.runs.opening import Loaded, Run, load_splits, open_compared, open_run
+from sem_jax.runs.records import environment
 
 
 def evaluate(

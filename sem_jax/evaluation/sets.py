@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sem_jax import data as data_lib
-from sem_jax.data.cache import cached
+from sem_jax.data.decoded_cache import cached
 from sem_jax.data.files import is_archive, open_files
 from sem_jax.data.images import decode, is_image
 from sem_jax.data.public import identity
 from sem_jax.data.sources import as_images, load_npy
 from sem_jax.errors import DataError
-from sem_jax.evaluation.loading import Run
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
+from sem_jax.runs.opening import Run
 
 
 class EvalSet(NamedTuple):
@@ -216,7 +216,7 @@ def _svhn(run: Run, places: Sequence[Path]) -> EvalSet | Absent:
             continue
         found = _named("SVHN", split, _SVHN_TEST)
         return fitted(run, found.name, split)
-    return Absent("SVHN", str(error).partition("\n")[0], "python -m sem_jax.prepare svhn_cropped")
+    return Absent("SVHN", str(error).partition("\n")[0], "python -m sem_jax prepare svhn_cropped")
 
 
 def _existing(name: str, path: str) -> Path:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Scorer
 from sem_jax.mixers.mixer import Mixer
 from sem_jax.registry import lookup, nearest
-from sem_jax.types import Scorer
 
 NOT_OPTIONS = ("scorer",)  # arguments that are no literals
 

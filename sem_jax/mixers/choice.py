@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.mixer import HiddenDraw, Mixer
-from sem_jax.types import Key
 
 
 class ChoiceDraw(NamedTuple):

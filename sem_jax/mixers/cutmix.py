@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
-from sem_jax.types import Key
 
 CutmixDraw = Box  # the clipped box
 

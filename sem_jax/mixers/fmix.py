@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.masks import blend
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
-from sem_jax.types import Key
 
 
 class FmixDraw(NamedTuple):

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.boxes import Box, inside
 from sem_jax.mixers.masks import blend
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
-from sem_jax.types import Key
 
 
 class GridmixDraw(NamedTuple):

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, sample_beta
-from sem_jax.types import Key
 
 
 class ManifoldMixupDraw(NamedTuple):

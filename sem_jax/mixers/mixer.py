@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Hooked, Key, Mix, MixFn, Scorer
 from sem_jax.mixers.pairing import BY_LABEL, PAIRINGS, paired_within
 from sem_jax.registry import lookup
-from sem_jax.types import Hooked, Key, Mix, MixFn, Scorer
 
 SCOPES = ("sample", "batch")
 Draw = Any  # a NamedTuple of arrays of the mixer's own

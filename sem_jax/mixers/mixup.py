@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+from sem_jax.interfaces import Key
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
-from sem_jax.types import Key
 
 
 class MixupDraw(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sem_jax.interfaces import Key
 from sem_jax.mixers.mixer import Mixer
-from sem_jax.types import Key
 
 
 class NoneDraw(NamedTuple):

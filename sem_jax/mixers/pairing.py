@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.types import Key
+from sem_jax.interfaces import Key
 
 Pairing = Callable[[Key, jax.Array], jax.Array]
 

@@ -26,11 +26,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.attentive_cutmix import cells_of
 from sem_jax.mixers.masks import blend
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.mixers.transport import transport
-from sem_jax.types import Key
 
 LABELS = np.array([0.0, 0.5, 1.0], np.float32)  # of z
 SWEEPS, DESCENTS = 24, 6

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sem_jax.interfaces import Key
 from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.registry import lookup
-from sem_jax.types import Key
 
 VARIANTS = ("side", "side_beta", "area")
 LOW, HIGH = 0.1, 0.8  # of the scale, in the paper and in both codes

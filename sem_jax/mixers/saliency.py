@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from sem_jax.errors import ConfigError
-from sem_jax.types import Scorer
+from sem_jax.interfaces import Scorer
 
 LARGEST = 64  # pixels; spectral residuals are taken of a picture of this size, as in the paper
 ROWS = 7  # a scorer's grid: the deepest stage that has as many rows

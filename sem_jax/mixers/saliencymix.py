@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sem_jax.interfaces import Key
 from sem_jax.mixers.boxes import anchor_share, box_around, inside
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.mixers.saliency import spectral_residual
-from sem_jax.types import Key
 
 
 class SaliencymixDraw(NamedTuple):

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key
 from sem_jax.mixers.masks import blend
 from sem_jax.mixers.mixer import Mixer, check_alpha
-from sem_jax.types import Key
 
 
 class SmoothmixDraw(NamedTuple):

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.models.convnext import make_convnext
+from sem_jax.models.custom import find_factory, make_own, parameters_of, parse_options
 from sem_jax.models.mlp_mixer import make_mlp_mixer
-from sem_jax.models.own import find_factory, make_own, parameters_of, parse_options
 from sem_jax.models.preact_resnet import make_preact_resnet
 from sem_jax.models.resnet import make_resnet
 from sem_jax.models.vit import make_vit

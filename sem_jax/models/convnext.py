@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Outputs, StageHook
 from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, global_pool, no_hook
 from sem_jax.models.tokens import EMBED_INIT, check_grid, layer_norm
-from sem_jax.types import Outputs, StageHook
 
 # 18 are the published T, 36 S (width 96) and B (width 128); the two smaller ones keep T's proportions.
 STAGES = {6: (1, 1, 3, 1), 12: (2, 2, 6, 2), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}

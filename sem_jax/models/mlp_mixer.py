@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sem_jax.interfaces import Outputs, StageHook
 from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook
 from sem_jax.models.tokens import STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
-from sem_jax.types import Outputs, StageHook
 
 
 class MixerBlock(nn.Module):

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Outputs, StageHook
 from sem_jax.models.layers import NORMS, STEMS, classifier, conv, global_pool, no_hook, norm, one_of, stem
-from sem_jax.types import Outputs, StageHook
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 VARIANTS = ("v1", "v2", "v3")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Outputs, StageHook
 from sem_jax.models import layers
 from sem_jax.models.layers import (
     HE_INIT,
@@ -29,7 +30,6 @@ from sem_jax.models.layers import (
     norm,
     one_of,
 )
-from sem_jax.types import Outputs, StageHook
 
 conv = functools.partial(layers.conv, init=HE_INIT)
 # depth -> (blocks per stage, bottleneck or not)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Outputs, StageHook
 from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook, one_of
 from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
-from sem_jax.types import Outputs, StageHook
 
 POOLS = ("token", "mean")
 HEAD_WIDTH = 64  # of all the published sizes

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Batch, Metrics, Mix, Outputs
 from sem_jax.objectives.losses import label_loss, mixed_accuracy, mixed_targets
 from sem_jax.objectives.sem import DISTANCES, safe_norm, sem_penalty
 from sem_jax.registry import lookup
-from sem_jax.types import Batch, Metrics, Mix, Outputs
 
 CLEAN_FEATURES = ("exact", "grad", "stop_gradient", "ema_teacher")
 PENALTY_PAIRS = ("right", "wrong")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import made_cifar10
+
+from tests.helpers.data_sets import made_cifar10
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 
 from sem_jax.data.augment import AugmentDraw, apply_augment, draw_augment, normalise
 from sem_jax.data.pipeline import DeviceData, Feeder, epoch_order, make_fetch
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 
 def test_crop_and_flip_as_numpy_does(rng):

@@ -1,7 +1,8 @@
 """One small run and one full evaluation of it, for all tests of the suites; no test touches anybody's cache."""
 
 import pytest
-from eval_helpers import write_cifar10, write_run
+
+from tests.helpers.runs import write_cifar10, write_run
 
 
 @pytest.fixture(scope="session", autouse=True)

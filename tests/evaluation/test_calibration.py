@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from sem_jax.errors import RunError
-from sem_jax.evaluation import calibration as cal
+from sem_jax.evaluation.measures import calibration as cal
 
 
 def plain_ece_width(confidence, correct, bins=15):

@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_images
 from sem_jax.errors import ConfigError, DataError
 from sem_jax.evaluation import corruptions
 from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digital, frost_pictures, sheet
-from sem_jax.rngs import stream
+from sem_jax.rngs import key_for
 
 NAMES = tuple(CORRUPTIONS)
 
@@ -40,7 +40,7 @@ def photographs(height, width, count=8):
 def draws(name, severity, shape):
     """The draws that `corrupt` makes for the first block of a set, with seed 0."""
     count = corruptions.BLOCK_PIXELS // (shape[0] * shape[1])
-    key = stream(jax.random.key(0, impl="threefry2x32"), f"corruptions/{name}", severity)
+    key = key_for(jax.random.key(0, impl="threefry2x32"), f"corruptions/{name}", severity)
     return corruptions._draw_block(CORRUPTIONS[name].draw, shape, key, np.arange(count, dtype=np.int32))
 
 

@@ -11,7 +11,7 @@ from sem_jax.evaluation import corruptions
 from sem_jax.evaluation.corruptions import corrupt, names
 from sem_jax.evaluation.corruptions.names import IMAGES, SEVERITY, check_names, exchanged
 from sem_jax.evaluation.corruptions.published import Published, open_arrays
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 NAMES = ("impulse_noise", "defocus_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError, RunError
-from sem_jax.evaluation import equivariance as eq
+from sem_jax.evaluation.measures import equivariance as eq
 
 LAMS = np.linspace(0, 1, 11)
 

@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from eval_helpers import write_run
 
 from sem_jax.errors import ConfigError, RunError
-from sem_jax.evaluation import page
 from sem_jax.evaluation.__main__ import NAMES, main
-from sem_jax.evaluation.loading import load_splits, open_run
+from sem_jax.evaluation.report import page
 from sem_jax.evaluation.suites import SUITES
+from sem_jax.runs.opening import load_splits, open_run
+from tests.helpers.runs import write_run
 
 _MODULES = """
 import sys

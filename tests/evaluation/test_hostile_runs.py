@@ -1,18 +1,14 @@
 """A stranger's run folder: scored as data or refused with a short message; nothing found in it is executed."""
 
 import shutil
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from hostile_runs import HOSTILE_RUNS
 
 from sem_jax.errors import SemError
-from sem_jax.evaluation.loading import open_run
-
-sys.path.append(str(Path(__file__).parent.parent / "data"))
-from watch import watch  # noqa: E402
+from sem_jax.runs.opening import open_run
+from tests.helpers.hostile_runs import HOSTILE_RUNS
+from tests.helpers.watch import watch
 
 
 @pytest.mark.parametrize("row", HOSTILE_RUNS, ids=lambda row: row.__name__)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import RunError
-from sem_jax.evaluation import metrics
+from sem_jax.evaluation.measures import metrics
 
 HAND = np.log(np.array([[0.8, 0.2], [0.4, 0.6]]))  # two items, two classes, the second is wrong for label 0
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from sem_jax.errors import RunError
-from sem_jax.evaluation import ood
+from sem_jax.evaluation.measures import ood
 
 
 def test_equals_scikit_learn_on_1000_random_cases_with_ties():

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from eval_helpers import write_run
 
 from sem_jax.evaluation import evaluate
 from sem_jax.evaluation.context import Context, Options
-from sem_jax.evaluation.loading import load_splits, open_run, open_scorer
-from sem_jax.evaluation.own_mixing import represent_own
-from sem_jax.types import Outputs
+from sem_jax.evaluation.suites.own_mixing import represent_own
+from sem_jax.interfaces import Outputs
+from sem_jax.runs.opening import load_splits, open_run, open_scorer
+from tests.helpers.runs import write_run
 
 SEED, COUNT = 3, 16
 

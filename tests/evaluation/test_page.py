@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from sem_jax.errors import RunError
-from sem_jax.evaluation import calibration, equivariance, figures, metrics, ood, page
+from sem_jax.evaluation.measures import calibration, equivariance, metrics, ood
+from sem_jax.evaluation.report import figures, page
 
 NASTY = "<script>alert('x')</script>"
 

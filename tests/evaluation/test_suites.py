@@ -8,19 +8,20 @@ import shutil
 
 import numpy as np
 import pytest
-from eval_helpers import CLASSES, pictures, write_run, write_tree
 from PIL import Image
 from scipy.io import savemat
 from sklearn.metrics import roc_auc_score
 
 from sem_jax.errors import ConfigError, DataError, RunError
-from sem_jax.evaluation import evaluate, evaluate_run, page
+from sem_jax.evaluation import evaluate, evaluate_run
 from sem_jax.evaluation.corruptions import corrupt
 from sem_jax.evaluation.corruptions.published import NAMES
-from sem_jax.evaluation.loading import load_splits, open_run
+from sem_jax.evaluation.report import page
 from sem_jax.evaluation.suites import SUITES
-from sem_jax.evaluation.suites_equivariance import LAM, boxes, pairs
+from sem_jax.evaluation.suites.equivariance import LAM, boxes, pairs
 from sem_jax.mixers.cutmix import apply_cutmix
+from sem_jax.runs.opening import load_splits, open_run
+from tests.helpers.runs import CLASSES, pictures, write_run, write_tree
 
 FAST = {"pairs": 6, "umap": False, "progress": False}
 CORRUPTIONS = ("brightness", "jpeg_compression")
@@ -199,7 +200,7 @@ def test_page_asks_no_host(report):
 
 
 def test_second_time_computes_nothing(report, run_dir, full, tmp_path, monkeypatch):
-    from sem_jax.evaluation.predict import Predictor
+    from sem_jax.runs.predict import Predictor
 
     def refuse(*_, **__):
         raise AssertionError("predicted again")

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.branch import start_from
-from sem_jax import loop
-from sem_jax.checkpoint import steps
-from sem_jax.records import read_metrics
-from tests import test_loop
-from tests.test_loop import configure
+from experiments.paper.branch import start_from
+from sem_jax.runs.checkpoint import steps
+from sem_jax.runs.records import read_metrics
+from sem_jax.training import loop
+from tests.training import test_loop
+from tests.training.test_loop import configure
 
 
 @pytest.fixture(autouse=True)

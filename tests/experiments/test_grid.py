@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import grid
+from experiments.paper import grid
 from sem_jax.config import METHODS, flatten, method_of, validate
 from sem_jax.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.ledger import FORMAT, Ledger, pack, unpack
+from experiments.paper.ledger import FORMAT, Ledger, pack, unpack
 from sem_jax.errors import RunError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +63,7 @@ def test_no_ledger_is_said(tmp_path):
 
 def test_several_processes_append_at_once(tmp_path):
     code = (
-        "import sys; from experiments.ledger import Ledger\n"
+        "import sys; from experiments.paper.ledger import Ledger\n"
         "for i in range(40):\n"
         "    Ledger(sys.argv[1]).append({'id': f'{sys.argv[2]}-{i}', 'status': 'done', 'x': 'y' * 9000})"
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cell as cells
-from experiments import grid, launchers, paper
-from experiments.ledger import Ledger
+from experiments.paper import cell as cells
+from experiments.paper import grid, launchers
+from experiments.paper import sweep as paper
+from experiments.paper.ledger import Ledger
 from sem_jax.errors import ConfigError
-from sem_jax.records import write_json
-from tests.experiments.ledgers import entry
+from sem_jax.runs.records import write_json
+from tests.helpers.ledgers import entry
 
 ROOT = Path(__file__).parent.parent.parent
 # In place of a run: writes a done entry; fails, hangs or says no where the environment tells it to.
@@ -24,7 +25,7 @@ JOB = textwrap.dedent(
     f"""
     import os, sys, time, signal
     sys.path.insert(0, {str(ROOT)!r})
-    from experiments.cell import Job, facts
+    from experiments.paper.cell import Job, facts
     job = Job.from_json(open(sys.argv[1]).read())
     with open(job.out + "/started", "a") as file:
         print(job.cell.method, job.cell.seed, os.environ.get("CUDA_VISIBLE_DEVICES", ""), file=file)
@@ -46,7 +47,7 @@ def dummy(monkeypatch, tmp_path):
     popen = subprocess.Popen
 
     def start(command, **options):
-        assert command[1:3] == ["-m", "experiments.cell"]
+        assert command[1:3] == ["-m", "experiments.paper.cell"]
         return popen([sys.executable, str(script), command[3]], **options)
 
     monkeypatch.setattr(cells.subprocess, "Popen", start)
@@ -185,7 +186,7 @@ def test_chosen_values_are_of_their_mixer(tmp_path):
     assert paper.settings_of(files, cell._replace(method="cutmix+sem")) == ()
     assert paper.settings_of(files, cell._replace(dataset="cifar10")) == ()
     write_json(tmp_path / "other.json", {"mixer": "mixup"})
-    with pytest.raises(ValueError, match="not what experiments.select writes"):
+    with pytest.raises(ValueError, match="not what experiments.paper.select writes"):
         paper.settings_of([str(tmp_path / "other.json")], cell)
 
 
@@ -208,7 +209,7 @@ def test_entries_say_what_a_run_was():
 @pytest.mark.slow
 def test_runs_of_the_digits_end_to_end(tmp_path, monkeypatch):
     """For real: two siblings and a control, 4 epochs each, the report on them, and the same command again."""
-    from experiments import report
+    from experiments.paper import report
 
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device: the runs are processes of their own
     arguments = ["--size=smoke", f"--out={tmp_path}", "--methods=mixup+sem,mixup+es+sem,mixup+clean", "--seeds=0"]

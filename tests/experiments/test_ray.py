@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cell as cells
-from experiments import grid, launchers
-from experiments.ledger import Ledger
+from experiments.paper import cell as cells
+from experiments.paper import grid, launchers
+from experiments.paper.ledger import Ledger
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,11 +5,11 @@ import csv
 import numpy as np
 import pytest
 
-from experiments import grid, report, stats
-from experiments.ledger import Ledger
-from experiments.tables import choose, metrics_of, read_paper, score
+from experiments.paper import grid, report, stats
+from experiments.paper.ledger import Ledger
+from experiments.paper.tables import choose, metrics_of, read_paper, score
 from sem_jax.errors import RunError
-from tests.experiments.ledgers import entry, failure
+from tests.helpers.ledgers import entry, failure
 
 
 def rows_of(table):

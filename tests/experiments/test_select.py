@@ -6,15 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import select
+from experiments.paper import select
 from sem_jax.errors import ConfigError, RunError
-from sem_jax.records import read_metrics
+from sem_jax.runs.records import read_metrics
 
 EPOCHS = 8
 PAIRS = [(a, g) for a in (0.2, 1.0) for g in (0.1, 0.5, 1.0)]
@@ -140,8 +139,7 @@ def test_without_optuna_it_is_said(tmp_path, monkeypatch):
 @optuna_missing
 def test_with_an_unreadable_test_split_the_choice_is_the_same(tmp_path, monkeypatch):
     """For real, in processes: image folders of CIFAR-10's classes, the second one with garbage in place of test."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "evaluation"))
-    from eval_helpers import CLASSES, pictures, write_tree
+    from tests.helpers.runs import CLASSES, pictures, write_tree
 
     monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device: the runs are processes of their own

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from experiments import stats
+from experiments.paper import stats
 
 
 def test_one_value_has_no_deviation_and_no_value_no_mean():

@@ -10,8 +10,8 @@ import pytest
 
 from sem_jax import mixers
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Hooked, Mix
 from sem_jax.mixers import MIXERS, make_mix
-from sem_jax.types import Hooked, Mix
 
 SHAPE = (8, 6, 3)
 BATCH = 48

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Batch, Hooked
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.mixers.alignmix import AlignmixStep, align, sinkhorn
 from sem_jax.objectives.build import make_objective
-from sem_jax.optim import make_optimizer
-from sem_jax.state import jit_init_state
-from sem_jax.step import make_forward, make_train_step
-from sem_jax.types import Batch, Hooked
-from tests.tiny_net import TinyNet
+from sem_jax.runs.state import jit_init_state
+from sem_jax.training.optim import make_optimizer
+from sem_jax.training.step import make_forward, make_train_step
+from tests.helpers.tiny_net import TinyNet
 
 B, K = 8, 4
 MODEL = TinyNet(num_classes=K, width=4)

@@ -13,7 +13,7 @@ from sem_jax.mixers.resizemix import ResizemixDraw, apply_resizemix
 from sem_jax.mixers.saliency import as_grid, gradient_saliency, make_scorer, spectral_residual
 from sem_jax.mixers.saliencymix import SaliencymixDraw, apply_saliencymix
 from sem_jax.mixers.smoothmix import SmoothmixDraw, apply_smoothmix
-from tests.tiny_net import TinyNet
+from tests.helpers.tiny_net import TinyNet
 
 KEYS = jax.random.split(jax.random.key(0), 500)
 ONES, ZEROS = jnp.ones((32, 32, 1)), jnp.zeros((32, 32, 1))

@@ -13,12 +13,12 @@ import pytest
 import scipy.special
 
 from sem_jax import config as config_lib
-from sem_jax import programs as programs_lib
 from sem_jax.errors import ConfigError
-from sem_jax.evaluation import loading
+from sem_jax.interfaces import Dataset, Hooked, Split
 from sem_jax.mixers import MIXERS
 from sem_jax.models import make_model
-from sem_jax.types import Dataset, Hooked, Split
+from sem_jax.runs import opening as loading
+from sem_jax.training import programs as programs_lib
 
 B, K, SIDE, GAMMA = 8, 10, 16, 0.3
 BACKBONES = {

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Batch, Outputs
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS, layers, make_model, tokens
 from sem_jax.objectives.build import make_objective
-from sem_jax.optim import make_optimizer
-from sem_jax.state import TrainState
-from sem_jax.step import make_forward, make_train_step
-from sem_jax.types import Batch, Outputs
+from sem_jax.runs.state import TrainState
+from sem_jax.training.optim import make_optimizer
+from sem_jax.training.step import make_forward, make_train_step
 
 SMALL = {
     "preact_resnet": {"depth": 18, "width": 4},
@@ -205,7 +205,7 @@ def test_parity_with_pytorch_in_training(name, rng):
     In evaluation mode: test_convert.py.
     """
     torch = pytest.importorskip("torch")
-    from experiments import torch_peer as peer
+    from experiments.speed import torch_peer as peer
 
     if name == "wrn":
         model = MODELS["wide_resnet"](num_classes=5, depth=16, width=1)

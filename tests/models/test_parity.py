@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from sem_jax.evaluation.loading import abstract_variables
 from sem_jax.models import MODELS, make_model
+from sem_jax.runs.opening import abstract_variables
 
 torch = pytest.importorskip("torch")
 
-from tests.models import torch_named as peer  # noqa: E402  torch is needed
+from tests.helpers import torch_named as peer  # noqa: E402  torch is needed
 
 
 def dense(state, name):

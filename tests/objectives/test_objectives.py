@@ -7,11 +7,11 @@ import pytest
 from jax.test_util import check_grads
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Batch, Mix, Outputs
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.objectives.build import make_objective, needs_clean_pass
 from sem_jax.objectives.losses import label_loss, mixed_accuracy, mixed_targets
 from sem_jax.objectives.sem import safe_norm, sem_penalty
-from sem_jax.types import Batch, Mix, Outputs
 
 B, D, K = 6, 5, 4
 

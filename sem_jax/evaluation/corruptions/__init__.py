@@ -26,7 +26,7 @@ import numpy as np
 from sem_jax.errors import ConfigError, DataError
 from sem_jax.evaluation.corruptions import blur, digital, noise, weather
 from sem_jax.registry import lookup
-from sem_jax.rngs import stream
+from sem_jax.rngs import key_for
 
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIZE = 32
@@ -167,7 +167,7 @@ def corrupt(
         return row.host(images, parameters)
     options = {"frost_dir": frost_dir} if name == "frost" else {}
     tables = jax.device_put(row.tables(parameters, shape, **options))
-    key = stream(jax.random.key(seed, impl="threefry2x32"), f"corruptions/{name}", severity)
+    key = key_for(jax.random.key(seed, impl="threefry2x32"), f"corruptions/{name}", severity)
     result = np.empty(images.shape, np.uint8)
     # Blocks bound the memory. All have one size, the last being filled up: the compiler may round differently for
     # another size, and an image must not depend on how many others there are.

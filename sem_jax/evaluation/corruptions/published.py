@@ -20,7 +20,7 @@ from sem_jax.data.prepared import check_metadata
 from sem_jax.data.sources import read_npy_header
 from sem_jax.errors import DataError
 from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-from sem_jax.types import Split
+from sem_jax.interfaces import Split
 
 NAMES = tuple(CORRUPTIONS)
 # tfds names two of them differently.

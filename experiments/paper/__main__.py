@@ -1,0 +1,5 @@
+"""`python -m experiments.paper`: see `experiments.paper.sweep`."""
+
+from experiments.paper.sweep import main
+
+main()

@@ -1,0 +1,318 @@
+"""What can be run: sizes, backbones, data sets, the paper's nine methods, controls and other mixers, as cells.
+
+    cell = Cell("cpu", "preact", "cifar10", "mixup+sem", seed=0)
+    cfg = make_config(cell)            # the file in configs/, the size, the method, the control's overrides
+    cell.id                            # "cpu-preact-cifar10-mixup+sem-s0-3f2a91c4": names folder and ledger entry
+
+A control or another mixer is a method and config overrides, nothing else. Importing this starts nothing and brings no
+jax.
+"""
+
+import hashlib
+import json
+import runpy
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from sem_jax.config import METHODS, apply_method, flatten, get_default, to_dict
+from sem_jax.errors import ConfigError
+from sem_jax.registry import lookup
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+BACKBONES = {"preact": "PreActResNet18", "wrn": "WRN-28-10", "vit": "ViT", "mlp_mixer": "MLP-Mixer"}
+PAPERS_OWN = ("preact", "wrn")  # the backbones of its tables
+DATASETS = {"cifar10": "c10", "cifar100": "c100", "tiny_imagenet": "tin", "digits": "digits"}
+# What changes no number that is reported; not part of a cell's identity.
+NO_IDENTITY = ("seed", "data.dir", "runtime.", "train.keep", "train.checkpoint_every", "train.eval_every")
+
+
+class Net(NamedTuple):
+    """What a backbone is at a size; `says` how it is trained there."""
+
+    name: str
+    overrides: dict[str, Any]
+    says: str = ""
+
+
+class Size(NamedTuple):
+    """How large a run is. `pairs` and `corruption_items` (0 = all) are of the evaluation."""
+
+    says: str
+    overrides: dict[str, Any]
+    pairs: int = 1000
+    corruption_items: int = 0
+    nets: Mapping[str, Net] = {}  # by backbone, where they are not those of configs/
+
+
+_SHORT = {"optim.schedule": "onecycle", "optim.learning_rate": 0.2, "optim.weight_decay": 5e-4}
+_ADAMW = {"optim.learning_rate": 2e-3, "optim.weight_decay": 0.05}  # peak of the one-cycle of a small net
+_SGD_SAYS, _ADAMW_SAYS = "SGD, peak rate 0.2, weight decay 5e-4", "AdamW, peak rate 0.002, weight decay 0.05"
+SIZES = {
+    "paper": Size("200 epochs, full nets, the recipe of configs/", {"train.eval_every": 1}),
+    "gpu30": Size("full nets, 30 epochs, one-cycle, peak rate 0.2, weight decay 5e-4", _SHORT | {"train.epochs": 30}),
+    "cpu": Size(
+        "narrow nets, 10,000 training images, 12 epochs, one-cycle",
+        _SHORT | {"train.epochs": 12, "train.eval_every": 3, "data.train_size": 10_000},
+        pairs=500,
+        corruption_items=300,
+        nets={
+            "preact": Net(
+                "PreActResNet18 of width 8",
+                {"model.width": 8, "model.variant": "v3", "model.stem": "3x3s2"},
+                f"variant v3, stem of stride 2, {_SGD_SAYS}",
+            ),
+            "wrn": Net("WRN-10-1", {"model.depth": 10, "model.width": 1}, _SGD_SAYS),
+            "vit": Net(
+                "ViT of width 48, 3 blocks, patches of 8",
+                _ADAMW | {"model.width": 48, "model.depth": 3, "model.heads": 2, "model.patch_size": 8},
+                _ADAMW_SAYS,
+            ),
+            "mlp_mixer": Net(
+                "MLP-Mixer of width 48, 3 blocks, patches of 8",
+                _ADAMW | {"model.width": 48, "model.depth": 3, "model.patch_size": 8},
+                _ADAMW_SAYS,
+            ),
+        },
+    ),
+    "smoke": Size(
+        "digits, WRN-10-1, 4 epochs: tries the tools, not the methods",
+        {"train.epochs": 4, "model.width": 1},
+        nets=dict.fromkeys(BACKBONES, Net("WRN-10-1", {})),
+    ),
+}
+
+
+def net_name(size: str, backbone: str) -> str:
+    """What a backbone is at a size, in words."""
+    nets = SIZES[size].nets if size in SIZES else {}
+    return nets[backbone].name if backbone in nets else BACKBONES.get(backbone, backbone)
+
+
+def size_says(size: str, backbone: str) -> str:
+    """How a backbone is trained at a size, in words."""
+    if size not in SIZES:
+        return "unknown to this version"
+    net = SIZES[size].nets.get(backbone)
+    return f"{SIZES[size].says}; {net.says}" if net and net.says else SIZES[size].says
+
+
+class Control(NamedTuple):
+    """A row beside the nine: a method with other settings. `epochs` multiplies the size's."""
+
+    method: str
+    overrides: dict[str, Any]
+    says: str
+    epochs: int = 1
+
+
+CONTROLS = {
+    "mixup+clean": Control(
+        "mixup",
+        {"objective.clean_features": "grad"},
+        "gamma 0 with the clean pass: what BatchNorm seeing it does alone",
+    ),
+    "mixup-x2": Control("mixup", {}, "twice the steps: what SEM's second pass would buy as training", epochs=2),
+    "sem-bn-mixed": Control("mixup+sem", {"objective.bn_running": "mixed"}, "running averages of the mixed stream"),
+    "sem-bn-clean": Control("mixup+sem", {"objective.bn_running": "clean"}, "running averages of the clean stream"),
+    "sem-stopgrad": Control(
+        "mixup+sem", {"objective.clean_features": "stop_gradient"}, "clean representations are targets only"
+    ),
+    "sem-wrong-pairs": Control(
+        "mixup+sem", {"objective.penalty_pairs": "wrong"}, "the mixture of another pair as target: must not help"
+    ),
+    "sem-squared": Control("mixup+sem", {"objective.distance": "squared"}, "squared distance"),
+    "sem-normalised": Control(
+        "mixup+sem", {"objective.distance": "normalised"}, "distance of unit vectors: shrinking gains nothing"
+    ),
+    "cutmix-sem-normalised": Control(
+        "cutmix+sem", {"objective.distance": "normalised"}, "CutMix: distance of unit vectors"
+    ),
+    "sem-warmup": Control(
+        "mixup+sem", {"objective.gamma_warmup": 0.5}, "gamma rises from 0 over the first half of training"
+    ),
+    "cutmix-sem-warmup": Control(
+        "cutmix+sem", {"objective.gamma_warmup": 0.5}, "CutMix: gamma rises from 0 over the first half of training"
+    ),
+    "regmixup": Control(
+        "mixup", {"objective.regmixup": True}, "RegMixup: label loss on the clean images too, half each"
+    ),
+    "sem-gamma0.1": Control("mixup+sem", {"objective.gamma": 0.1}, "gamma 0.1"),
+    "sem-gamma0.5": Control("mixup+sem", {"objective.gamma": 0.5}, "gamma 0.5"),
+    "sem-gamma1": Control("mixup+sem", {"objective.gamma": 1.0}, "gamma 1"),
+}
+# Rows whose fields this version of sem_jax does not have are not offered.
+CONTROLS = {
+    name: it for name, it in CONTROLS.items() if set(it.overrides) <= {field for field, _ in flatten(get_default())}
+}
+GAMMAS = ("sem-gamma0.1", "sem-gamma0.5", "sem-gamma1")
+
+# Mixers beside the paper's two, with their settings; "<name>" and "<name>+sem" are rows. A scorer is given as the
+# method whose run of the same seed is asked.
+OTHER_MIXERS: dict[str, dict[str, Any]] = {
+    "resizemix": {},
+    "fmix": {},
+    "gridmix": {},
+    "smoothmix": {},
+    "saliencymix": {},
+    "attentive_cutmix": {"mixer.scorer": "erm"},
+    "puzzlemix": {"mixer.options": "blocks=(2, 4, 8)"},  # cells of 2 pixels cost ten times the others on CPU
+    "manifold_mixup": {"mixer.alpha": 2.0},
+    # Not the last map: its mean over the places is all that the penalty sees of it, and aligning leaves that as it is.
+    "alignmix": {"mixer.alpha": 2.0, "mixer.options": "stage=-2"},
+    "choice": {},
+}
+MIXING = ("mixup", "cutmix", *OTHER_MIXERS)  # every mixer, as rows without and with SEM
+
+
+class Cell(NamedTuple):
+    """One run of the grid. `settings` are further overrides, of all its cells: (("objective.gamma", 0.5), ...)."""
+
+    size: str
+    backbone: str
+    dataset: str
+    method: str
+    seed: int
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def row(self) -> str:
+        """Without seed and settings: what a line of a table is about."""
+        return f"{self.size}-{self.backbone}-{self.dataset}-{self.method}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.row}-s{self.seed}-{config_hash(make_config(self))}"
+
+
+@cache
+def _config_file(backbone: str, dataset: str) -> Path:
+    lookup(BACKBONES, "backbone", backbone)
+    short = lookup(DATASETS, "data set", dataset)
+    path = CONFIGS / ("digits.py" if dataset == "digits" else f"{backbone}_{short}.py")
+    if not path.exists():
+        raise ConfigError(f"There is no configuration of {backbone} on {dataset}: {path} is missing")
+    return path
+
+
+def base_of(method: str) -> tuple[str, dict[str, Any], int]:
+    """(one of the nine, overrides, factor of the epochs) of a method, a control or another mixer.
+
+    Raises:
+      ConfigError: for another name.
+    """
+    if method in METHODS:
+        return method, {}, 1
+    if (name := method.removesuffix("+sem")) in OTHER_MIXERS:
+        return method.replace(name, "mixup"), {"mixer.name": name} | OTHER_MIXERS[name], 1
+    control = lookup({**dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method or control", method)
+    return control.method, control.overrides, control.epochs
+
+
+def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
+    """The configuration of a cell: file, size, method, control, settings, seed; in this order.
+
+    A method that has an early-stopped sibling keeps its checkpoint of the switch, from which that one can start.
+    """
+    size = lookup(SIZES, "size", cell.size)
+    method, overrides, factor = base_of(cell.method)
+    cfg = runpy.run_path(str(_config_file(cell.backbone, cell.dataset)))["get_config"](method)
+    known = dict(flatten(cfg))
+    net = size.nets[cell.backbone].overrides if cell.backbone in size.nets else {}
+    for name, value in {**size.overrides, **net, **dict(cell.settings), **overrides}.items():
+        if name not in known:
+            raise ConfigError(f"Unknown field {name!r} in the settings of {cell.row}")
+        if name.startswith("mixer.") and cfg.mixer.name == "none":
+            continue  # a chosen alpha is of the mixing methods
+        if name == "objective.gamma" and "sem" not in method:
+            continue
+        group, _, field = name.rpartition(".")
+        try:
+            cfg[group][field] = value
+        except TypeError:
+            raise ConfigError(f"{name} of {cell.row} must be as {known[name]!r}, got {value!r}") from None
+    cfg.train.epochs *= factor
+    cfg.seed, cfg.data.dir = cell.seed, data_dir
+    if cell.method == method and f"{method.removesuffix('+sem')}+es" in METHODS and "+es" not in method:
+        cfg.train.keep_epochs = (switch_epoch(cfg),)
+    return cfg
+
+
+def with_scorer(cfg: ConfigDict, cell: Cell, runs: Path) -> ConfigDict:
+    """The configuration with the folder of the run that its mixer asks, where a cell names a method for that."""
+    if cfg.mixer.scorer:
+        scorer = cell._replace(method=cfg.mixer.scorer)
+        cfg.mixer.scorer = str(runs / scorer.id)
+    return cfg
+
+
+def switch_epoch(cfg: ConfigDict) -> int:
+    """The epoch after which ES mixes no more, at a configuration's length."""
+    return apply_method(cfg.copy_and_resolve_references(), "mixup+es").mixer.stop_epoch
+
+
+def sibling(method: str) -> str:
+    """The method without ES that a method with ES shares three quarters of its epochs with; '' for others."""
+    return method.replace("+es", "") if "+es" in method else ""
+
+
+def comes_after(method: str) -> str:
+    """The method whose run of the same seed has to be there first: an ES run's sibling, or a scorer; '' for none."""
+    _, overrides, _ = base_of(method)
+    return sibling(method) or overrides.get("mixer.scorer", "")
+
+
+def differences(cfg: ConfigDict) -> dict[str, Any]:
+    """The fields that are not at their default, but those of NO_IDENTITY: a field added later changes no identity."""
+    default = dict(flatten(get_default().copy_and_resolve_references()))
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(cfg)}
+    default = {name: list(value) if isinstance(value, tuple) else value for name, value in default.items()}
+    return {name: value for name, value in plain.items() if value != default[name] and not name.startswith(NO_IDENTITY)}
+
+
+def config_hash(cfg: ConfigDict) -> str:
+    """Eight hex digits over `differences`; the seed is not among them."""
+    return hashlib.sha256(json.dumps(differences(cfg), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def command(cell: Cell, folder: str | Path, data_dir: str = "") -> str:
+    """The same training as one call of sem_jax.main, for the record."""
+    method, _, _ = base_of(cell.method)
+    path = _config_file(cell.backbone, cell.dataset)
+    start = dict(flatten(runpy.run_path(str(path))["get_config"](method)))
+    wanted = dict(flatten(with_scorer(make_config(cell, data_dir=data_dir), cell, Path(folder).parent)))
+    derived = {"mixer.stop_epoch"}  # follows train.epochs
+    flags = [f"--config.{n}={_flag(v)}" for n, v in wanted.items() if v != start[n] and n not in derived]
+    return " ".join([f"python -m sem_jax.main --config=configs/{path.name}:{method} --workdir={folder}", *flags])
+
+
+def _flag(value: Any) -> str:
+    return ",".join(map(str, value)) + "," if isinstance(value, tuple) else str(value)
+
+
+def methods_named(names: str) -> list[str]:
+    """Methods of a comma-separated list in which "nine", "controls", "gammas", "mixers" and "all" stand for theirs.
+
+    Raises:
+      ConfigError: for an unknown name.
+    """
+    groups: Mapping[str, tuple[str, ...]] = {
+        "nine": METHODS,
+        "mixers": ("erm", *(method for name in MIXING for method in (name, f"{name}+sem"))),
+        "controls": tuple(CONTROLS),
+        "gammas": GAMMAS,
+        "all": (*METHODS, *CONTROLS),
+    }
+    chosen: dict[str, None] = {}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        for method in groups.get(name, (name,)):
+            if name not in groups and name.removesuffix("+sem") not in OTHER_MIXERS:
+                lookup({**groups, **dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method", method)
+            chosen[method] = None
+    return list(chosen)
+
+
+__all__ = ["BACKBONES", "CONTROLS", "DATASETS", "METHODS", "SIZES", "Cell", "make_config", "to_dict"]

@@ -1,0 +1,45 @@
+"""The commands: `python -m sem_jax COMMAND ...`, and `sem-jax COMMAND ...` where the package is installed.
+
+python -m sem_jax                     # lists them
+python -m sem_jax train --config=configs/digits.py
+python -m sem_jax evaluate --workdir=runs/digits
+"""
+
+import importlib
+import sys
+
+from sem_jax import __version__
+from sem_jax.errors import exit_on_error
+from sem_jax.registry import lookup
+
+COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
+    "train": ("sem_jax.main", "train a configuration, or continue its run"),
+    "evaluate": ("sem_jax.evaluation.__main__", "score a checkpoint and write the report"),
+    "prepare": ("sem_jax.data.__main__", "download and prepare a public data set"),
+    "mixers": ("sem_jax.mixers.__main__", "draw what the mixers do, list their options"),
+    "convert": ("sem_jax.convert.__main__", "PyTorch weights into a run folder, and back"),
+    "export": ("sem_jax.convert.export", "write a run's model as safetensors or StableHLO"),
+}
+
+
+def main() -> None:
+    """Runs the command that is named first; options alone are those of `train`."""
+    if len(sys.argv) == 1:
+        print("usage: python -m sem_jax COMMAND ...\n")
+        print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
+        return
+    name = sys.argv[1]
+    if name == "--version":
+        print(__version__)
+        return
+    if name.startswith("--"):
+        name = "train"
+    else:
+        del sys.argv[1]
+    with exit_on_error():
+        module, _ = lookup(COMMANDS, "command", name)
+    importlib.import_module(module).main()
+
+
+if __name__ == "__main__":
+    main()

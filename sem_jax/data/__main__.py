@@ -1,0 +1,52 @@
+"""Makes a prepared directory of a public data set, without TensorFlow.
+
+    python -m sem_jax prepare cifar10                                      # download the official archive
+    python -m sem_jax prepare cifar10 --archive cifar-10-binary.tar.gz     # an archive you have
+    python -m sem_jax prepare svhn_cropped --folder DIR                    # its files unpacked, or an image folder
+
+Data sets: cifar10, cifar100, tiny_imagenet, svhn_cropped. The directory can be read by name, here and with
+`tfds.data_source`. SEM_JAX_MIRROR=http://host/folder takes the download from a copy of the official files.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sem_jax.data import PUBLIC
+from sem_jax.data.preparing import prepare
+from sem_jax.errors import exit_on_error
+from sem_jax.registry import lookup
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; exits with status 2 and a message of three lines or fewer if the data can't be prepared."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sem_jax prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(PUBLIC))
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--archive", type=Path, metavar="FILE", help="the official archive, or a zip of an image folder"
+    )
+    source.add_argument("--folder", type=Path, metavar="DIR", help="the unpacked archive, or an image folder")
+    parser.add_argument(
+        "--data-dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a set that is there already")
+    args = parser.parse_args(argv)
+    with exit_on_error():
+        spec = lookup(PUBLIC, "public data set", args.name)
+        given = args.archive or args.folder
+        directory = prepare(
+            spec,
+            data_dir=args.data_dir,
+            source=given.expanduser() if given else None,
+            force=args.force,
+            say=lambda line: print(line, flush=True),
+        )
+        root = directory.parent.parent
+        print(f"use it with: python -m sem_jax.main ... --config.data.name={spec.name} --config.data.dir={root}")
+
+
+if __name__ == "__main__":
+    main()

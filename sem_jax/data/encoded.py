@@ -1,0 +1,219 @@
+"""Images that stay encoded on disk and look like an array: what is indexed is read and decoded then.
+
+    images = StreamedImages(records, image_size=224, identity=about)
+    images.shape, len(images)                       # (1281167, 224, 224, 3)
+    images[rows]                                    # u8[b 224 224 3]: shorter side resized, centre cropped
+    images.cropped(rows, seed=0, epoch=3, scale=0.08)   # u8[b 224 224 3]: random resized crops
+
+A `Split` holds one in place of its array when the set does not fit the memory. Everything is a function of its
+arguments: a crop of (seed, epoch, item), whoever makes it and when.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from sem_jax.data.decoded_cache import cache_dir
+from sem_jax.data.images import decode
+from sem_jax.errors import DataError
+
+HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more is streamed
+RATIO = (3 / 4, 4 / 3)  # width / height of a random resized crop, log-uniform
+CHUNK = 256  # images decoded at a time where all of a set are gone through
+
+
+class Records(Protocol):
+    """Encoded images by number; picklable, so that worker processes can read them too."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded image; DataError naming the file if that is not possible."""
+
+    def where(self, index: int) -> str:
+        """File (and record) as an error message names it."""
+
+
+class StreamedImages:
+    """u8[n h w 3] decoded on demand.
+
+    Args:
+      records: the encoded images.
+      image_size: as `images.decode` takes it; 0 = as they are, and then all must have the first one's size.
+      eval_crop: share of the shorter side that the centre crop keeps, see `images.decode`.
+      identity: JSON value that changes whenever the files do, for what is remembered of a set between runs; only its
+        hash is kept.
+      rows: numbers of the records that take part, in order; None = all.
+      shape: (h, w, 3), if known.
+    """
+
+    ndim, dtype = 4, np.dtype(np.uint8)
+
+    def __init__(self, records: Records, *, image_size: int, identity, eval_crop: float = 1.0, rows=None, shape=None):
+        self.records, self._size, self._share = records, image_size, eval_crop
+        self._identity = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        self.rows = np.arange(len(records)) if rows is None else rows
+        if shape is None:
+            first = int(self.rows[0])
+            shape = (image_size,) * 2 + (3,) if image_size else decode(records.read(first), records.where(first)).shape
+        self.shape = (len(self.rows), *shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def select(self, rows) -> "StreamedImages":
+        """The same images, fewer of them; nothing is read."""
+        part = copy.copy(self)
+        part.rows = self.rows[rows]
+        part.shape = (len(part.rows), *self.shape[1:])
+        return part
+
+    def __getitem__(self, rows) -> np.ndarray:
+        """u8[b h w 3] as an evaluation sees them, decoded by a thread a core; for one number u8[h w 3]."""
+        chosen = self.rows[rows]
+        if np.ndim(chosen) == 0:
+            return self._decode(int(chosen))
+        return self._fill(chosen, self._decode, threads=min(8, os.cpu_count() or 1))
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def batch(self, rows) -> np.ndarray:
+        """`self[rows]` by one thread."""
+        return self._fill(self.rows[rows], self._decode)
+
+    def cropped(self, rows, *, seed: int, epoch: int, scale: float) -> np.ndarray:
+        """Random resized crops (Szegedy et al. 2015) of some items, one thread.
+
+        Args:
+          rows: i[b], numbers of items.
+          seed, epoch: with the item's number they give the crop, by a counter-based generator.
+          scale: smallest share of the image's area, in (0, 1]; the largest is 1.
+
+        Returns:
+          u8[b h w 3]; not mirrored.
+        """
+
+        def one(index: int) -> np.ndarray:
+            key = np.array([seed << 32 | epoch, index], np.uint64)
+            generator = np.random.Generator(np.random.Philox(key=key))
+            box = functools.partial(draw_crop, generator, scale=scale)
+            return decode(self.records.read(index), self.records.where(index), self._size, box=box)
+
+        return self._fill(self.rows[rows], one)
+
+    def scan(self) -> tuple[str, np.ndarray]:
+        """(hex SHA-256 as `splits.digest`, i64[3 256] histogram): decodes every image, once for a set of files.
+
+        What cannot be decoded is refused here, before anything is trained on the rest.
+        """
+        rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
+        import PIL  # its JPEG decoder is part of what comes out
+
+        about = ["scan", PIL.__version__, self._identity, rows, self._size, self._share, list(self.shape)]
+        found = remember(about, self._scan)
+        return found["digest"].tobytes().hex(), found["histogram"]
+
+    def _scan(self) -> dict[str, np.ndarray]:
+        from tqdm import tqdm
+
+        state = hashlib.sha256(f"{self.dtype.str}{list(self.shape)}".encode())
+        histogram = np.zeros((self.shape[-1], 256), np.int64)
+        with tqdm(total=len(self), desc="checking images", unit="img", disable=None, leave=False) as bar:
+            for first in range(0, len(self), CHUNK):
+                images = self[first : first + CHUNK]
+                state.update(memoryview(np.ascontiguousarray(images)).cast("B"))
+                for channel in range(self.shape[-1]):
+                    histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+                bar.update(len(images))
+        return {"digest": np.frombuffer(state.digest(), np.uint8), "histogram": histogram}
+
+    def _decode(self, index: int) -> np.ndarray:
+        return decode(self.records.read(index), self.records.where(index), self._size, eval_crop=self._share)
+
+    def _fill(self, rows: Sequence[int], one: Callable[[int], np.ndarray], threads: int = 1) -> np.ndarray:
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            image = one(int(rows[place]))
+            if image.shape != self.shape[1:]:
+                size, want = (f"{s[1]}x{s[0]}" for s in (image.shape, self.shape[1:]))
+                message = f"{self.records.where(int(rows[place]))} has {size} pixels, others {want}"
+                raise DataError(message, "Set data.image_size to bring images of several sizes to one.")
+            out[place] = image
+
+        if threads > 1 and len(rows) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(fill, range(len(rows))))
+        else:
+            for place in range(len(rows)):
+                fill(place)
+        return out
+
+
+def draw_crop(
+    generator: np.random.Generator, width: int, height: int, *, scale: float
+) -> tuple[float, float, float, float]:
+    """A random resized crop's box (left, top, right, bottom) in pixels.
+
+    Area uniform in [scale, 1] of the image, width / height log-uniform in RATIO; after ten boxes that do not fit, the
+    largest centred one whose ratio is allowed.
+    """
+    low, high = np.log(RATIO)
+    for _ in range(10):
+        area = width * height * generator.uniform(scale, 1.0)
+        ratio = np.exp(generator.uniform(low, high))
+        w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(generator.integers(0, width - w + 1)), int(generator.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def too_large(count: int, image_size: int) -> bool:
+    """Whether so many decoded RGB images are more than HOST_SHARE of this machine's memory."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not known on this system
+        return False
+    return count * image_size**2 * 3 > HOST_SHARE * there
+
+
+def remember(about: list, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """`make()`, or the arrays it gave for the same `about` before; a damaged file is made anew.
+
+    Args:
+      about: JSON values.
+      make: -> arrays by name.
+    """
+    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    path = cache_dir() / "streams" / f"{name}.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays}
+    except FileNotFoundError:
+        pass
+    except Exception:  # zipfile, zlib and numpy each have their own
+        path.unlink(missing_ok=True)
+    value = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{name}-{os.getpid()}.npz")
+        np.savez(temporary, **value)
+        os.replace(temporary, path)
+    except OSError:
+        pass  # it is made again the next time
+    return value

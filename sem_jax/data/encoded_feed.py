@@ -1,0 +1,196 @@
+"""From encoded images to batches on the devices: grain's worker processes decode, a thread sends ahead.
+
+    feed = StreamFeeder(split, seed=0, epochs=90, batch_size=256, workers=8, crop_scale=0.08, sharding=by_batch)
+    data, order, first = feed(positions, 0, 1)      # as pipeline.Feeder; data.images u8[steps b h w c]
+
+Batch k of a run is a function of (seed, k): the order of an epoch is that of `pipeline.epoch_order`, the crop of an
+item that of `stream.StreamedImages.cropped`. So there is no state to save, any position can be started from, and the
+number of workers and hosts changes nothing.
+"""
+
+import os
+import signal
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
+
+from sem_jax.data.pipeline import DeviceData, epoch_order
+from sem_jax.errors import DataError
+from sem_jax.interfaces import Split
+
+CHUNK_BYTES = 32 << 20  # images sent at a time, or one batch if that is more
+MAX_WORKERS = 16
+
+
+class BatchSource:
+    """Batch by number, as grain wants a source: `len(source)`, `source[k] -> {"images", "labels"}`.
+
+    Args:
+      split: with StreamedImages.
+      seed, batch_size: of the run.
+      epochs: batches there are, in epochs.
+      crop_scale: smallest area of a random resized crop; 0 = none, the images as an evaluation sees them.
+      shard: (i, n): the i-th of n equal parts of every batch, for host i of n.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        seed: int,
+        batch_size: int,
+        epochs: int,
+        crop_scale: float = 0.0,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        self._split, self._seed, self._batch_size, self._scale = split, seed, batch_size, crop_scale
+        self._steps = len(split.labels) // batch_size
+        self._length = self._steps * epochs
+        part = batch_size // shard[1]
+        self._part = slice(shard[0] * part, (shard[0] + 1) * part)
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(()))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __repr__(self) -> str:
+        return f"BatchSource({self._length} batches of {self._batch_size})"
+
+    def __getitem__(self, position: int) -> dict[str, np.ndarray]:
+        epoch, step = divmod(position, self._steps)
+        rows = self._rows(epoch)[step, self._part]
+        images = self._split.images
+        if self._scale:
+            images = images.cropped(rows, seed=self._seed, epoch=epoch, scale=self._scale)
+        else:
+            images = images.batch(rows)
+        return {"images": images, "labels": self._split.labels[rows]}
+
+    def _rows(self, epoch: int) -> np.ndarray:
+        known, order = self._order
+        if known != epoch:
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):  # the same numbers on every platform
+                key = jax.random.key(self._seed)
+                order = epoch_order(key, epoch, num_items=len(self._split.labels), batch_size=self._batch_size)
+                order = np.asarray(order)
+            self._order = (epoch, order)
+        return order
+
+
+def open_stream(source: BatchSource, position: int, workers: int):
+    """Iterator over source[position:], made ahead of time by `workers` processes (0: by threads of this one).
+
+    Raises:
+      DataError: grain is not installed.
+    """
+    try:
+        import grain
+        from absl import flags
+    except ImportError as error:
+        raise DataError(
+            "streamed data needs the package grain, which is not installed", "Run: pip install 'sem-jax[grain]'"
+        ) from error
+    if not flags.FLAGS.is_parsed():  # grain hands its flags to its workers; a notebook or a test has parsed none
+        flags.FLAGS.mark_as_parsed()
+    batches = grain.MapDataset.source(source).slice(slice(position, None))
+    if not workers:
+        threads = min(8, os.cpu_count() or 1)
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+    # In a worker one thread reads: workers share the cores as it is.
+    made = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    return iter(made.mp_prefetch(options, worker_init_fn=_start_worker))
+
+
+def _start_worker(index: int = 0, count: int = 1) -> None:
+    """A worker never touches the accelerator, and leaves Ctrl-C to the process that saves."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
+
+
+def default_workers(cores: int) -> int:
+    """Pillow decodes without the interpreter lock: up to four cores, threads are faster than processes (measured)."""
+    return 0 if cores <= 4 else min(cores, MAX_WORKERS)
+
+
+class StreamFeeder:
+    """Takes `pipeline.Feeder`'s place for a streamed split. Its "order" holds batch numbers, i32[steps an epoch].
+
+    Args:
+      split: with StreamedImages.
+      seed, batch_size, epochs, crop_scale: see `BatchSource`.
+      workers: processes that decode; 0 = threads of this process; -1 = one a core, at most MAX_WORKERS, but threads
+        on a machine of few cores (see `default_workers`).
+      steps: batches a call at most; 0 = CHUNK_BYTES worth of them.
+      sharding: of [steps b ...], by item.
+    """
+
+    resident = False
+
+    def __init__(self, split: Split, *, seed, batch_size, epochs, crop_scale, workers: int, steps: int, sharding):
+        hosts = jax.process_count()
+        self._source = BatchSource(
+            split,
+            seed=seed,
+            batch_size=batch_size,
+            epochs=epochs,
+            crop_scale=crop_scale,
+            shard=(jax.process_index(), hosts),
+        )
+        self._per_epoch = len(split.labels) // batch_size
+        shape = (batch_size, *split.images.shape[1:])
+        self.steps = min(steps or max(1, CHUNK_BYTES // int(np.prod(shape))), self._per_epoch)
+        self._shape, self._sharding = (self.steps, *shape), sharding
+        self._workers = default_workers(os.cpu_count() or 1) if workers < 0 else workers
+        self._stream, self._at = None, -1
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._ahead: tuple[tuple[int, int], Future] | None = None
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Numbers of an epoch's batches, i32[steps an epoch]."""
+        return np.arange(epoch * self._per_epoch, (epoch + 1) * self._per_epoch, dtype=np.int32)
+
+    def example(self, order) -> tuple[DeviceData, np.ndarray, int]:
+        """Shapes of what a call is given."""
+        del order
+        images = jax.ShapeDtypeStruct(self._shape, np.uint8, sharding=self._sharding)
+        labels = jax.ShapeDtypeStruct(self._shape[:2], np.int32, sharding=self._sharding)
+        return DeviceData(images, labels), np.arange(self.steps, dtype=np.int32), 0
+
+    def __call__(self, order: np.ndarray, first: int, count: int) -> tuple[DeviceData, np.ndarray, int]:
+        """(data, order, first) for `count` steps from batch order[first] on; the next call's are sent meanwhile."""
+        wanted = (int(order[first]), count)
+        if self._ahead is None or self._ahead[0] != wanted:
+            self._ahead = (wanted, self._thread.submit(self._load, *wanted))
+        data = self._ahead[1].result()
+        position = wanted[0] + count
+        self._ahead = None
+        if position < len(self._source):
+            after = (position, min(self.steps, self._per_epoch - position % self._per_epoch))
+            self._ahead = (after, self._thread.submit(self._load, *after))
+        return data, np.arange(self.steps, dtype=np.int32), 0
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._drop()
+
+    def _load(self, position: int, count: int) -> DeviceData:
+        if self._stream is None or self._at != position:
+            self._drop()
+            self._stream = open_stream(self._source, position, self._workers)
+        parts = [next(self._stream) for _ in range(count)]
+        self._at = position + count
+        # One shape for all calls: a shorter one is filled up with batches that no step reads.
+        parts += parts[-1:] * (self.steps - count)
+        images, labels = (np.stack([part[name] for part in parts]) for name in ("images", "labels"))
+        place = lambda x: jax.make_array_from_process_local_data(self._sharding, x)  # noqa: E731
+        return DeviceData(place(images), place(labels))
+
+    def _drop(self) -> None:
+        if self._stream is not None and hasattr(self._stream, "close"):
+            self._stream.close()
+        self._stream = None

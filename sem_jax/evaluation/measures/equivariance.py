@@ -1,0 +1,230 @@
+"""How nearly the representation of a mixed image is the mixture of the representations (SEM, Fig. 3, in numbers).
+
+For pairs (x_i, x_j) and lam, the error is e = ||g(x_mix) - (lam g(x_i) + (1 - lam) g(x_j))||. It is reported relative
+to ||g(x_i) - g(x_j)|| too, beside feature norm and effective rank, because the penalty can lower the bare error by
+shrinking the features.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sem_jax.errors import RunError
+from sem_jax.evaluation.measures.metrics import Floats, require_finite
+from sem_jax.registry import lookup
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Spread(NamedTuple):
+    """A quantity over the pairs, at each lam. NaN where it is defined for no pair."""
+
+    mean: Floats  # f64[l]
+    quantiles: Floats  # f64[l 5], at QUANTILES
+
+
+class Equivariance(NamedTuple):
+    """Fig. 3 in numbers: l values of lam, n pairs."""
+
+    lam: Floats  # f64[l], mean over the pairs of the weight of the anchor that was really mixed
+    absolute: Spread  # e
+    relative: Spread  # e / ||g(x_i) - g(x_j)||, over pairs that differ
+    cosine: Spread  # between g(x_mix) and the mixture, over pairs where neither is 0
+    norm: Floats  # f64[l], mean ||g(x_mix)||
+    rank: Floats  # f64[l], effective rank of g(x_mix)
+    clean_norm: float  # mean norm of anchors and partners
+    clean_rank: float  # effective rank of anchors and partners together
+    pairs: int
+    half: Floats  # f64[n], relative error of each pair at the lam nearest 0.5; NaN where g(x_i) = g(x_j)
+    equal_pairs: int  # pairs with g(x_i) = g(x_j), left out of `relative`
+
+
+def effective_rank(features: ArrayLike, *, centre: bool = True) -> float:
+    """exp(H(s / sum s)), s the singular values (Roy & Vetterli 2007), in [1, min(n, d)]; 0 for features all equal.
+
+    Args:
+      features: f32[n d], n well above d, or n bounds the result.
+      centre: subtract the mean feature first, so that a common offset does not count as a direction.
+    """
+    rows = require_finite("features", features)
+    if rows.ndim != 2:
+        raise RunError(f"features must be [n d], got shape {rows.shape}")
+    scale = np.abs(rows).max()
+    if centre:
+        rows = rows - rows.mean(axis=0)
+    values = np.linalg.svd(rows, compute_uv=False)
+    values = values[values > scale * max(rows.shape) * np.finfo(np.float64).eps]
+    if not len(values):
+        return 0.0
+    p = values / values.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def mixtures(anchor: ArrayLike, partner: ArrayLike, lam: ArrayLike) -> Floats:
+    """lam g(x_i) + (1 - lam) g(x_j), f64[l n d], for anchor and partner f32[n d] and lam f32[l] or f32[l n]."""
+    first, second = np.asarray(anchor, np.float64), np.asarray(partner, np.float64)
+    weight = np.asarray(lam, np.float64)
+    weight = weight.reshape(len(weight), -1, 1)
+    return weight * first + (1.0 - weight) * second
+
+
+def _spread(rows: Floats, defined: np.ndarray) -> Spread:
+    mean, quantiles = np.full(len(rows), np.nan), np.full((len(rows), len(QUANTILES)), np.nan)
+    for index, (row, chosen) in enumerate(zip(rows, defined, strict=True)):
+        if chosen.any():
+            mean[index], quantiles[index] = row[chosen].mean(), np.quantile(row[chosen], QUANTILES)
+    return Spread(mean, quantiles)
+
+
+def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: ArrayLike) -> Equivariance:
+    """Errors, cosines, norms and ranks at every lam.
+
+    Args:
+      mixed: f32[l n d], g(x_mix) of the same n pairs at each of l mixing weights.
+      anchor: f32[n d], g(x_i); partner: f32[n d], g(x_j); all three in eval mode.
+      lam: real[l], or real[l n] where each pair has its own (CutMix after clipping); weight of the anchor in [0, 1].
+
+    Returns:
+      Equivariance.
+
+    Raises:
+      RunError: for shapes that do not fit, lam outside [0, 1], or features that are not finite.
+    """
+    first, second = require_finite("anchor features", anchor), require_finite("partner features", partner)
+    cube, weight = np.asarray(mixed), np.asarray(lam, np.float64)
+    if first.ndim != 2 or first.shape != second.shape or cube.ndim != 3 or cube.shape[1:] != first.shape:
+        raise RunError(
+            f"mixed must be [l n d] and anchor and partner [n d], got {cube.shape}, {first.shape}, {second.shape}"
+        )
+    if weight.shape not in (cube.shape[:1], cube.shape[:2]):
+        raise RunError(f"lam must be [l] or [l n] for mixed {cube.shape}, got shape {weight.shape}")
+    if not ((weight >= 0) & (weight <= 1)).all():
+        raise RunError(f"lam must lie in [0, 1], got {weight.min()} to {weight.max()}")
+    weight = np.broadcast_to(weight.reshape(len(cube), -1), cube.shape[:2])
+    norms = np.maximum(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
+    distance = np.linalg.norm(first - second, axis=1)
+    # Equal images can differ by float32 rounding (another place in the batch): dividing by that is no measurement.
+    differ = distance > 1e-6 * norms
+    error, cosine, length = (np.empty(cube.shape[:2]) for _ in range(3))
+    rank = np.empty(len(cube))
+    for index, row in enumerate(cube):
+        row = require_finite(f"mixed features at lam {weight[index].mean():.2f}", row)
+        target = mixtures(first, second, weight[index : index + 1])[0]
+        error[index] = np.linalg.norm(row - target, axis=1)
+        length[index] = np.linalg.norm(row, axis=1)
+        product = length[index] * np.linalg.norm(target, axis=1)
+        cosine[index] = np.divide((row * target).sum(axis=1), product, out=np.full(len(row), np.nan), where=product > 0)
+        rank[index] = effective_rank(row)
+    clean = np.concatenate([first, second])
+    relative = np.divide(error, distance, out=np.full(error.shape, np.nan), where=differ)
+    return Equivariance(
+        lam=weight.mean(axis=1),
+        absolute=_spread(error, np.ones_like(error, bool)),
+        relative=_spread(relative, np.broadcast_to(differ, error.shape)),
+        cosine=_spread(cosine, np.isfinite(cosine)),
+        norm=length.mean(axis=1),
+        rank=rank,
+        clean_norm=float(np.linalg.norm(clean, axis=1).mean()),
+        clean_rank=effective_rank(clean),
+        pairs=len(first),
+        half=relative[int(np.argmin(np.abs(weight.mean(axis=1) - 0.5)))],
+        equal_pairs=int((~differ).sum()),
+    )
+
+
+def tables(runs: Sequence[tuple[str, Equivariance]], title: str = "Equivariance") -> list[dict]:
+    """Two tables for `page.write_report`: one row a run, and one row a run and lam."""
+    summary, rows = [], []
+    for name, r in runs:
+        errors = np.stack([r.relative.mean, r.absolute.mean, r.cosine.mean], axis=1)
+        half = int(np.argmin(np.abs(r.lam - 0.5)))
+        summary.append([name, r.lam[half], *errors[half], r.clean_norm, r.clean_rank, r.pairs, r.equal_pairs])
+        # At lam 0 and 1 nothing is mixed: what is left there is rounding, which would only widen the table.
+        errors, quantiles = (np.where(np.abs(x) < 1e-6, 0.0, x) for x in (errors, r.relative.quantiles))
+        rows += [[name, r.lam[i], *errors[i], r.norm[i], r.rank[i], *quantiles[i]] for i in range(len(r.lam))]
+    errors = ["relative error", "absolute error", "cosine"]
+    marks = [f"{100 * q:.0f}%" for q in QUANTILES]
+    return [
+        {
+            "title": f"{title}: at lam nearest 0.5",
+            "columns": ["run", "lam", *errors, "clean norm", "clean effective rank", "pairs", "equal pairs"],
+            "rows": summary,
+            "note": "Relative error is ||g(x_mix) - mixture|| / ||g(x_i) - g(x_j)||, without pairs of equal features.",
+        },
+        {
+            "title": f"{title}: by lam",
+            "columns": ["run", "lam", *errors, "norm", "effective rank", *marks],
+            "rows": rows,
+            "note": "Percentages are quantiles of the relative error over the pairs. Less than 1e-6 is shown as 0.",
+        },
+    ]
+
+
+class Embedding(NamedTuple):
+    """Mixed representations and the mixtures they should equal, in one plane."""
+
+    method: str
+    lam: Floats  # f64[l]
+    mixed: Floats  # f64[l n 2]
+    target: Floats  # f64[l n 2]
+
+
+def umap_missing() -> str:
+    """Why there is no UMAP picture, in one line; '' where umap-learn can be imported."""
+    if importlib.util.find_spec("umap") is None:
+        return "UMAP picture left out: umap-learn is not installed (pip install umap-learn)."
+    return ""
+
+
+def _pca(points: Floats, seed: int) -> Floats:
+    centred = points - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = np.concatenate([axes, np.zeros((2, axes.shape[1]))])[:2]  # one feature or one point has no second axis
+    # An axis has no sign of its own; fix it so that two machines draw the same picture.
+    largest = axes[np.arange(2), np.abs(axes).argmax(axis=1)]
+    return centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
+
+
+def _umap(points: Floats, seed: int) -> Floats:
+    reason = umap_missing()
+    if reason:
+        raise RunError(reason)
+    import umap  # costs seconds of compilation, so only when it is asked for
+
+    # One job is what a fixed seed gives anyway; saying so spares the library's warning.
+    model = umap.UMAP(n_components=2, n_neighbors=min(15, len(points) - 1), random_state=seed, n_jobs=1)
+    return np.asarray(model.fit_transform(points.astype(np.float32)), np.float64)
+
+
+EMBEDDINGS = {"pca": _pca, "umap": _umap}
+
+
+def embed(
+    mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: ArrayLike, *, method: str = "pca", seed: int = 0
+) -> Embedding:
+    """The picture of SEM's Fig. 3: pairs of two classes, mixed representations and mixtures in one plane.
+
+    The plane is fitted on both together: fitted apart, the two clouds would not be comparable.
+
+    Args:
+      mixed, anchor, partner, lam: as in `equivariance`, the anchors of one class and the partners of another.
+      method: "pca" (singular value decomposition) or "umap" (McInnes et al. 2018, needs umap-learn).
+      seed: of UMAP; PCA has nothing random.
+
+    Returns:
+      Embedding.
+
+    Raises:
+      ConfigError: for an unknown method. RunError: for UMAP where `umap_missing()`, or features not finite.
+    """
+    project = lookup(EMBEDDINGS, "embedding", method)
+    cube, target = np.asarray(mixed, np.float64), mixtures(anchor, partner, lam)
+    if cube.shape != target.shape:
+        raise RunError(f"mixed must be [l n d] like the mixtures {target.shape}, got shape {cube.shape}")
+    points = require_finite("features", np.concatenate([cube, target]).reshape(-1, cube.shape[2]))
+    plane = project(points, seed).reshape(2, *cube.shape[:2], 2)
+    weight = np.asarray(lam, np.float64)
+    return Embedding(method, weight.reshape(len(weight), -1).mean(axis=1), plane[0], plane[1])

@@ -1,0 +1,282 @@
+"""The pictures of the evaluation: one function a figure, arrays in, a matplotlib Figure out.
+
+Figures are made without pyplot: no global state, no display, nothing to close. Colours are Okabe and Ito's, which
+colour-blind readers can tell apart; ordered quantities use cividis.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import PowerNorm, to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from sem_jax.evaluation.measures.calibration import Reliability
+from sem_jax.evaluation.measures.equivariance import Embedding, Equivariance, Spread
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+LINES = ("-", "--", "-.", ":")
+_INK, _FAINT = "#222222", "#9a9a9a"
+
+
+def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
+    """The figure as PNG bytes, without date or version: the same figure gives the same bytes."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _label(text: object, length: int = 24) -> str:
+    """A name as it is: no mathematics, not hidden from legends by a first underscore, and not longer than it fits."""
+    name = " ".join(str(text).split())
+    name = name if len(name) <= length else name[: length - 1] + "…"
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=10, colors=_INK)
+    return figure, axes
+
+
+def _name(axis, x: str, y: str, title: str = "") -> None:
+    axis.set_xlabel(x, fontsize=11)
+    axis.set_ylabel(y, fontsize=11)
+    axis.set_title(title, fontsize=11, loc="left")
+
+
+def _legend_below(figure: Figure, axis) -> None:
+    lines = axis.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+
+
+def _style(index: int) -> dict:
+    colour = COLOURS[index % len(COLOURS)]
+    return {"color": colour, "linestyle": LINES[(index // len(COLOURS) + index) % len(LINES)]}
+
+
+def _on(colour) -> str:
+    """Black or white, whichever is legible on the colour."""
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def _write_cells(axis, image, values: np.ndarray, text: np.ndarray, size: float) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        colour = _on(image.cmap(image.norm(value))[:3])
+        axis.text(column, row, text[row, column], ha="center", va="center", color=colour, fontsize=size)
+
+
+def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str] = ()) -> Figure:
+    """Confusion matrix, rows normalised to fractions of the true class.
+
+    Up to 25 classes have names, up to 12 numbers in the cells; beyond that a picture without either is what is
+    legible. The colour grows with the square root, or rare confusions could not be seen beside the diagonal.
+
+    Args:
+      matrix: i64[k k], counts, rows true; class_names: k names, or none.
+    """
+    counts = np.asarray(matrix, np.float64)
+    k = len(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, ((axis,),) = _axes(7.6, 6.6)
+    image = axis.imshow(share, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    _name(axis, "predicted class", "true class")
+    axis.spines[:].set_visible(False)
+    if k <= 25:
+        names = [_label(name, 16) for name in (class_names or range(k))]
+        axis.set_xticks(range(k), names, rotation=90 if k > 4 else 0)
+        axis.set_yticks(range(k), names)
+    if k <= 12:
+        text = np.array([["" if value < 0.005 else f"{value:.2f}" for value in row] for row in share])
+        _write_cells(axis, image, share, text, 9)
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    figure.colorbar(image, ax=axis, label="fraction of the true class", shrink=0.85, ticks=ticks)
+    return figure
+
+
+def corruption_heatmap(corruptions: Sequence[str], severities: Sequence[int], accuracy: ArrayLike) -> Figure:
+    """Accuracy in percent by corruption (row) and severity (column); accuracy f64[c s] in [0, 1]."""
+    table = np.asarray(accuracy, np.float64) * 100
+    figure, ((axis,),) = _axes(3.2 + 0.75 * len(severities), 1.4 + 0.36 * len(corruptions))
+    image = axis.imshow(table, cmap="cividis", aspect="auto", interpolation="nearest", vmin=0, vmax=100)
+    axis.set_xticks(range(len(severities)), [str(severity) for severity in severities])
+    axis.set_yticks(range(len(corruptions)), [_label(str(name).replace("_", " ")) for name in corruptions])
+    _write_cells(axis, image, table, np.vectorize("{:.1f}".format)(table), 10)
+    _name(axis, "severity", "")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    figure.colorbar(image, ax=axis, label="accuracy (%)")
+    return figure
+
+
+def picture_sheet(images: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """A grid of pictures with named rows and columns, images u8[r c h w 3] (or one channel)."""
+    sheet = np.asarray(images)
+    figure, axes = _axes(1.9 + 1.05 * sheet.shape[1], 0.4 + 1.05 * sheet.shape[0], *sheet.shape[:2])
+    for (row, column), axis in np.ndenumerate(axes):
+        picture = sheet[row, column]
+        picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+        if column == 0:
+            name = _label(str(rows[row]).replace("_", " "))
+            axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        if row == 0:
+            axis.set_title(_label(columns[column], 14), fontsize=10)
+    return figure
+
+
+def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: str = "") -> Figure:
+    """ROC curves of one score, {OOD set: (fpr f64[p], tpr f64[p], AUROC)}; the diagonal is a useless score."""
+    figure, ((axis,),) = _axes(6.4, 5.6)
+    axis.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
+    axis.axhline(0.95, color=_FAINT, linewidth=1, linestyle=":")
+    axis.annotate("95% TPR", (1, 0.95), xytext=(0, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
+    for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
+        axis.plot(fpr, tpr, linewidth=2, label=f"{_label(name)} ({100 * area:.1f})", **_style(index))
+    _name(axis, "OOD items accepted (false positive rate)", "ID items accepted (true positive rate)", _label(title, 60))
+    axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+    axis.legend(title="OOD set (AUROC, %)", loc="lower right", fontsize=10, frameon=False)
+    return figure
+
+
+def score_histograms(id_scores: ArrayLike, ood_scores: Mapping[str, ArrayLike], score: str, bins: int = 60) -> Figure:
+    """Histograms of one score, one panel an OOD set, each over the ID histogram; the right side is in-distribution.
+
+    The range is that of the middle 99% of all scores together; what lies beyond is counted in the end bins.
+    """
+    inside = np.asarray(id_scores, np.float64)
+    outside = {name: np.asarray(values, np.float64) for name, values in ood_scores.items()}
+    # Every data set weighs the same, or a large OOD set would push the others out of the picture.
+    low = min(np.quantile(values, 0.005) for values in (inside, *outside.values()))
+    high = max(np.quantile(values, 0.995) for values in (inside, *outside.values()))
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    columns = min(3, max(1, len(outside)))
+    count = -(-max(1, len(outside)) // columns)
+    width = 6.4 if columns == 1 else 3.6 * columns
+    figure, axes = _axes(width, 0.4 + 2.7 * count, count, columns, sharex=True, sharey=True)
+    for index, (axis, name) in enumerate(zip(axes.flat, outside, strict=False)):
+        for values, label, colour in ((inside, "ID", COLOURS[0]), (outside[name], "OOD", COLOURS[1])):
+            share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values) * 100
+            axis.stairs(share, edges, fill=True, alpha=0.35, color=colour)
+            line = "-" if label == "ID" else "--"
+            axis.stairs(share, edges, color=colour, linewidth=1.5, linestyle=line, label=label)
+        first, last = index % columns == 0, index + columns >= len(outside)
+        _name(axis, _label(score) if last else "", "items (%)" if first else "", _label(name))
+        axis.tick_params(labelbottom=last)
+        if index == 0:
+            axis.legend(fontsize=10, frameon=False)
+    for axis in list(axes.flat)[len(outside) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def reliability_diagram(before: Reliability, after: Reliability | None = None, temperature: float = 1.0) -> Figure:
+    """Accuracy of each bin, with the gap to its mean confidence; after temperature scaling to the right.
+
+    Bins of equal width lie along the confidence, over the share of items in each. Bins of equal mass lie along the
+    items in order of confidence: most would be thinner than a line along the confidence itself.
+    """
+    width = before.scheme == "width"
+    kind = f"ECE of {len(before.count)} {'equal-width' if width else 'equal-mass'} bins: "
+    shown = [("", before)] if after is None else [("before scaling: ", before), (f"T = {temperature:.3g}: ", after)]
+    options = {"sharex": True, "sharey": "row"} | ({"height_ratios": [3, 1]} if width else {})
+    figure, axes = _axes(5.4 * len(shown), 6.0 if width else 4.6, 2 if width else 1, len(shown), **options)
+    figure.get_layout_engine().set(w_pad=0.12)
+    for column, (title, result) in enumerate(shown):
+        axis, full, share = axes[0, column], result.count > 0, 100 * result.count / result.count.sum()
+        left, right = (result.lower, result.upper) if width else (share.cumsum() - share, share.cumsum())
+        bars = {"x": left[full], "width": (right - left)[full], "align": "edge", "edgecolor": "white"}
+        axis.bar(height=result.accuracy[full], color=COLOURS[0], label="accuracy", **bars)
+        middle, gap = ((left + right) / 2)[full], {"color": COLOURS[1], "linewidth": 2}
+        axis.vlines(middle, result.accuracy[full], result.confidence[full], label="gap to mean confidence", **gap)
+        axis.plot(middle, result.confidence[full], "_", color=COLOURS[1], markersize=9, markeredgewidth=2)
+        axis.set(xlim=(0, 1 if width else 100), ylim=(0, 1.02))
+        _name(axis, "", "accuracy" if column == 0 else "", f"{title}{kind}{100 * result.ece:.2f}%")
+        if width:
+            axis.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
+            axes[1, column].bar(height=share[full], color=_FAINT, **bars)
+            axes[1, 0].set_ylabel("items (%)", fontsize=11)
+        below = "confidence (largest softmax probability)" if width else "items in order of confidence (%)"
+        axes[-1, column].set_xlabel(below, fontsize=11)
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def _band(axis, lam: np.ndarray, spread: Spread, name: str, index: int, wide: bool) -> None:
+    colour = COLOURS[index % len(COLOURS)]
+    for low, high, alpha in ((0, 4, 0.12), (1, 3, 0.22)) if wide else ((1, 3, 0.18),):
+        axis.fill_between(lam, *spread.quantiles[:, [low, high]].T, color=colour, alpha=alpha, linewidth=0)
+    axis.plot(lam, spread.quantiles[:, 2], linewidth=2, marker="o", markersize=4, label=_label(name), **_style(index))
+
+
+def equivariance_error(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
+    """Error of the mixed representation against lam, relative and absolute: median, middle 50% and 90% of the pairs.
+
+    With more than two runs the wider bands are left out: three of them on top of each other show nothing.
+    """
+    figure, axes = _axes(10.4, 4.8, 1, 2)
+    wide = len(runs) <= 2
+    bands = "median, middle 50% and 90% of pairs" if wide else "median, middle 50% of pairs"
+    for index, (name, result) in enumerate(runs):
+        _band(axes[0, 0], result.lam, result.relative, name, index, wide)
+        _band(axes[0, 1], result.lam, result.absolute, name, index, wide)
+    lam = "lam, weight of the anchor"
+    _name(axes[0, 0], lam, "error / distance of the pair's features", f"relative error: {bands}")
+    _name(axes[0, 1], lam, "error (feature units)", f"absolute error: {bands}")
+    for axis in axes.flat:
+        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
+        axis.set_ylim(bottom=0)
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def equivariance_features(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
+    """Cosine to the mixture, mean feature norm and effective rank against lam: does the penalty collapse features?"""
+    figure, axes = _axes(12.0, 4.2, 1, 3)
+    for index, (name, result) in enumerate(runs):
+        style = {"linewidth": 2, "marker": "o", "markersize": 4, "label": _label(name)} | _style(index)
+        for axis, values in zip(axes.flat, (result.cosine.mean, result.norm, result.rank), strict=True):
+            axis.plot(result.lam, values, **style)
+    lam = "lam, weight of the anchor"
+    _name(axes[0, 0], lam, "mean cosine", "cosine to the mixture")
+    _name(axes[0, 1], lam, "mean norm (feature units)", "norm of mixed features")
+    _name(axes[0, 2], lam, "effective rank (dimensions)", "effective rank of mixed features")
+    for axis in axes[0]:
+        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
+    for axis in axes[0, 1:]:
+        axis.set_ylim(bottom=0)
+    _legend_below(figure, axes[0, 0])
+    return figure
+
+
+def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str] = ("partner", "anchor")) -> Figure:
+    """Mixed representations (left) beside the mixtures they should equal (right), one row a run, coloured by lam.
+
+    Args:
+      runs: (name, embedding); each row has a plane of its own, common to its two panels.
+      class_names: of the partners (lam = 0) and of the anchors (lam = 1).
+    """
+    figure, axes = _axes(9.4, 0.6 + 3.9 * len(runs), len(runs), 2, sharex="row", sharey="row")
+    for row, (name, picture) in zip(axes, runs, strict=True):
+        lam = np.repeat(picture.lam, picture.mixed.shape[1])
+        panels = ((picture.mixed, "g(mixed image)"), (picture.target, "mixture of g(anchor), g(partner)"))
+        for axis, (points, what) in zip(row, panels, strict=True):
+            flat = points.reshape(-1, 2)
+            dots = axis.scatter(*flat.T, c=lam, cmap="cividis", vmin=0, vmax=1, s=10, alpha=0.8, linewidths=0)
+            _name(axis, f"{picture.method.upper()} 1", "", f"{_label(name)}: {what}")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(f"{picture.method.upper()} 2", fontsize=11)
+    partner, anchor = (_label(name, 16) for name in class_names)
+    figure.colorbar(
+        dots, ax=axes, label=f"lam, from class {partner} (0) to class {anchor} (1)", shrink=min(1.0, 1.4 / len(runs))
+    )
+    return figure

@@ -1,0 +1,86 @@
+"""How equivariant a run's representation is under the mixing that it was trained with, whatever the mixer.
+
+    own = represent_own(context, count=500)        # OwnMixing(relative f32[n], absolute f32[n], lam f32[n])
+    own.relative[own.middle].mean()
+
+The curves against lam need mixers that can be told their lam; masks, saliency and hidden states cannot. Here pairs are
+mixed as training mixes them, with the weights that it would draw. The same images, pairs and draws serve every run of
+a mixer, so that two runs can be compared pair by pair (but for PuzzleMix, whose lam depends on the net).
+"""
+
+import functools
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.data.augment import normalise
+from sem_jax.evaluation.context import Context
+from sem_jax.interfaces import Hooked
+from sem_jax.mixers import gradient_saliency, make_mix, make_mixer
+from sem_jax.runs.opening import open_scorer
+
+BATCH = 50  # pairs of a call; mixers that draw once a step (the layer of Manifold Mixup) draw so often
+MIDDLE = (0.05, 0.95)  # of lam: nearer to 0 and 1 hardly anything is mixed
+
+
+class OwnMixing(NamedTuple):
+    """Of n pairs: e = ||g(mixed) - (lam g(x_i) + (1 - lam) g(x_j))||."""
+
+    relative: np.ndarray  # f32[n], e / ||g(x_i) - g(x_j)||; NaN where the two are equal
+    absolute: np.ndarray  # f32[n], e
+    lam: np.ndarray  # f32[n]
+
+    @property
+    def middle(self) -> np.ndarray:
+        """bool[n]: pairs that are well mixed and whose features differ."""
+        return (self.lam >= MIDDLE[0]) & (self.lam <= MIDDLE[1]) & np.isfinite(self.relative)
+
+
+def represent_own(context: Context, *, count: int) -> OwnMixing:
+    """Errors of pairs of test images under the run's own mixer, in evaluation mode.
+
+    Args:
+      context: of a run whose mixer is not "none".
+      count: pairs; at most as many as there are test images, in whole batches.
+
+    Raises:
+      SemError: the mixer's scorer is not there; ConfigError for a test set of one image.
+    """
+    run, test = context.run, context.split("test")
+    x = run.config.mixer
+    shape = {"image_shape": run.data.image_shape, "mean": run.data.mean, "std": run.data.std}
+    scorer = open_scorer(x.scorer, **shape) if x.scorer else None
+    # Every pair is mixed, and none is of an image with itself: strength and pairing are training's business.
+    mix = make_mix(make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer), pairing="roll")
+    size = min(BATCH, count, len(test.labels))
+    total = min(count, len(test.labels)) // size * size
+    rows = np.random.default_rng(context.options.seed).permutation(len(test.labels))[:total]
+    about = [context.digest(test.images), {**x}, context.options.seed, rows.tolist()]
+
+    def one(variables, images, labels, key):
+        model = run.model
+        images = normalise(images, run.data.mean, run.data.std)
+        saliency = functools.partial(gradient_saliency, model, variables)
+        mixed, (lam, pairing) = mix(key, images, labels=labels, scorer=saliency)
+        clean = model.apply(variables, images, train=False).features.astype(jnp.float32)
+        hooks = {"at_stage": mixed.at_stage_of(model, variables)} if isinstance(mixed, Hooked) else {}
+        mixed = mixed.images if isinstance(mixed, Hooked) else mixed
+        features = model.apply(variables, mixed, train=False, **hooks).features.astype(jnp.float32)
+        partner, weight = clean[pairing], lam[:, None]
+        error = jnp.linalg.norm(features - (weight * clean + (1.0 - weight) * partner), axis=1)
+        apart = jnp.linalg.norm(clean - partner, axis=1)
+        # As in `equivariance`: features that are equal up to rounding are no pair to measure by.
+        differ = apart > 1e-6 * jnp.linalg.norm(clean, axis=1)
+        return jnp.where(differ, error / jnp.where(differ, apart, 1.0), jnp.nan), error, lam
+
+    def make():
+        call, key, parts = jax.jit(one), jax.random.key(context.options.seed), []
+        for i, part in enumerate(np.split(rows, total // size)):
+            batch = jnp.asarray(test.images[part]), jnp.asarray(test.labels[part])
+            parts.append(jax.device_get(call(run.variables, *batch, jax.random.fold_in(key, i))))
+        return dict(zip(OwnMixing._fields, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+    return OwnMixing(**context.cache("pairs, own mixing", json.dumps(about), make, wanted=OwnMixing._fields))

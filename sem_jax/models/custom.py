@@ -1,0 +1,253 @@
+"""Anyone's model by the name of its factory: `model.name=module.path:factory`, a Linen or an NNX module.
+
+    model = make_own("my_nets:make_net", num_classes=10, dtype=jnp.float32, width=32)
+    features, logits = model.apply(variables, images, train=False)
+
+`make_net(num_classes=..., dtype=...)` returns a Linen module called as `net(images, train=...)`; an NNX factory also
+names `rngs` and its module is called as `net(images)`, in the mode that `net.train()` or `net.eval()` sets. Both return
+(features f32[b d], logits f32[b k]), the logits linear in the features.
+
+Naming a module imports it, which executes it; the current working directory is looked in too.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Key, Outputs
+
+
+def find_factory(name: str) -> Callable:
+    """The factory that `module.path:factory` names.
+
+    Raises:
+      ConfigError: the module is not found or fails when imported, or has no such factory.
+    """
+    module, _, attribute = name.partition(":")
+    here = "" not in sys.path  # the entry point `sem-jax` is started without the working directory
+    if here:
+        sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(
+            f"model.name={name!r}: importing {module!r} failed: {reason}",
+            "It is looked for in the current working directory and where Python finds packages.",
+        ) from error
+    finally:
+        if here:
+            sys.path.remove("")
+    factory = getattr(found, attribute, None)
+    if not callable(factory):
+        raise ConfigError(f"model.name={name!r}: {found.__name__} has no factory {attribute!r}")
+    return factory
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """{"hidden": 64, "act": "gelu"} from "hidden=64, act='gelu'": Python literals, nothing is executed.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError
+        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, TypeError):
+        raise ConfigError(f"model.options must look like \"hidden=64, act='gelu'\", got {text!r}") from None
+
+
+def parameters_of(factory: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters a factory is called with, by name; of a class those of its constructor."""
+    if not inspect.isclass(factory):
+        return dict(inspect.signature(factory).parameters)
+    # Not the signature of the class: NNX's metaclass takes anything, and so says inspect.
+    names = dict(inspect.signature(factory.__init__).parameters)
+    return {name: p for name, p in names.items() if name not in ("self", "parent", "name")}
+
+
+def make_own(name: str, *, num_classes: int, dtype: jnp.dtype, **options) -> "OwnLinen | OwnNnx":
+    """The model that a factory makes, behind the methods `init` and `apply` of a Linen module.
+
+    Args:
+      name: "module.path:factory".
+      num_classes, dtype: handed on; a factory without `dtype` computes in what it likes.
+      **options: handed on.
+
+    Raises:
+      ConfigError: for a factory that cannot be called so, or returns something else.
+    """
+    factory = find_factory(name)
+    names = parameters_of(factory)
+    arguments = {"num_classes": num_classes, "dtype": dtype} | options
+    if "dtype" not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+        del arguments["dtype"]
+    make = functools.partial(factory, **arguments)
+    try:
+        module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if "rngs" in names else make()
+    except TypeError as error:
+        raise ConfigError(f"model.name={name!r} cannot be called with {_spell(arguments)}: {error}") from error
+    label = f"{name}({_spell(arguments)})"
+    if isinstance(module, nnx.Module) and "rngs" in names:
+        return OwnNnx(label, make, module, dtype)
+    if isinstance(module, nn.Module):
+        return OwnLinen(label, module, dtype)
+    raise ConfigError(
+        f"model.name={name!r} must return a Linen module, or an NNX module and take rngs; got {type(module).__name__}"
+    )
+
+
+def _spell(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={jnp.dtype(v).name if k == 'dtype' else repr(v)}" for k, v in sorted(arguments.items()))
+
+
+def _outputs(label: str, returned: Any) -> Outputs:
+    """(features, logits), checked, in float32."""
+    try:
+        features, logits = returned
+        shapes = features.ndim, logits.ndim
+    except (TypeError, ValueError, AttributeError):
+        shapes = None
+    if shapes != (2, 2):
+        raise ConfigError(
+            f"{label} must return (features [b d], logits [b k]), got {jax.tree.map(jnp.shape, returned)}"
+        )
+    return Outputs(features.astype(jnp.float32), logits.astype(jnp.float32))
+
+
+class _Own:
+    """What both kinds share. `repr` tells models apart: name, options, and the text of the file that has the module."""
+
+    def __init__(self, label: str, kind: type, dtype: jnp.dtype):
+        self._label, self.dtype = label, dtype
+        self._names = inspect.signature(kind.__call__).parameters
+        source = Path(getattr(sys.modules[kind.__module__], "__file__", None) or "")
+        self._digest = hashlib.sha256(source.read_bytes() if source.is_file() else b"").hexdigest()[:12]
+
+    def __repr__(self) -> str:
+        return f"{self._label} of source {self._digest}"
+
+    def _arguments(self, train: bool, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the module is called with beside the images."""
+        unknown = set(options) - set(self._names)
+        if "at_stage" in unknown:
+            raise ConfigError(
+                f"{self._label} has no argument at_stage, which a mixer of hidden states calls",
+                "Add it (README, Your own model), or choose a mixer of images.",
+            )
+        return {**options, "train": train} if "train" in self._names else dict(options)
+
+
+class OwnLinen(_Own):
+    """A Linen module whose outputs are made `Outputs`."""
+
+    def __init__(self, label: str, module: nn.Module, dtype: jnp.dtype):
+        super().__init__(label, type(module), dtype)
+        self._module = module
+
+    def init(self, key: Key, images: jax.Array, *, train: bool = False) -> dict:
+        """Fresh variables: "params" and, for a model with BatchNorm, "batch_stats"."""
+        variables = self._module.init(key, images, **self._arguments(train, {}))
+        if other := sorted(set(variables) - {"params", "batch_stats"}):
+            raise ConfigError(f"{self._label} keeps {other[0]!r}; a run keeps params and batch_stats alone")
+        return variables
+
+    def apply(self, variables: Mapping, images: jax.Array, *, train: bool, mutable=False, rngs=None, **options):
+        """As a Linen module's, returning Outputs, or (Outputs, updated collections) with `mutable`."""
+        arguments = self._arguments(train, options)
+        returned = self._module.apply(variables, images, mutable=mutable, rngs=rngs, **arguments)
+        if mutable is False:
+            return _outputs(self._label, returned)
+        return _outputs(self._label, returned[0]), returned[1]
+
+
+class OwnNnx(_Own):
+    """An NNX module as a pure function of "params" (nnx.Param) and "batch_stats" (nnx.BatchStat).
+
+    Collections are nested dicts with the module's attribute names as keys, numbers as text.
+    """
+
+    def __init__(self, label: str, make: Callable, abstract: nnx.Module, dtype: jnp.dtype):
+        super().__init__(label, type(abstract), dtype)
+        self._make = make
+        self._graph, *states = nnx.split(abstract, *self._KINDS, ...)
+        if rest := nnx.to_flat_state(states[-1]):
+            path, variable = next(iter(rest))
+            where = ".".join(map(str, path))
+            raise ConfigError(
+                f"{label}: {where} is an nnx.{type(variable).__name__}; a run keeps nnx.Param and nnx.BatchStat alone"
+            )
+        self._states = states[:-1]
+
+    _KINDS = (nnx.Param, nnx.BatchStat, nnx.RngState)
+
+    def init(self, key: Key, images: jax.Array, *, train: bool = False) -> dict:
+        """Fresh variables, drawn by the key; the images are not looked at: NNX modules know their shapes."""
+        del images, train
+        params, stats, _ = nnx.state(self._make(rngs=nnx.Rngs(key)), *self._KINDS)
+        return {"params": _to_dict(params), **({"batch_stats": _to_dict(stats)} if len(stats) else {})}
+
+    def apply(self, variables: Mapping, images: jax.Array, *, train: bool, mutable=False, rngs=None, **options):
+        """As a Linen module's; the key rngs["dropout"] feeds every random stream of the module."""
+        key = (rngs or {}).get("dropout")
+        if key is None:
+            key = jax.random.key(0)  # evaluation: nothing is drawn
+        params, stats, random = self._states
+        states = (
+            _from_dict(params, variables["params"]),
+            _from_dict(stats, variables.get("batch_stats", {})),
+            _seeded(random, key),
+        )
+        module = nnx.merge(self._graph, *states)
+        module.train() if train else module.eval()
+        outputs = _outputs(self._label, module(images, **self._arguments(train, options)))
+        if mutable is False:
+            return outputs
+        stats = _to_dict(nnx.state(module, nnx.BatchStat))
+        return outputs, {"batch_stats": stats} if stats else {}
+
+
+def _to_dict(state: nnx.State) -> dict:
+    """Nested dict of arrays; the numbers of list entries become text."""
+    nested: dict = {}
+    for path, variable in nnx.to_flat_state(state):
+        *groups, last = map(str, path)
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = variable[...]
+    return nested
+
+
+def _from_dict(like: nnx.State, nested: Mapping) -> nnx.State:
+    """The state of `like` with the arrays of what `_to_dict` gave."""
+
+    def fetch(path):
+        return functools.reduce(lambda place, name: place[str(name)], path, nested)
+
+    return nnx.from_flat_state([(path, variable.replace(fetch(path))) for path, variable in nnx.to_flat_state(like)])
+
+
+def _seeded(like: nnx.State, key: Key) -> nnx.State:
+    """Every random stream with a key of its own and its counter at 0, so that a step is a function of its key."""
+    flat = []
+    for i, (path, variable) in enumerate(nnx.to_flat_state(like)):
+        if isinstance(variable, nnx.RngKey):
+            flat.append((path, variable.replace(jax.random.fold_in(key, i))))
+        else:
+            flat.append((path, variable.replace(jnp.zeros(variable.shape, variable.dtype))))
+    return nnx.from_flat_state(flat)

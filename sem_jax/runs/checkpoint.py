@@ -1,0 +1,319 @@
+"""Checkpoints of a run, written with orbax: the model for whoever scores it, the trainer's part for whoever continues.
+
+    with Checkpoints(folder, keep=2, best="val_accuracy") as checkpoints:
+        restored = checkpoints.restore(state_like)             # the latest that is undamaged; None in a new run
+        checkpoints.save(step, state, progress, metrics)       # in the background
+        checkpoints.wait()
+    variables = load_model(folder, step, like)                 # params and batch_stats alone, for evaluation
+
+On disk: <folder>/<step>/model (params, batch_stats), /trainer (opt_state) and /manifest.json (`manifest`: format,
+configuration, versions, data, what the trainer had summed in this epoch, SHA-256 of every file). It is written under
+another name and renamed when all of it is on the disk, so a folder with a step's name is a finished checkpoint or a
+damaged one, which is moved to <folder>/damaged.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+from tqdm import tqdm
+
+from sem_jax.errors import RunError
+from sem_jax.system.hosts import from_lead, is_lead
+from sem_jax.runs.manifest import Damaged, flush_folder, read_manifest, read_verified, write_manifest
+from sem_jax.runs.state import TrainState
+
+_SAVING, _DELETING = ".saving-", ".deleting-"
+_NONE, _REFUSED = -1, -2
+
+
+class Restored(NamedTuple):
+    state: TrainState
+    progress: dict  # JSON: what `save` was given
+    metrics: dict  # JSON: what `save` was given
+
+
+def _items(state: TrainState) -> dict:
+    """The parts of a checkpoint, by the name of their subfolder."""
+    return {
+        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "trainer": {"opt_state": state.opt_state},
+    }
+
+
+def _shapes(items: dict) -> dict[str, str]:
+    """ "float32[3,3,16]" of every array, by its place in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(items)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}".replace(" ", "") for path, x in leaves}
+
+
+def _check_shapes(path: Path, there: dict[str, str], here: dict[str, str]) -> None:
+    """orbax would convert another dtype without a word, and tell another shape at length."""
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if names:
+        name = names[0]
+        raise RunError(
+            f"Checkpoint {path} is of another model: {name} is {there.get(name, 'not there')}, "
+            f"expected {here.get(name, 'none')}" + (f"; and {len(names) - 1} more" if len(names) > 1 else ""),
+            "Use the configuration and the version it was written with.",
+        )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(
+        f"Checkpoint {path} cannot be restored: {_reason(error)}",
+        "It is undamaged; perhaps another version of orbax-checkpoint wrote it: see versions in its manifest.json.",
+    )
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest `keep`, and the best by one metric.
+
+    Args:
+      folder: made if it is not there. In a run of several processes all of them see it, the lead writes.
+      keep: number of latest checkpoints kept.
+      best: name of the metric (higher is better) whose best checkpoint is kept too; None keeps none.
+      steps: steps whose checkpoint is kept too.
+      about: JSON about the run, for the manifests; "data" and "seed" are compared when one is restored.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep: int,
+        best: str | None,
+        steps: Sequence[int] = (),
+        about: dict | None = None,
+    ):
+        self._folder = Path(folder).absolute()
+        self._keep, self._best, self._steps, self._about = keep, best, frozenset(steps), about or {}
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._latest: int | None = None
+        if is_lead():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in self._folder.iterdir():  # what a process left that was killed
+                if path.name.startswith((_SAVING, _DELETING)):
+                    shutil.rmtree(path)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        # With an error on its way, that one is told: a save that failed has left the checkpoint before it in place.
+        with contextlib.suppress(*([RunError] if kind else [])):
+            self.wait()
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the latest checkpoint that this object has restored or whose saving it has started."""
+        return self._latest
+
+    def save(self, step: int, state: TrainState, progress: dict, metrics: dict[str, float] | None = None) -> None:
+        """Starts writing a checkpoint and returns once the arrays are copied; a step that is there is left alone.
+
+        Args:
+          step: optimizer updates done.
+          state: may be donated right after.
+          progress: JSON.
+          metrics: by name, for "best"; a value that is not finite is left out, so that it is never the best.
+
+        Raises:
+          RunError: the save before this one failed, on a full disk for example; or the state is not finite.
+        """
+        self.wait()
+        if self._latest is not None and self._latest >= step:
+            return
+        host = jax.device_get(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(host):
+            if not np.isfinite(leaf).all():
+                raise RunError(
+                    f"The state of step {step} is not finite and was not saved: {jax.tree_util.keystr(path)}.",
+                    f"The checkpoint before it ({self._latest or 'none yet'}) is kept; lower optim.learning_rate.",
+                )
+        self._latest = step
+        temporary = self._folder / f"{_SAVING}{step}"
+        if jax.process_count() == 1:
+            write = functools.partial(ocp.save_checkpointables, temporary, _items(host))
+        else:  # all take part; what they agree on while they do must not come between the steps' own collectives
+            write = ocp.save_checkpointables_async(temporary, _items(state)).result
+        finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
+        about = {"step": step, "progress": progress, "metrics": finite, "arrays": _shapes(_items(host)), **self._about}
+        self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
+        self._thread.start()
+
+    def _write(self, step: int, write: Callable[[], None], about: dict) -> None:
+        temporary = self._folder / f"{_SAVING}{step}"
+        try:
+            write()
+            if is_lead():
+                write_manifest(temporary, about)
+                os.rename(temporary, self._folder / str(step))
+                flush_folder(self._folder)
+                self._delete_others(step)
+        except Exception as error:  # orbax raises many types for a disk that is full
+            self._error = error
+            for path in self._folder.glob(f"{_SAVING}*") if is_lead() else ():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _delete_others(self, step: int) -> None:
+        """Deletes what neither the latest ones nor the best one are; renamed first, so that no half is ever read."""
+        there = steps(self._folder)
+        kept = set(there[-self._keep :]) | self._steps | {step}
+        scores = {}
+        for other in there:
+            with contextlib.suppress(Damaged, RunError):
+                scores[other] = read_manifest(self._folder / str(other))["metrics"].get(self._best)
+        scores = {other: score for other, score in scores.items() if score is not None}
+        if scores:
+            kept.add(max(scores, key=lambda other: (scores[other], other)))  # of equals the later
+        for other in set(there) - kept:
+            leaving = self._folder / f"{_DELETING}{other}"
+            os.rename(self._folder / str(other), leaving)
+            shutil.rmtree(leaving)
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk.
+
+        Raises:
+          RunError: it could not be written; the checkpoints before it are as they were.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise RunError(
+                f"Checkpoint {self._folder / str(self._latest)} cannot be written: {_reason(error)}",
+                "The checkpoints before it are untouched. Make room, then start the same command again.",
+            ) from error
+
+    def restore(self, like: TrainState) -> Restored | None:
+        """The latest undamaged checkpoint, in the shapes, dtypes and shardings of `like`; None where there is none.
+
+        Damaged ones that are newer are said on standard output and moved to the subfolder `damaged`.
+
+        Raises:
+          RunError: all are damaged; or it is of a newer format, another model or other data, or cannot be read.
+        """
+        refusal = None
+        step = _NONE
+        if is_lead():
+            try:
+                step = self._choose()
+            except RunError as error:
+                refusal, step = error, _REFUSED
+        step = from_lead(step)
+        if step == _REFUSED:
+            raise refusal or RunError(f"No checkpoint of {self._folder} can be used: see process 0")
+        if step == _NONE:
+            return None
+        path = self._folder / str(step)
+        try:
+            manifest = read_manifest(path)
+        except Damaged as error:
+            raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
+        for name in ("data", "seed"):
+            there, here = manifest.get(name), self._about.get(name)
+            if None not in (there, here) and there != here:
+                raise RunError(
+                    f"Checkpoint {path} is of another run: {name} {there!s:.12} there, {here!s:.12} now",
+                    "Remove it, or choose another folder with --workdir.",
+                )
+        _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
+        try:
+            loaded = ocp.load_checkpointables(path, abstract)
+        except Exception as error:  # orbax raises many types, bare Exception among them
+            raise _unreadable(path, error) from error
+        counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
+        model = loaded["model"]
+        state = TrainState(counter, model["params"], model["batch_stats"], loaded["trainer"]["opt_state"])
+        self._latest = step
+        return Restored(state, manifest["progress"], manifest["metrics"])
+
+    def _choose(self) -> int:
+        """Step of the newest checkpoint whose files are as they were written; the newer ones are moved aside."""
+        bad = {}
+        for step in reversed(steps(self._folder)):
+            try:
+                read_verified(self._folder / str(step))
+            except Damaged as error:
+                bad[step] = str(error)
+                continue
+            for other, reason in bad.items():
+                moved = _move_aside(self._folder / str(other))
+                tqdm.write(f"Checkpoint {other} is damaged ({reason}): moved to {moved}, using that of step {step}.")
+            return step
+        if bad:
+            step, reason = next(iter(bad.items()))
+            raise RunError(
+                f"All {len(bad)} checkpoints in {self._folder} are damaged, the latest ({step}): {reason}",
+                "Bring an undamaged one back, or delete the run folder to start from the beginning.",
+            )
+        return _NONE
+
+
+def _move_aside(path: Path) -> Path:
+    folder = path.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    number = 0
+    while (moved := folder / (path.name + (f"-{number}" if number else ""))).exists():
+        number += 1
+    os.rename(path, moved)
+    return moved
+
+
+def steps(folder: str | Path) -> list[int]:
+    """Steps of the checkpoints in a folder, ascending."""
+    folder = Path(folder)
+    names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+
+
+def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
+    """The model of one checkpoint, without the trainer.
+
+    Args:
+      folder: the run's checkpoints folder.
+      step: one of `steps(folder)`, or the name of a checkpoint folder that was renamed.
+      like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes (`jax.eval_shape` of its
+        init gives them).
+
+    Returns:
+      {"params", "batch_stats"}, float32, on the first device.
+
+    Raises:
+      RunError: when it is not there, is damaged, does not fit or cannot be read.
+    """
+    path = Path(folder).absolute() / str(step)
+    if not path.is_dir():
+        known = ", ".join(map(str, steps(folder))) or "none"
+        raise RunError(f"{folder} has no checkpoint of step {step}; there are: {known}")
+    try:
+        manifest = read_verified(path)
+    except Damaged as error:
+        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+    there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
+    _check_shapes(path, there, _shapes({"model": like}))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    try:
+        return ocp.load(path, like, checkpointable_name="model")
+    except Exception as error:
+        raise _unreadable(path, error) from error

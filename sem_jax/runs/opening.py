@@ -1,0 +1,308 @@
+"""From a run folder to a model that can be scored: no trainer is imported and no configuration file executed.
+
+    run = open_run("runs/wrn_c10", "best_val")
+    run.model.apply(run.variables, images, train=False)
+    splits = load_splits(run)                       # the data it was trained on, its fingerprint compared
+
+Whatever config.json and data.json hold, it is read as data.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sem_jax import config as config_lib
+from sem_jax import data as data_lib
+from sem_jax.runs.checkpoint import load_model, steps
+from sem_jax.errors import ConfigError, DataError, RunError
+from sem_jax.mixers import make_scorer
+from sem_jax.models import make_model
+from sem_jax.runs.records import read_json, read_metrics
+from sem_jax.interfaces import Dataset, Scorer, Split
+
+MAX_SIDE = 1 << 16  # pixels; a larger image_shape in data.json is nobody's
+
+
+class DataFacts(NamedTuple):
+    """What data.json says of the data the run was trained on."""
+
+    name: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sizes: dict[str, int]
+
+
+class Run(NamedTuple):
+    """One checkpoint of one run."""
+
+    name: str  # of the run folder
+    folder: Path  # has config.json
+    checkpoint: str  # final, best_val, a step or a folder: what was asked for
+    step: int | None  # None for a checkpoint folder whose name is no number
+    config: ConfigDict
+    data: DataFacts
+    model: nn.Module
+    variables: Any  # {"params", "batch_stats"}
+    fingerprint: str  # hex SHA-256 of all that predictions depend on but images and precision
+
+    @property
+    def precision(self) -> str:
+        """What else the digits of a prediction depend on: dtype of the computation and kind of device."""
+        return f"{jnp.dtype(self.model.dtype).name}-{jax.default_backend()}"
+
+
+def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
+    """Rebuilds the model of a checkpoint from config.json and data.json.
+
+    Args:
+      workdir: the run folder. Not looked at where `checkpoint` is a folder.
+      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder: a run's,
+        moved wherever, or one of its checkpoints/STEP.
+
+    Raises:
+      RunError: no such run or checkpoint, one that does not fit its configuration, or no val to choose by.
+      ConfigError: config.json is of another version or damaged.
+    """
+    folder, _, _ = _locate(workdir, str(checkpoint))
+    values = read_json(folder / "config.json")
+    if not isinstance(values, dict):
+        raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {_kind(values)}")
+    cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
+    if cfg.model.num_classes not in (0, len(facts.class_names)):
+        raise RunError(
+            f"{folder}: config.json has {cfg.model.num_classes} classes, data.json {len(facts.class_names)}",
+            "The two files are not of one run.",
+        )
+    model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
+    name, variables = _load(workdir, str(checkpoint), abstract_variables(model, facts.image_shape))
+    return Run(
+        name=folder.resolve().name,
+        folder=folder,
+        checkpoint=str(checkpoint),
+        step=int(name) if name.isdigit() else None,
+        config=cfg,
+        data=facts,
+        model=model,
+        variables=variables,
+        fingerprint=_fingerprint(variables, repr(model), facts),
+    )
+
+
+def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
+    """The frozen net of a run folder as what a saliency mixer asks about another run's normalised images.
+
+    Args:
+      folder: of the frozen net's run (mixer.scorer).
+      image_shape: (h, w, c) of the images; mean, std: that they were normalised with.
+      sharding: of the net's parameters.
+
+    Raises:
+      RunError: no such run. ConfigError: it was trained on images of another shape.
+    """
+    run = open_run(folder)
+    if tuple(run.data.image_shape) != tuple(image_shape):
+        raise ConfigError(
+            f"mixer.scorer must be trained on images of shape {tuple(image_shape)}, got {tuple(run.data.image_shape)} "
+            f"in {folder}"
+        )
+    mean, std, own_mean, own_std = (jnp.asarray(x)[None, None, None] for x in (mean, std, run.data.mean, run.data.std))
+    score = make_scorer(run.model, jax.device_put(run.variables, sharding))
+
+    def scorer(images, labels):
+        return score((images * std + mean - own_mean) / own_std, labels)
+
+    return scorer
+
+
+def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
+    """(name, variables) of a checkpoint; chosen anew if a trainer has deleted it while it was read."""
+    while True:
+        _, checkpoints, name = _locate(workdir, checkpoint)
+        try:
+            return name, load_model(checkpoints, name, like)
+        except RunError:
+            if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
+                raise
+
+
+def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
+    """{"params", "batch_stats"} of a model as ShapeDtypeStructs; nothing is allocated."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
+
+
+def open_compared(path: str | Path, checkpoint: str) -> Run:
+    """The run to set beside another: chosen as that one was, or the checkpoint folder that `path` is."""
+    folder = Path(path).expanduser()
+    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
+        return open_run(folder, checkpoint)
+    return open_run("", str(folder.resolve()))  # absolute: a folder may be called 7800 or final
+
+
+def _locate(workdir: str | Path, checkpoint: str) -> tuple[Path, Path, str]:
+    """(folder of config.json, folder of the checkpoints, name of one of them)."""
+    if checkpoint not in ("final", "best_val") and not checkpoint.isdigit():
+        return _locate_folder(Path(checkpoint).expanduser())
+    folder = Path(workdir).expanduser()
+    if not folder.is_dir():
+        raise RunError(f"{folder} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
+    return folder, folder / "checkpoints", str(_choose(folder, checkpoint))
+
+
+def _locate_folder(path: Path) -> tuple[Path, Path, str]:
+    if not path.is_dir():
+        raise RunError(
+            f"checkpoint={str(path)!r} is neither final, best_val, a step nor an existing folder",
+            "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800.",
+        )
+    if (path / "checkpoints").is_dir():
+        return path, path / "checkpoints", str(_choose(path, "final"))
+    if steps(path):  # the checkpoints folder itself
+        return _with_config(path), path, str(steps(path)[-1])
+    if (path / "model").is_dir():
+        return _with_config(path), path.parent, path.name
+    raise RunError(f"{path} holds no checkpoint", "Expected a run folder or one of its checkpoints/STEP folders.")
+
+
+def _with_config(path: Path) -> Path:
+    """The folder itself or one of the two above it, whichever has config.json."""
+    above = [path, *list(path.resolve().parents)[:2]]
+    for folder in above:
+        if (folder / "config.json").is_file():
+            return folder
+    raise RunError(
+        f"no config.json in {path} or the two folders above it", "Copy the run's config.json and data.json there too."
+    )
+
+
+def _choose(folder: Path, which: str) -> int:
+    there = steps(folder / "checkpoints")
+    if not there:
+        raise RunError(f"{folder} has no checkpoint", "Train first: python -m sem_jax.main --config=... --workdir=...")
+    if which == "final":
+        return there[-1]
+    if which != "best_val":
+        if int(which) not in there:
+            known = ", ".join(map(str, there))
+            raise RunError(f"{folder} has no checkpoint of step {which}; there are: {known}")
+        return int(which)
+    scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if r.get("val_accuracy") is not None}
+    if not scores:
+        raise RunError(
+            f"{folder} has no val_accuracy in metrics.jsonl, so there is no best_val checkpoint",
+            "The run held no data out (data.val_size 0): use --checkpoint=final.",
+        )
+    kept = [step for step in there if step in scores]
+    if not kept:
+        raise RunError(f"{folder}: none of the checkpoints {', '.join(map(str, there))} was scored on val")
+    return max(kept, key=lambda step: scores[step])
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def read_facts(path: Path) -> DataFacts:
+    """data.json, checked.
+
+    Raises:
+      RunError: naming the field that is missing or not as it is written by a run.
+    """
+    values = read_json(path)
+    wanted = {
+        "name": lambda v: isinstance(v, str),
+        "fingerprint": lambda v: isinstance(v, str) and v,
+        "class_names": lambda v: isinstance(v, list) and len(v) >= 2 and all(isinstance(name, str) for name in v),
+        "image_shape": lambda v: (
+            isinstance(v, list) and len(v) == 3 and all(type(n) is int and 0 < n <= MAX_SIDE for n in v)
+        ),
+        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and math.isfinite(x) for x in v),
+        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and 0 < x < math.inf for x in v),
+        "sizes": lambda v: isinstance(v, dict) and all(type(n) is int for n in v.values()),
+    }
+    for name, holds in wanted.items():
+        found = values.get(name) if isinstance(values, dict) else None
+        if not holds(found):
+            raise RunError(f"{path}: {name} is {found!r:.80}, which no run writes", "Take the run's own data.json.")
+    if not len(values["mean"]) == len(values["std"]) == values["image_shape"][2]:
+        raise RunError(f"{path}: mean, std and image_shape must agree on the number of channels")
+    return DataFacts(**{n: tuple(values[n]) if isinstance(values[n], list) else values[n] for n in DataFacts._fields})
+
+
+def _fingerprint(variables: Any, model: str, facts: DataFacts) -> str:
+    state = hashlib.sha256(repr((model, facts.mean, facts.std)).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        array = np.ascontiguousarray(leaf)
+        state.update(f"{jax.tree_util.keystr(path)}{array.dtype.str}{array.shape}".encode())
+        state.update(memoryview(array).cast("B"))
+    return state.hexdigest()
+
+
+class Loaded(NamedTuple):
+    """The splits of the training data set that are there."""
+
+    splits: dict[str, Split]
+    absent: DataError | None  # why the others are not
+    verified: bool  # the fingerprint of all splits together is the run's
+
+
+def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None) -> Loaded:
+    """Reads the run's data set again and compares its fingerprint; nothing is downloaded.
+
+    Where only the test split is there, its size is what can be compared.
+
+    Args:
+      run: an opened run.
+      data_dir: where the data is; "" = where the run had it.
+      dataset: the data set, if it is in memory already.
+
+    Raises:
+      RunError: the data is other than the run's.
+    """
+    cfg = run.config
+    options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
+    parts = {"val_size": cfg.data.val_size, "val_seed": cfg.seed, "train_size": cfg.data.train_size}
+    if not cfg.data.use_test:
+        raise RunError(
+            f"{run.folder} was trained without looking at test data (data.use_test=False), so it is not scored on it",
+            "Train with the chosen settings and data.use_test=True, and score that run.",
+        )
+    options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
+    try:
+        whole = dataset or data_lib.load(cfg.data.name, **parts, **options)
+    except DataError as error:
+        try:
+            test = data_lib.load(cfg.data.name, splits=("test",), **options)
+        except DataError:
+            return Loaded({}, error, False)
+        _same(run, "classes", list(run.data.class_names), list(test.class_names))
+        _same(run, "test images", run.data.sizes.get("test"), len(test.splits["test"].labels))
+        _check_shape(run, test)
+        return Loaded(test.splits, error, False)
+    _same(run, "fingerprint", run.data.fingerprint[:12], whole.fingerprint[:12])
+    _check_shape(run, whole)
+    return Loaded(whole.splits, None, True)
+
+
+def _check_shape(run: Run, dataset: Dataset) -> None:
+    shape = dataset.splits["test"].images.shape[1:]
+    _same(run, "image shape", list(run.data.image_shape), list(shape))
+
+
+def _same(run: Run, what: str, there: Any, here: Any) -> None:
+    if there != here:
+        raise RunError(
+            f"{run.folder} was trained on other data than is found now: {what} {there!s:.60} there, {here!s:.60} here",
+            f"Give the folder of the data it was trained on ({run.data.name}) with --data-dir.",
+        )

@@ -1,0 +1,184 @@
+"""Runs a model over a split: sums of scores for the trainer's monitor, logits and features for the suites.
+
+    score = make_score(model, mean=mean, std=std)
+    sums = score(variables, batches)            # {"correct", "nll", "count"}: divide once, at the end
+    batches = to_batches(split, batch_size=500) # padded and masked: nothing is dropped, nothing counted twice
+
+    predictor = Predictor(model, variables, mean=mean, std=std)
+    features, logits = predictor.outputs(split.images)     # NumPy, one row an image, on all devices of this process
+
+Nothing is donated and nothing random: the same images give the same predictions.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from sem_jax.data.augment import normalise
+from sem_jax.errors import RunError
+from sem_jax.interfaces import Outputs, Split
+
+
+class Batches(NamedTuple):
+    """A split cut into batches; what fills the last one has mask 0."""
+
+    images: jax.Array  # u8[m b h w c]
+    labels: jax.Array  # i32[m b]
+    mask: jax.Array  # f32[m b]
+
+
+def to_batches(split: Split, *, batch_size: int, multiple_of: int = 1) -> Batches:
+    """Cuts a split into m = ceil(n / b) batches, in order, the last one filled up with zeros and mask 0.
+
+    b is batch_size, less for a smaller split, rounded up to a multiple of `multiple_of`, the number of devices.
+    """
+    count = len(split.labels)
+    batch_size = -(-min(batch_size, count) // multiple_of) * multiple_of
+    padding = -count % batch_size
+
+    def cut(x):
+        return np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, batch_size, *x.shape[1:])
+
+    return Batches(cut(split.images), cut(split.labels), cut(np.ones(count, np.float32)))
+
+
+def make_predict_step(model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+    """predict(variables, images u8[b h w c]) -> Outputs in evaluation mode; nothing is donated."""
+
+    def predict(variables, images: jax.Array) -> Outputs:
+        return model.apply(variables, normalise(images, mean, std), train=False)
+
+    return predict
+
+
+def make_score(model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+    """score(variables, batches: Batches) -> {"correct", "nll", "count"}, f32[] each, summed over the real items.
+
+    One compiled call for a whole split. Counts are exact up to 2**24 items.
+    """
+    predict = make_predict_step(model, mean=mean, std=std)
+
+    def score(variables, batches: Batches):
+        def body(sums, batch):
+            images, labels, mask = batch
+            logits = predict(variables, images).logits
+            values = {
+                "correct": jnp.argmax(logits, axis=-1) == labels,
+                "nll": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
+                "count": jnp.ones_like(mask),
+            }
+            # `where`, not a product: a padded row may be anything, and 0 * nan is nan.
+            return {k: sums[k] + jnp.sum(jnp.where(mask > 0, v, 0.0)) for k, v in values.items()}, None
+
+        zeros = {name: jnp.zeros(()) for name in ("correct", "nll", "count")}
+        return jax.lax.scan(body, zeros, batches)[0]
+
+    return jax.jit(score)
+
+
+class Predictor:
+    """A model on its devices: the images of every batch are sharded over them, the parameters copied to each.
+
+    Args:
+      model: Linen module that returns Outputs.
+      variables: {"params", "batch_stats"}.
+      mean, std: of the training data, per channel.
+      batch_size: of all devices together; halved for as long as a batch does not fit the device's memory.
+      devices: all of this process by default.
+      progress: bar on a terminal.
+    """
+
+    def __init__(self, model, variables, *, mean, std, batch_size: int = 500, devices=None, progress: bool = True):
+        devices = devices or jax.local_devices()
+        mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        self._by_item = NamedSharding(mesh, PartitionSpec("data"))
+        self._variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+        self._count, self._batch_size, self._progress = len(devices), batch_size, progress
+        predict = make_predict_step(model, mean=mean, std=std)
+        self._predict = jax.jit(predict)
+
+        def predict_mixed(apply, variables, draws, anchor, partner):
+            images = (normalise(x, mean, std) for x in (anchor, partner))
+            mixed, lam = jax.vmap(apply)(draws, *images)
+            return model.apply(variables, mixed, train=False).features, lam
+
+        self._predict_mixed = jax.jit(predict_mixed, static_argnums=0)
+
+    def outputs(self, images: np.ndarray, *, label: str = "", features: bool = True) -> Outputs:
+        """Predictions in evaluation mode, in order.
+
+        Args:
+          images: u8[n h w c], n >= 1; may be memory-mapped.
+          label: of the progress bar.
+          features: False leaves them on the device and returns f32[n 0] in their place.
+
+        Returns:
+          Outputs(features f32[n d], logits f32[n k]), NumPy.
+        """
+
+        def predict(batch):
+            out = self._predict(self._variables, batch)
+            return out if features else Outputs(out.features[:, :0], out.logits)
+
+        return self._map(predict, images, label)
+
+    def mixed(self, apply: Callable, draws, anchor: np.ndarray, partner: np.ndarray, *, label: str = ""):
+        """Features of mixed pairs, (f32[n d], lam f32[n]).
+
+        Args:
+          apply: deterministic half of a mixer, (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed, lam).
+          draws: the mixer's Draw with arrays [n] inside.
+          anchor, partner: u8[n h w c].
+          label: of the progress bar.
+        """
+
+        def predict(batch):
+            return self._predict_mixed(apply, self._variables, *batch)
+
+        return self._map(predict, (draws, anchor, partner), label)
+
+    def _map(self, predict: Callable, arrays, label: str):
+        """predict(batch) over all rows of `arrays` (a tree), the last batch filled up with its own last row."""
+        while True:
+            try:
+                return self._map_batches(predict, arrays, label)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if self._batch_size <= self._count:
+                    raise RunError("the device's memory does not hold one image's activations") from error
+                self._batch_size //= 2
+
+    def _map_batches(self, predict: Callable, arrays, label: str):
+        count = len(jax.tree.leaves(arrays)[0])
+        # Small sets share few compiled shapes: powers of two below the batch size.
+        size = min(self._batch_size, 1 << (count - 1).bit_length())
+        size = -(-size // self._count) * self._count
+        parts, waiting = [], None
+        bar = tqdm(total=count, desc=label, unit="img", disable=None if self._progress else True, leave=False)
+        with bar:
+            for first in range(0, count, size):
+                rows = slice(first, min(first + size, count))
+                batch = jax.tree.map(lambda x, rows=rows: _filled(x[rows], size), arrays)
+                # One batch ahead: the device works on it while the one before is fetched.
+                started = predict(jax.device_put(batch, jax.tree.map(lambda _: self._by_item, batch)))
+                if waiting is not None:
+                    parts.append(jax.device_get(waiting))
+                waiting = started
+                bar.update(rows.stop - rows.start)
+            parts.append(jax.device_get(waiting))
+        return jax.tree.map(lambda *rows: np.concatenate(rows)[:count].astype(np.float32), *parts)
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    rows = np.asarray(rows)
+    if len(rows) == size:
+        return rows
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

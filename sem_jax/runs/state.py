@@ -1,0 +1,59 @@
+"""The training state: arrays only. Seed and step give every key and the data order, so neither is stored here.
+
+state = jit_init_state(model, tx, image_shape=(32, 32, 3))(key)
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from sem_jax.rngs import key_for
+from sem_jax.interfaces import Key
+
+
+class TrainState(NamedTuple):
+    """What a step reads and replaces.
+
+    Attributes:
+      step: i32[], optimizer updates so far.
+      params: the model's parameters, float32.
+      batch_stats: BatchNorm's running averages, float32; {} for a model without.
+      opt_state: optax's state.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def init_state(
+    model: nn.Module, tx: optax.GradientTransformation, key: Key, *, image_shape: tuple[int, int, int]
+) -> TrainState:
+    """A fresh state, to be jitted (see `jit_init_state`); the same key gives the same parameters on any device count.
+
+    Args:
+      model: Linen module with `__call__(images, *, train) -> Outputs`.
+      tx: the optimizer.
+      key: the run's key; the stream "init" of it is used.
+      image_shape: (h, w, c).
+    """
+
+    variables = model.init(key_for(key, "init", 0), jnp.zeros((1, *image_shape)), train=False)
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
+
+
+def jit_init_state(model: nn.Module, tx: optax.GradientTransformation, *, image_shape: tuple[int, int, int]):
+    """init_state as a compiled function of the key.
+
+    XLA:CPU would spend half a minute of LLVM on the random draws of a ResNet-18, which run once; it is told not to.
+    """
+    cheap = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(
+        lambda key: init_state(model, tx, key, image_shape=image_shape),
+        compiler_options=cheap if jax.default_backend() == "cpu" else None,
+    )

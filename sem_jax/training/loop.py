@@ -1,0 +1,310 @@
+"""Trains a configuration from its first step to its last, or from its latest checkpoint on.
+
+    state = train_and_evaluate(cfg, "runs/digits")
+
+The order of what happens is the order of `_Run.train`. What computes is in `programs`, what is written in `records`
+and `checkpoint`.
+"""
+
+import math
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from sem_jax import config as config_lib
+from sem_jax import data as data_lib
+from sem_jax.errors import ConfigError, RunError
+from sem_jax.interfaces import Dataset
+from sem_jax.runs import curves as report
+from sem_jax.runs import records
+from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.state import TrainState
+from sem_jax.system import hosts
+from sem_jax.system.signals import Interrupted, StopRequest
+from sem_jax.training.programs import Programs
+from sem_jax.training.step import QUANTITIES
+
+SECONDS_PER_CALL = 1.0
+
+
+def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) -> TrainState:
+    """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
+
+    Args:
+      cfg: a configuration; validated here.
+      workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
+        result.json.
+      profile: capture a trace of a few steps in its folder profile/.
+
+    Returns:
+      The final state.
+
+    Raises:
+      SemError: a configuration, data or folder that cannot be used, before the first step; numbers that are not
+        finite (with train.on_nan = "stop"), after the call in which they came up; a disk that is full.
+      Interrupted: after SIGINT or SIGTERM, when the state is saved.
+    """
+    if "://" in str(workdir):  # or the run would be kept in a local folder of that name
+        raise ConfigError(
+            f"--workdir must be a folder of a file system, got {workdir}",
+            "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
+        )
+    config_lib.validate(cfg, num_devices=len(jax.devices()))
+    dataset = data_lib.load(
+        cfg.data.name,
+        data_dir=cfg.data.dir,
+        val_size=cfg.data.val_size,
+        val_seed=cfg.seed,
+        train_size=cfg.data.train_size,
+        splits=("train", "test") if cfg.data.use_test else ("train",),
+        image_size=cfg.data.image_size,
+        eval_crop=cfg.data.eval_crop,
+        # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
+        stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
+    )
+    _check_against_data(cfg, dataset)
+    values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
+    about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
+    best = "val_accuracy" if cfg.data.val_size else None
+    per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
+    kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
+    try:
+        with records.RunFolder(workdir, writer=hosts.is_lead()) as folder:
+            folder.claim(values, describe(dataset), ignore=config_lib.SPEED_ONLY, defaults=defaults)
+            with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
+                run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
+                try:
+                    return run.train()
+                finally:
+                    run.programs.close()
+    except OSError as error:
+        name = error.filename or workdir
+        raise RunError(
+            f"Cannot write the run folder {workdir}: {error.strerror or error} ({name}).",
+            "What is checkpointed is safe: mend that, then start the same command again.",
+        ) from error
+
+
+def describe(dataset: Dataset) -> dict:
+    """What data.json says of a data set: enough to rebuild the model and to recognise the data."""
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "class_names": list(dataset.class_names),
+        "image_shape": list(dataset.splits["train"].images.shape[1:]),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "sizes": {name: len(split.labels) for name, split in dataset.splits.items()},
+    }
+
+
+def _check_against_data(cfg: ConfigDict, dataset: Dataset) -> None:
+    classes, count = len(dataset.class_names), len(dataset.splits["train"].labels)
+    if cfg.model.num_classes not in (0, classes):
+        raise ConfigError(
+            f"model.num_classes must be 0 or {classes}, the classes of the data, got {cfg.model.num_classes}"
+        )
+    if cfg.train.batch_size > count:
+        raise ConfigError(f"train.batch_size must be at most {count}, the training images, got {cfg.train.batch_size}")
+
+
+class _Run:
+    """One call of `train_and_evaluate`."""
+
+    def __init__(self, cfg, dataset, folder, checkpoints, stop, profile):
+        self.cfg, self.dataset, self.folder, self.checkpoints, self.stop = cfg, dataset, folder, checkpoints, stop
+        self.programs = Programs(cfg, dataset, trace_dir=str(folder.path / "profile") if profile else "")
+        self.state = self.programs.initial_state()
+        self.monitor = "val" if "val" in dataset.splits else "test"
+        self.scored = "test" if "test" in dataset.splits else "val"  # at the end, for the result
+
+    def train(self) -> TrainState:
+        """Restore; then every epoch: train, evaluate, record, checkpoint; the result last."""
+        cfg, total, per_epoch = self.cfg, self.programs.total_steps, self.programs.steps_per_epoch
+        progress, start = {}, 0
+        if restored := self.checkpoints.restore(self.state):
+            self.state, progress, start = restored.state, restored.progress, int(restored.state.step)
+        if start >= total and (done := self.folder.result()):
+            accuracy = done[f"{self.scored}_accuracy"]
+            self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
+            return self.state
+        self.folder.rewind(start)
+        self._announce(start)
+        hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal
+        with tqdm(total=total, initial=start, unit="step", disable=hidden, smoothing=0.1, dynamic_ncols=True) as bar:
+            for epoch in range(start // per_epoch, cfg.train.epochs):
+                record = self._train_epoch(epoch, progress, bar)
+                progress = {}
+                last = epoch + 1 == cfg.train.epochs
+                if (epoch + 1) % cfg.train.eval_every == 0 or last:
+                    record |= (scores := self.programs.evaluate(self.state, self.monitor))
+                    self._check_scores(scores, record["step"])
+                self.folder.append(record)
+                if (epoch + 1) % cfg.train.checkpoint_every == 0 or epoch + 1 in cfg.train.keep_epochs or last:
+                    scores = {name: record[name] for name in ("val_accuracy", "val_nll") if name in record}
+                    self.checkpoints.save(record["step"], self.state, {}, scores)
+                self._say(_line(record, cfg.train.epochs))
+                stop, _ = self._agree()
+                if stop and not last:
+                    self._leave(stop, {})
+        self.checkpoints.wait()
+        self._finish()
+        return self.state
+
+    def _train_epoch(self, epoch: int, progress: dict, bar: tqdm) -> dict:
+        """Runs one epoch, or the rest of it, and returns its record."""
+        cfg, programs = self.cfg, self.programs
+        order = programs.order(epoch)
+        mixing = cfg.mixer.name != "none" and epoch < cfg.mixer.stop_epoch
+        sums = programs.prepare(self.state, order, mixing=mixing)
+        if progress:
+            values = {n: np.asarray(v, sums[n].dtype) for n, v in progress["sums"].items() if n in sums}
+            sums = jax.device_put(sums | values, programs.replicated)
+        done = int(self.state.step) - epoch * programs.steps_per_epoch
+        seconds = progress.get("seconds", 0.0)
+        count = programs.steps_per_call or 1
+        while done < programs.steps_per_epoch:
+            count = min(count, programs.steps_per_epoch - done)
+            begin = time.perf_counter()
+            self.state, sums = programs.run(self.state, sums, order, mixing=mixing, first=done, count=count)
+            values = {name: value.item() for name, value in jax.device_get(sums).items()}
+            seconds += (elapsed := time.perf_counter() - begin)
+            done += count
+            bar.update(count)
+            loss = values["loss"] / max(done - values["bad_steps"], 1)
+            bar.set_postfix(epoch=f"{epoch + 1}/{cfg.train.epochs}", loss=f"{loss:.3f}", refresh=False)
+            if values["bad_steps"] and cfg.train.on_nan == "stop":
+                parts = [name for i, name in enumerate(QUANTITIES) if values["first_bad_parts"] >> i & 1]
+                self._diverged(", ".join(parts), f"{values['first_bad']} (epoch {epoch + 1})")
+            stop, elapsed = self._agree(elapsed)
+            if stop and done < programs.steps_per_epoch:
+                self._leave(stop, {"sums": values, "seconds": seconds})
+            if not programs.steps_per_call:
+                count = max(1, min(2 * count, round(count * SECONDS_PER_CALL / elapsed)))
+        return self._record(epoch, values, seconds, mixing)
+
+    def _agree(self, seconds: float = 0.0) -> tuple[int, float]:
+        """The signal to stop that any process got, or 0, and the longest time a call took, in whole milliseconds.
+
+        All processes of a run have to leave at the same step, and to make calls of the same length.
+        """
+        stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
+        return stop, milliseconds / 1000
+
+    def _check_scores(self, scores: dict, step: int) -> None:
+        bad = [name for name, value in scores.items() if not math.isfinite(value)]
+        if bad and self.cfg.train.on_nan == "stop":
+            self._diverged(", ".join(bad), f"{step}")
+
+    def _diverged(self, what: str, where: str) -> None:
+        """Ends the run without saving, so that the latest checkpoint is a good one."""
+        self.checkpoints.wait()
+        latest = self.checkpoints.latest
+        kept = "No checkpoint yet" if latest is None else f"The checkpoint of step {latest} is kept"
+        raise RunError(
+            f"Not finite at step {where}: {what}.",
+            f"{kept}; lower optim.learning_rate, or set train.on_nan=skip in a new run.",
+        )
+
+    def _say(self, text: str) -> None:
+        if hosts.is_lead():
+            tqdm.write(text)
+            sys.stdout.flush()  # into a file or a pipe too
+
+    def _leave(self, stop: int, progress: dict) -> None:
+        """Saves, in the middle of an epoch with what it has summed so far, and ends the run for now."""
+        step = int(self.state.step)
+        self.checkpoints.save(step, self.state, progress)
+        self.checkpoints.wait()
+        self.folder.close()
+        self._say(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
+        raise Interrupted(stop)
+
+    def _record(self, epoch: int, values: dict, seconds: float, mixing: bool) -> dict:
+        """The line of metrics.jsonl: means over the epoch's finite steps."""
+        steps = self.programs.steps_per_epoch
+        finite = max(steps - values["bad_steps"], 1)
+        counts = ("bad_steps", "first_bad", "first_bad_parts", "finite", "clean_steps")
+        of_clean = ("penalty", "gamma", "feature_norm", "clean_accuracy")
+        clean = max(values.get("clean_steps", finite), 1)  # fewer with objective.penalty_every
+        means = {n: v / (clean if n in of_clean else finite) for n, v in values.items() if n not in counts}
+        record = {
+            "step": (epoch + 1) * steps,
+            "epoch": epoch + 1,
+            "mixing": mixing,
+            "learning_rate": float(self.programs.learning_rate((epoch + 1) * steps - 1)),
+            "loss": means.pop("loss"),
+            "label_loss": means.pop("label_loss"),
+            "train_accuracy": means.pop("accuracy"),
+        }
+        if "clean_accuracy" in means:
+            record["train_clean_accuracy"] = means.pop("clean_accuracy")
+        if "penalty" in means:
+            record["penalty_relative"] = means["penalty"] / max(means["feature_norm"], 1e-12)
+        record |= means
+        if values["bad_steps"]:
+            record["skipped_steps"] = values["bad_steps"]
+        return record | {"seconds": seconds, "images_per_s": steps * self.cfg.train.batch_size / seconds}
+
+    def _announce(self, start: int) -> None:
+        """What is run, on what."""
+        devices, model = self.programs.devices, self.programs.model
+        sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in self.dataset.splits.items())
+        count = sum(x.size for x in jax.tree.leaves(self.state.params))
+        classes = len(self.dataset.class_names)
+        self._say(
+            f"{config_lib.method_of(self.cfg)} | {self.dataset.name}: {sizes}, {classes} classes\n"
+            f"{self.cfg.model.name}: {count:,} parameters | {len(devices)} x {devices[0].device_kind}, "
+            f"{jnp.dtype(model.dtype).name} | run folder: {self.folder.path}"
+        )
+        if start:
+            self._say(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
+
+    def _finish(self) -> None:
+        """Scores test (without it, val) for the result, writes it and draws the curves."""
+        scores = self.programs.evaluate(self.state, self.scored)
+        self._check_scores(scores, self.programs.total_steps)
+        if not hosts.is_lead():
+            return
+        log = records.read_metrics(self.folder.path)
+        method = config_lib.method_of(self.cfg)
+        result = {
+            **scores,
+            "method": method,
+            "objective": dict(self.cfg.objective),
+            "seed": self.cfg.seed,
+            "steps": self.programs.total_steps,
+            "epochs": self.cfg.train.epochs,
+            "schedule": self.programs.schedule,
+            "wall_time_s": round(sum(r["seconds"] for r in log), 3),
+            "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
+            "devices": [device.device_kind for device in self.programs.devices],
+            "dtype": jnp.dtype(self.programs.model.dtype).name,
+            **records.environment(),
+        }
+        if scored := [r for r in log if r.get("val_accuracy") is not None]:
+            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as is kept
+            result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
+        self.folder.finish(result)
+        picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
+        accuracy, nll = (scores[f"{self.scored}_{name}"] for name in ("accuracy", "nll"))
+        print(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
+        print(f"Learning curves: {picture}")
+
+
+def _line(record: dict, epochs: int) -> str:
+    """One epoch in one line."""
+    text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {record['loss']:.4f}"
+    if "penalty" in record:
+        text += f"  penalty {record['penalty']:.3f} ({record['penalty_relative']:.1%} of the feature norm)"
+    text += f"  train {record['train_accuracy']:.2%}"
+    for split in ("val", "test"):
+        if f"{split}_accuracy" in record:
+            text += f"  {split} {record[f'{split}_accuracy']:.2%}"
+    speed = record["images_per_s"]
+    return text + f"  {speed:,.{0 if speed >= 10 else 1}f} images/s"

@@ -1,0 +1,266 @@
+"""The step: two passes equal three, streams equal passes, FLOPs, running averages, one compiled program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
+from sem_jax.interfaces import Batch
+from sem_jax.mixers import MIXERS, make_mix
+from sem_jax.models import MODELS
+from sem_jax.objectives.build import make_objective
+from sem_jax.objectives.losses import label_loss, mixed_targets
+from sem_jax.objectives.sem import sem_penalty, warmup
+from sem_jax.rngs import key_for
+from sem_jax.runs.state import init_state, jit_init_state
+from sem_jax.training.optim import make_optimizer
+from sem_jax.training.step import make_forward, make_train_call, make_train_step, zero_sums
+from tests.helpers.tiny_net import TinyNet
+
+B, K, GAMMA = 16, 4, 0.3
+MODEL = TinyNet(num_classes=K)
+
+
+@pytest.fixture(scope="module")
+def setup():
+    rng = np.random.default_rng(0)
+    batch = Batch(
+        jnp.asarray(rng.normal(size=(B, 8, 8, 3)), jnp.float32), jnp.asarray(rng.integers(0, K, B)), jnp.ones(B)
+    )
+    tx, _ = make_optimizer(total_steps=100, learning_rate=0.1, weight_decay=1e-4)
+    return jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(jax.random.key(0)), batch, tx
+
+
+def build(
+    tx, *, mixer="mixup", gamma=GAMMA, stacked=False, bn_running="both", clean=True, model=MODEL, rise=None, **options
+):
+    return make_train_step(
+        make_forward(model, stacked=stacked, bn_running=bn_running),
+        tx,
+        None if mixer is None else make_mix(MIXERS[mixer](alpha=1.0)),
+        make_objective(gamma=gamma, **options),
+        clean_pass=clean,
+        penalty_weight=rise,
+    )
+
+
+def leaves_close(a, b, rtol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert np.linalg.norm(x - y) <= rtol * max(np.linalg.norm(y), 1e-8)
+
+
+@pytest.mark.parametrize("mixer", ["mixup", "cutmix"])
+def test_two_passes_equal_algorithm_1_with_three(setup, mixer):
+    """Loss to 1e-6 and gradients to 1e-5 relative, with x_j really run through the network a third time."""
+    state, batch, _ = setup
+    mixed, mix = jax.jit(make_mix(MIXERS[mixer](alpha=1.0)))(jax.random.key(1), batch.images)
+
+    def run(params, images):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        return MODEL.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    @jax.jit
+    @jax.value_and_grad
+    def three(params):
+        partner = run(params, batch.images[mix.pairing])
+        anchor, mixture = run(params, batch.images), run(params, mixed)
+        targets = mixed_targets(batch.labels, mix.lam, mix.pairing, num_classes=K)
+        penalty = sem_penalty(mixture.features, anchor.features, partner.features, mix.lam)
+        return jnp.mean(label_loss(mixture.logits, targets) + GAMMA * penalty)
+
+    def two(stacked):
+        forward, objective = make_forward(MODEL, stacked=stacked), make_objective(gamma=GAMMA)
+
+        def loss(params):
+            streams = {"mixed": mixed, "clean": batch.images}
+            return objective(forward(params, state.batch_stats, streams, jax.random.key(0))[0], batch, mix)[0]
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    loss, gradient = three(state.params)
+    for stacked in (False, True):
+        ours, our_gradient = two(stacked)(state.params)
+        np.testing.assert_allclose(ours, loss, rtol=1e-6)
+        flat, _ = jax.flatten_util.ravel_pytree(gradient)
+        our_flat, _ = jax.flatten_util.ravel_pytree(our_gradient)
+        assert float(jnp.linalg.norm(flat - our_flat) / jnp.linalg.norm(flat)) < 1e-5
+
+
+def test_stacked_equals_sequential_running_averages_and_dropout_included(setup):
+    _, batch, tx = setup
+    model = TinyNet(num_classes=K, dropout=0.3)
+    state = jit_init_state(model, tx, image_shape=(8, 8, 3))(jax.random.key(0))
+    a, metrics_a = jax.jit(build(tx, stacked=True, model=model))(state, batch, jax.random.key(1))
+    b, metrics_b = jax.jit(build(tx, stacked=False, model=model))(state, batch, jax.random.key(1))
+    np.testing.assert_allclose(metrics_a["loss"], metrics_b["loss"], rtol=1e-5)
+    leaves_close(a.batch_stats, b.batch_stats, 1e-5)
+    leaves_close(a.params, b.params, 1e-4)
+
+
+def test_flops_of_a_sem_step_are_two_mixup_steps(setup):
+    state, batch, tx = setup
+    model = MODELS["preact_resnet"](num_classes=10, width=8)
+    state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape=(32, 32, 3)))
+    batch = Batch(
+        jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32),
+        jax.ShapeDtypeStruct((64,), jnp.int32),
+        jax.ShapeDtypeStruct((64,), jnp.float32),
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def flops(**options):
+        step = build(tx, model=model, **options)
+        return jax.jit(step).lower(state, batch, key).cost_analysis()["flops"]
+
+    mixup = flops(gamma=0.0, clean=False)
+    for stacked in (False, True):
+        assert abs(flops(stacked=stacked) / mixup - 2.0) < 0.02
+    assert abs(flops(clean_features="stop_gradient") / mixup - 4 / 3) < 0.02
+
+
+def test_bn_running_averages_come_from_the_stream_that_is_named(setup):
+    state, batch, tx = setup
+    key = jax.random.key(3)
+    new = {
+        name: jax.jit(build(tx, bn_running=name))(state, batch, key)[0].batch_stats
+        for name in ("mixed", "clean", "both")
+    }
+    mix = jax.jit(make_mix(MIXERS["mixup"](alpha=1.0)))
+    mixed, _ = mix(key_for(key, "mixer", state.step), batch.images)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    for name, images in (("mixed", mixed), ("clean", batch.images)):
+        updated = jax.jit(lambda v, x: MODEL.apply(v, x, train=True, mutable=["batch_stats"])[1])(variables, images)
+        leaves_close(new[name], updated["batch_stats"], 1e-5)
+    leaves_close(new["both"], jax.tree.map(lambda a, b: (a + b) / 2, new["mixed"], new["clean"]), 1e-6)
+
+
+def test_gamma_zero_with_the_clean_pass_changes_the_statistics_alone(setup):
+    """The control: what BatchNorm's running averages seeing clean images does by itself."""
+    state, batch, tx = setup
+    key = jax.random.key(4)
+    plain, metrics = jax.jit(build(tx, gamma=0.0, clean=False))(state, batch, key)
+    control, control_metrics = jax.jit(build(tx, gamma=0.0, clean=True))(state, batch, key)
+    np.testing.assert_allclose(metrics["loss"], control_metrics["loss"], rtol=1e-6)
+    leaves_close(plain.params, control.params, 1e-5)
+    assert "clean_accuracy" in control_metrics and "clean_accuracy" not in metrics
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain.batch_stats, control.batch_stats)
+    assert max(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_golden_metrics_of_one_step(setup):
+    """If this breaks, the mathematics of the step changed: say so in the CHANGELOG, then put in the new numbers."""
+    state, batch, tx = setup
+    _, metrics = jax.jit(build(tx))(state, batch, jax.random.key(0))
+    golden = {
+        "loss": 1.490913,
+        "label_loss": 1.423113,
+        "penalty": 0.2259974,
+        "feature_norm": 1.176991,
+        "grad_norm": 0.6499009,
+        "lam": 0.5673535,
+        "accuracy": 0.1578136,
+        "clean_accuracy": 0.125,
+        "finite": 1.0,
+        "not_finite": 0.0,
+    }
+    for name, value in golden.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
+    assert set(golden) == set(metrics)
+
+
+def test_regmixup_is_the_mean_over_clean_and_mixed_images(setup):
+    state, batch, tx = setup
+    _, metrics = jax.jit(build(tx, gamma=0.0, regmixup=True))(state, batch, jax.random.key(0))
+    _, mixed = jax.jit(build(tx, gamma=0.0))(state, batch, jax.random.key(0))
+    outputs, _ = make_forward(MODEL, stacked=False)(
+        state.params, state.batch_stats, {"clean": batch.images}, jax.random.key(0)
+    )
+    log_p = np.log(np.asarray(jax.nn.softmax(outputs["clean"].logits), np.float64))
+    clean = -log_p[np.arange(B), batch.labels].mean()
+    np.testing.assert_allclose(metrics["loss"], (float(mixed["loss"]) + clean) / 2, rtol=1e-5)
+
+
+def test_gamma_rises_linearly_and_stays(setup):
+    """A step with half the weight is one with half of gamma; the program is the same for all steps."""
+    (state, batch, tx), key = setup, jax.random.key(1)
+    step = jax.jit(build(tx, rise=warmup(4)))
+    for at, part in ((0, 0.0), (1, 0.25), (9, 1.0)):
+        there = state._replace(step=jnp.asarray(at, jnp.int32))
+        new, metrics = step(there, batch, key)
+        expected, its = jax.jit(build(tx, gamma=GAMMA * part))(there, batch, key)
+        leaves_close(new.params, expected.params, 1e-6)
+        np.testing.assert_allclose(metrics["gamma"], GAMMA * part, rtol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], its["loss"], rtol=1e-6)
+        assert metrics["penalty"] > 0 and "gamma" not in its
+    assert step._cache_size() == 1
+
+
+def test_erm_step(setup):
+    state, batch, tx = setup
+    _, metrics = jax.jit(build(tx, mixer=None, gamma=0.0))(state, batch, jax.random.key(0))
+    wanted = "loss label_loss accuracy clean_accuracy feature_norm grad_norm finite not_finite"
+    assert set(metrics) == set(wanted.split())
+    np.testing.assert_array_equal(metrics["accuracy"], metrics["clean_accuracy"])
+
+
+def test_a_step_that_is_not_finite_is_skipped_when_asked(setup):
+    state, batch, tx = setup
+    bad = batch._replace(images=batch.images.at[0, 0, 0, 0].set(jnp.nan))
+    step = make_train_step(
+        make_forward(MODEL, stacked=False), tx, None, make_objective(gamma=0.0), clean_pass=True, skip_nonfinite=True
+    )
+    new, metrics = jax.jit(step)(state, bad, jax.random.key(0))
+    assert float(metrics["finite"]) == 0.0 and int(new.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, new[1:], state[1:])
+
+
+@pytest.fixture(scope="module")
+def calls(setup):
+    """Compiled calls, looped on the device and stepped on the host, with their arguments."""
+    _, _, tx = setup
+    rng = np.random.default_rng(1)
+    data = DeviceData(
+        jnp.asarray(rng.integers(0, 256, (50, 8, 8, 3)), jnp.uint8), jnp.asarray(rng.integers(0, K, 50), jnp.int32)
+    )
+    fetch = make_fetch(mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=1, flip=True)
+    step, key = build(tx), jax.random.key(0)
+    order = epoch_order(key, 0, num_items=50, batch_size=B)
+
+    def fresh():
+        state = jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(key)
+        return state, zero_sums(step, fetch, state, data, order[0], key)
+
+    return {looped: make_train_call(step, fetch, looped=looped) for looped in (True, False)}, fresh, data, order, key
+
+
+def test_one_program_serves_every_number_of_steps(calls):
+    """Three steps at once equal one and two, bit for bit, by one executable: it cannot compile again."""
+    (call, _), fresh, data, order, key = calls[0].values(), *calls[1:]
+    call = call.lower(*fresh(), data, order, 0, 3, key).compile()
+    at_once, sums = call(*fresh(), data, order, 0, 3, key)
+    state, parts = call(*fresh(), data, order, 0, 1, key)
+    state, parts = call(state, parts, data, order, 1, 2, key)
+    jax.tree.map(np.testing.assert_array_equal, (at_once, sums), (state, parts))
+    assert int(at_once.step) == 3 and int(sums["bad_steps"]) == 0 and int(sums["first_bad"]) == -1
+
+
+def test_stepping_on_the_host_gives_the_numbers_of_the_device_loop(calls):
+    (looped, single), fresh, data, order, key = calls[0].values(), *calls[1:]
+    _, sums = looped(*fresh(), data, order, 0, 2, key)
+    carry = fresh()
+    for i in range(2):
+        carry = single(*carry, data, order, i, 1, key)
+    for name in sums:
+        np.testing.assert_allclose(sums[name], carry[1][name], rtol=1e-4, err_msg=name)
+
+
+def test_the_first_step_that_is_not_finite_is_named(calls):
+    (_, single), fresh, data, order, key = calls[0].values(), *calls[1:]
+    state, sums = fresh()
+    state = state._replace(step=jnp.asarray(7, jnp.int32), params=jax.tree.map(lambda x: x * jnp.nan, state.params))
+    for i in range(2):
+        state, sums = single(state, sums, data, order, i, 1, key)
+    assert int(sums["first_bad"]) == 7 and int(sums["bad_steps"]) == 2 and float(sums["loss"]) == 0.0
+    assert int(sums["first_bad_parts"]) & 0b11 == 0b11  # loss and gradient
