@@ -11,8 +11,8 @@ from scipy import ndimage, stats
 from sklearn.datasets import load_sample_images
 
 from sem_jax.errors import ConfigError, DataError
-from sem_jax.evaluation import corruptions
-from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, digital, frost_pictures, sheet
+from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, digital, frost_pictures, generate, sheet
+from sem_jax.evaluation.corruptions.generate import corrupt
 from sem_jax.rngs import key_for
 
 NAMES = tuple(CORRUPTIONS)
@@ -21,7 +21,7 @@ NAMES = tuple(CORRUPTIONS)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of 8 images of 32x32, since a block is always filled up."""
-    monkeypatch.setattr(corruptions, "BLOCK_PIXELS", 8 * 32 * 32)
+    monkeypatch.setattr(generate, "BLOCK_PIXELS", 8 * 32 * 32)
 
 
 @functools.cache
@@ -39,9 +39,9 @@ def photographs(height, width, count=8):
 
 def draws(name, severity, shape):
     """The draws that `corrupt` makes for the first block of a set, with seed 0."""
-    count = corruptions.BLOCK_PIXELS // (shape[0] * shape[1])
+    count = generate.BLOCK_PIXELS // (shape[0] * shape[1])
     key = key_for(jax.random.key(0, impl="threefry2x32"), f"corruptions/{name}", severity)
-    return corruptions._draw_block(CORRUPTIONS[name].draw, shape, key, np.arange(count, dtype=np.int32))
+    return generate._draw_block(CORRUPTIONS[name].draw, shape, key, np.arange(count, dtype=np.int32))
 
 
 def to_bytes(values):
@@ -241,7 +241,7 @@ def reference(name, severity, images, count):
     """The reference of `name` on the first `count` images."""
     row = CORRUPTIONS[name]
     parameters = row.severities[severity - 1]
-    drawn = draws(name, severity, images.shape[1:]) if row.draw else None
+    drawn = draws(name, severity, images.shape[1:])
     made = []
     for i in range(count):
         draw = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]).astype(np.float64), drawn)
@@ -297,32 +297,32 @@ def test_image_depends_on_seed_and_place_alone(name):
 def test_blocks_change_nothing(name, monkeypatch):
     images = np.concatenate([photographs(32, 32), photographs(32, 32)[:, ::-1], photographs(32, 32)[:2, :, ::-1]])
     small = corrupt(images, name, 3)  # two full ones and one filled up
-    monkeypatch.setattr(corruptions, "BLOCK_PIXELS", 32 * 32 * 32)
+    monkeypatch.setattr(generate, "BLOCK_PIXELS", 32 * 32 * 32)
     assert np.array_equal(corrupt(images, name, 3), small)
 
 
 def test_severity_compiles_nothing_new():
     images = photographs(32, 32)
     for name, row in CORRUPTIONS.items():
-        if row.host:
+        if row.on_host:
             continue
         corrupt(images, name, 1)
-        before = corruptions._apply_block._cache_size(), corruptions._draw_block._cache_size()
+        before = generate._apply_block._cache_size(), generate._draw_block._cache_size()
         for severity in SEVERITIES:
             corrupt(images, name, severity)
-        assert (corruptions._apply_block._cache_size(), corruptions._draw_block._cache_size()) == before, name
+        assert (generate._apply_block._cache_size(), generate._draw_block._cache_size()) == before, name
 
 
 def applied(name, severity, images, zero=()):
     """`corrupt` with the draws of severity 1 at any severity, so that only the severity differs; `zero` names draws."""
     row = CORRUPTIONS[name]
-    if row.host:
+    if row.on_host:
         return corrupt(images, name, severity)
     drawn = draws(name, 1, images.shape[1:])
     if zero:
         drawn = drawn._replace(**{field: np.zeros_like(getattr(drawn, field)) for field in zero})
     tables = row.tables(row.severities[severity - 1], images.shape[1:])
-    return np.asarray(corruptions._apply_block(row.apply, drawn, images, tables))
+    return np.asarray(generate._apply_block(row.apply, drawn, images, tables))
 
 
 def mean_change(images, made):
@@ -483,16 +483,13 @@ def test_frost_folder_errors(tmp_path):
     with pytest.raises(DataError, match=r"frost1\.png is too small: 165x150 pixels for 32x32"):
         corrupt(photographs(32, 32), "frost", 1, frost_dir=str(tmp_path))
     (tmp_path / "frost2.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"frost2\.png is not a readable picture"):
+    with pytest.raises(DataError, match=r"frost2\.png is not a readable image"):
         corrupt(photographs(64, 64), "frost", 1, frost_dir=str(tmp_path))
 
 
 def test_picture_sheet(tmp_path):
     images = photographs(32, 32)[:2]
-    grid = sheet.picture_grid(images)
-    assert grid.shape == (15, 6, 2, 32, 32, 3)
-    assert all(np.array_equal(row[0], images) for row in grid)
-    assert np.array_equal(grid[9, 4], corrupt(images, "fog", 4))
+    grid = np.stack([np.stack([images, *(corrupt(images, name, s) for s in SEVERITIES)]) for name in NAMES])
     figure = sheet.picture_sheet(grid)
     figure.savefig(tmp_path / "sheet.png", dpi=60)
     with Image.open(tmp_path / "sheet.png") as picture:

@@ -9,14 +9,7 @@ from PIL import Image
 
 from sem_jax.errors import DataError
 from sem_jax.evaluation.corruptions import SEVERITIES
-from sem_jax.evaluation.corruptions.published import (
-    NAMES,
-    TFDS_NAMES,
-    open_arrays,
-    open_folders,
-    open_published,
-    open_tfds,
-)
+from sem_jax.evaluation.corruptions.published import NAMES, TFDS_NAMES, open_published
 
 CLEAN = np.array([3, 8, 8, 0, 6, 6, 1], np.int32)
 COUNT = len(CLEAN)
@@ -50,7 +43,7 @@ def assert_refused(call, *words):
 
 
 def test_arrays(arrays):
-    for corrupted in (open_arrays(str(arrays), count=COUNT), open_published(str(arrays), clean_labels=CLEAN)):
+    for corrupted in (open_published(str(arrays), count=COUNT), open_published(str(arrays), clean_labels=CLEAN)):
         assert corrupted.layout == "arrays" and corrupted.names == NAMES and corrupted.path == str(arrays)
         for name in NAMES:
             for severity in SEVERITIES:
@@ -74,14 +67,14 @@ def test_arrays_of_the_official_size_by_default(tmp_path):
         del array
         np.save(tmp_path / "labels.npy", np.tile(np.arange(10_000) % 10, 5))
         if rows == 50_000:
-            assert open_arrays(str(tmp_path), names=("fog",)).read("fog", 5).images.shape == (10_000, 32, 32, 3)
+            assert open_published(str(tmp_path), names=("fog",)).read("fog", 5).images.shape == (10_000, 32, 32, 3)
         else:
             assert_refused(
-                lambda: open_arrays(str(tmp_path), names=("fog",)),
+                lambda: open_published(str(tmp_path), names=("fog",)),
                 "fog.npy is uint8 [49999, 32, 32, 3], expected uint8 [50000, 32, 32, 3]",
             )
     np.save(tmp_path / "labels.npy", np.zeros(49_999, np.uint8))
-    assert_refused(lambda: open_arrays(str(tmp_path), names=("fog",)), "labels.npy", "[49999]", "[50000]")
+    assert_refused(lambda: open_published(str(tmp_path), names=("fog",)), "labels.npy", "[49999]", "[50000]")
 
 
 @pytest.mark.parametrize(
@@ -96,30 +89,30 @@ def test_arrays_of_the_official_size_by_default(tmp_path):
 )
 def test_wrong_array(arrays, array, found):
     np.save(arrays / "snow.npy", array)
-    assert_refused(lambda: open_arrays(str(arrays), clean_labels=CLEAN), "snow.npy", found, "uint8 [35, 32, 32, 3]")
+    assert_refused(lambda: open_published(str(arrays), clean_labels=CLEAN), "snow.npy", found, "uint8 [35, 32, 32, 3]")
 
 
 def test_object_array_is_not_unpickled(arrays):
     np.save(arrays / "snow.npy", np.array([{}] * 35, dtype=object), allow_pickle=True)
-    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "snow.npy", "objects")
+    assert_refused(lambda: open_published(str(arrays), count=COUNT), "snow.npy", "objects")
     np.save(arrays / "labels.npy", np.array([0] * 35, dtype=object), allow_pickle=True)
-    assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "labels.npy", "objects")
+    assert_refused(lambda: open_published(str(arrays), count=COUNT), "labels.npy", "objects")
 
 
 def test_damaged_files(arrays):
     whole = (arrays / "fog.npy").read_bytes()
     for content in (b"", b"\x93NUMPY", whole[:200], whole[:-1], b"PK\x03\x04 not an array", b"text"):
         (arrays / "fog.npy").write_bytes(content)
-        assert_refused(lambda: open_arrays(str(arrays), count=COUNT), "fog.npy")
+        assert_refused(lambda: open_published(str(arrays), count=COUNT), "fog.npy")
 
 
 def test_missing_arrays_are_listed(arrays):
     (arrays / "fog.npy").unlink()
     (arrays / "jpeg_compression.npy").unlink()
     assert_refused(lambda: open_published(str(arrays)), "lacks 2 of 16 files: fog.npy, jpeg_compression.npy")
-    assert open_arrays(str(arrays), count=COUNT, names=("snow",)).names == ("snow",)
+    assert open_published(str(arrays), count=COUNT, names=("snow",)).names == ("snow",)
     (arrays / "labels.npy").unlink()
-    assert_refused(lambda: open_arrays(str(arrays), count=COUNT, names=("snow",)), "labels.npy")
+    assert_refused(lambda: open_published(str(arrays), count=COUNT, names=("snow",)), "labels.npy")
 
 
 def test_wrong_labels(arrays):
@@ -127,7 +120,7 @@ def test_wrong_labels(arrays):
 
     def refused(labels, *words, **options):
         np.save(path, labels)
-        assert_refused(lambda: open_arrays(str(arrays), **{"count": COUNT} | options), "labels.npy", *words)
+        assert_refused(lambda: open_published(str(arrays), **{"count": COUNT} | options), "labels.npy", *words)
 
     good = np.tile(CLEAN, 5)
     refused(good[:-1], "[34]", "[35]")
@@ -142,11 +135,11 @@ def test_wrong_labels(arrays):
     shuffled = np.tile(CLEAN[[1, 0, 2, 3, 4, 5, 6]], 5)
     refused(shuffled, "2 of 7 labels differ", "image 0", clean_labels=CLEAN)
     np.save(path, np.where(good == 8, 77, good))
-    assert open_arrays(str(arrays), count=COUNT, num_classes=100).read("fog", 1).labels[1] == 77
+    assert open_published(str(arrays), count=COUNT, num_classes=100).read("fog", 1).labels[1] == 77
 
 
 def test_unknown_request(arrays):
-    corrupted = open_arrays(str(arrays), count=COUNT, names=("fog", "snow"))
+    corrupted = open_published(str(arrays), count=COUNT, names=("fog", "snow"))
     for name, severity in (("frost", 1), ("fog", 0), ("fog", 6)):
         assert_refused(lambda n=name, s=severity: corrupted.read(n, s), "opened: fog, snow")
 
@@ -190,13 +183,13 @@ def test_folders(made_folders):
             expected = pixels(name, severity, 5, 64).astype(int) * 10
             assert np.abs(split.images - expected).max() <= 4  # JPEG
             assert np.array_equal(split.labels, labels) and split.labels.dtype == np.int32
-    reverse = open_folders(str(made_folders), class_names=CLASSES[::-1])
+    reverse = open_published(str(made_folders), class_names=CLASSES[::-1])
     assert np.array_equal(reverse.read("fog", 1).labels, 2 - labels)
 
 
 def test_folder_errors(folders):
     def refused(*words, **options):
-        assert_refused(lambda: open_folders(str(folders), **options), *words)
+        assert_refused(lambda: open_published(str(folders), **options), *words)
 
     refused("3 class folders, expected 2", "n01641577", class_names=CLASSES[:2])
     refused("has 1 images of class 2, expected 0", clean_labels=np.array([0, 0, 1, 1]))
@@ -207,12 +200,12 @@ def test_folder_errors(folders):
     shutil.rmtree(folders / "fog" / "2")
     shutil.rmtree(folders / "snow")
     refused("lacks 6 of 75 folders: snow/1, snow/2, snow/3, snow/4, snow/5, fog/2")
-    corrupted = open_folders(str(folders), names=("frost",))
+    corrupted = open_published(str(folders), names=("frost",))
     picture = folders / "frost" / "1" / CLASSES[0] / "val_0.JPEG"
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
-    assert_refused(lambda: corrupted.read("frost", 1), "val_0.JPEG is [32, 32, 3], expected [64, 64, 3]")
+    assert_refused(lambda: corrupted.read("frost", 1), "val_0.JPEG has 32x32 pixels, expected 64x64")
     picture.write_bytes(b"nothing")
-    assert_refused(lambda: corrupted.read("frost", 1), "val_0.JPEG is not a readable picture")
+    assert_refused(lambda: corrupted.read("frost", 1), "val_0.JPEG is not a readable image")
 
 
 # ---- tfds -----------------------------------------------------------------------------------------------------------
@@ -267,19 +260,26 @@ def test_tfds(made_tfds, tmp_path):
             assert np.array_equal(images, pixels(name, severity)[order])
             assert np.array_equal(labels, CLEAN[order]) and labels.dtype == np.int32
 
-    assert_refused(lambda: open_tfds(str(made_tfds)), "lacks 65 of 75 prepared sets: gaussian_noise_1,")
-    wrong = open_tfds(str(made_tfds), names=names, clean_labels=CLEAN[:-1])
+    assert_refused(lambda: open_published(str(made_tfds)), "lacks 65 of 75 prepared sets: gaussian_noise_1,")
+    wrong = open_published(str(made_tfds), names=names, clean_labels=CLEAN[:-1])
     assert_refused(lambda: wrong.read("fog", 1), "has 1 images of class 1, expected 0")
-    few = open_tfds(str(made_tfds), names=names, num_classes=8)
+    few = open_published(str(made_tfds), names=names, num_classes=8)
     assert_refused(lambda: few.read("fog", 1), "labels from 0 to 8, expected 0 to 7")
 
     copy = shutil.copytree(made_tfds, tmp_path / "copy")
     folder = copy / "cifar10_corrupted" / "fog_2" / "1.0.0"
     (record,) = folder.glob("*.array_record*")
     record.write_bytes(record.read_bytes()[:100])
-    assert_refused(lambda: open_tfds(str(copy), names=names).read("fog", 2), "fog_2", "can't be read")
+    assert_refused(
+        lambda: open_published(str(copy), names=names).read("fog", 2),
+        "fog_2",
+        "has 0 records",
+        "Prepare cifar10_corrupted/fog_2 again",
+    )
     info = json.loads((folder / "dataset_info.json").read_text())
-    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
-    assert_refused(lambda: open_tfds(str(copy), names=names), "file format tfrecord, expected array_record")
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "riegeli"}))
+    assert_refused(
+        lambda: open_published(str(copy), names=names), "file format riegeli, expected array_record or tfrecord"
+    )
     (folder / "dataset_info.json").write_text("{")
-    assert_refused(lambda: open_tfds(str(copy), names=names), "dataset_info.json is damaged")
+    assert_refused(lambda: open_published(str(copy), names=names), "dataset_info.json is damaged")

@@ -1,6 +1,6 @@
 """Defocus, glass, motion and zoom blur (Hendrycks & Dietterich 2019, severities of the CIFAR sets).
 
-Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+See noise.py for `*_tables`, `draw_*` and `apply_*`, corruption.py for shapes and units.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.evaluation.corruptions import matrices
-from sem_jax.evaluation.corruptions.noise import ROUNDING
+from sem_jax.evaluation.corruptions.corruption import ROUNDING, Corruption, Shape, of_one
+from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
-def correlate(image: jax.Array, kernel: jax.Array, border: str) -> jax.Array:
-    """sum_ij kernel[i, j] image[y + i - ry, x + j - rx]: a loop over the taps, which XLA fuses into one pass.
+def correlate(image: jax.Array, kernel: Array, border: str) -> jax.Array:
+    """sum_ij kernel[i, j] image[y + i - p // 2, x + j - q // 2]: a loop over the taps, which XLA fuses into one pass.
 
     Args:
       image: f32[h w c].
@@ -28,12 +29,7 @@ def correlate(image: jax.Array, kernel: jax.Array, border: str) -> jax.Array:
     return sum(taps[1:], taps[0])
 
 
-def no_draw(key: jax.Array, shape: tuple[int, int, int]) -> tuple[()]:
-    """For corruptions without chance."""
-    return ()
-
-
-def defocus_tables(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
+def defocus_tables(parameters: tuple[float, float], shape: Shape) -> np.ndarray:
     """A disk smoothed by a 3x3 Gaussian, f32[5 5]; parameters (radius, sigma), radius < 2."""
     radius, sigma = parameters
     axis = np.arange(-2, 3)
@@ -42,8 +38,8 @@ def defocus_tables(parameters: tuple[float, float], shape: tuple[int, int, int])
     side = np.exp(-1 / (2 * sigma**2))
     weights = np.array([side, 1, side]) / (1 + 2 * side)
     padded = np.pad(disk, 1)
-    smooth = sum(weights[i] * weights[j] * padded[i : i + 5, j : j + 5] for i in range(3) for j in range(3))
-    return smooth.astype(np.float32)
+    shifted = (weights[i] * weights[j] * padded[i : i + 5, j : j + 5] for i in range(3) for j in range(3))
+    return sum(shifted, np.zeros((5, 5))).astype(np.float32)
 
 
 def apply_defocus(draw: tuple[()], image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -51,12 +47,15 @@ def apply_defocus(draw: tuple[()], image: jax.Array, kernel: jax.Array) -> jax.A
     return jnp.clip(correlate(image, kernel, "reflect"), 0, 255)
 
 
+DEFOCUS_BLUR = Corruption(((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)), apply_defocus, defocus_tables)
+
+
 class Glass(NamedTuple):
-    gaussian: np.ndarray  # f32[5]
-    rounds: np.int32
+    gaussian: Array  # f32[5]
+    rounds: Number
 
 
-def glass_tables(parameters: tuple[float, int, int], shape: tuple[int, int, int]) -> Glass:
+def glass_tables(parameters: tuple[float, int, int], shape: Shape) -> Glass:
     """Parameters (sigma, largest step, rounds): the step is 1 in the whole table, which `apply_glass` relies on."""
     sigma, step, rounds = parameters
     if step != 1 or rounds > 2:
@@ -66,7 +65,7 @@ def glass_tables(parameters: tuple[float, int, int], shape: tuple[int, int, int]
     return Glass((weights / weights.sum()).astype(np.float32), np.int32(rounds))
 
 
-def draw_glass(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def draw_glass(key: jax.Array, shape: Shape) -> jax.Array:
     """Four fair bits a pixel, u8[h w]: look one row up, one column to the left; the same for the second round."""
     return jax.random.bits(key, shape[:2], jnp.uint8) & 15
 
@@ -76,10 +75,10 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
 
     Every pixel (y, x) with y, x >= 2, from the bottom right to the top left, takes the value of (y + dy, x + dx),
     dy and dx in {-1, 0}. The paper speaks of exchanging the two pixels. The program behind the published arrays
-    exchanges NumPy views, `x[a], x[b] = x[b], x[a]`, and by the time the second half is carried out the first has
-    overwritten its source: what it does is copy b to a. We do as the arrays were made. And since b always lies
-    before a in the order of the copies to come, no copy reads a pixel already written in the same round, so the
-    sequential loop equals one selection among four shifted images: exactly, and without a loop.
+    exchanges NumPy views, `x[a], x[b] = x[b], x[a]`; when the second half is carried out, the first has overwritten
+    its source, so b is copied to a and a is lost. We do as the arrays were made. No copy reads a pixel that was
+    written in the same round, because b is always visited after a. So the sequential loop equals one selection among
+    four shifted images, exactly.
     """
     height, width, _ = image.shape
     vertical, horizontal = tables.gaussian[:, None], tables.gaussian[None, :]
@@ -98,9 +97,14 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
     return jnp.clip(smooth(image), 0, 255)
 
 
+GLASS_BLUR = Corruption(
+    ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)), apply_glass, glass_tables, draw_glass
+)
+
+
 class Line(NamedTuple):
-    weights: np.ndarray  # f32[t], zero from `taps` on
-    taps: np.int32
+    weights: Array  # f32[t], zero from `taps` on
+    taps: Number
 
 
 def line_kernel(radius: int, sigma: float, length: int) -> Line:
@@ -111,12 +115,12 @@ def line_kernel(radius: int, sigma: float, length: int) -> Line:
     return Line((weights / weights.sum()).astype(np.float32), np.int32(taps))
 
 
-def motion_tables(parameters: tuple[int, float], shape: tuple[int, int, int]) -> Line:
+def motion_tables(parameters: tuple[int, float], shape: Shape) -> Line:
     """Parameters (radius, sigma) in pixels; 19 taps are the longest line of the table."""
     return line_kernel(*parameters, length=19)
 
 
-def draw_motion(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def draw_motion(key: jax.Array, shape: Shape) -> jax.Array:
     """Angle in degrees, uniform in [-45, 45), f32[]."""
     return jax.random.uniform(key, (), minval=-45.0, maxval=45.0)
 
@@ -125,7 +129,7 @@ def apply_motion(angle: jax.Array, image: jax.Array, line: Line) -> jax.Array:
     """sum_i weights[i] image[y + ceil(i sin - 1/2), x + ceil(i cos - 1/2)], repeated borders, rounded.
 
     This is ImageMagick's motion blur as its source describes it: a one-sided Gaussian along a line, sampled at
-    whole pixels. It departs from the original in the library's arithmetic (16-bit quanta there, float32 here).
+    whole pixels. Departure: ImageMagick computes in 16-bit quanta, this function in float32.
     """
     height, width, channels = image.shape
     reach = line.weights.shape[0] - 1
@@ -143,14 +147,17 @@ def apply_motion(angle: jax.Array, image: jax.Array, line: Line) -> jax.Array:
     return jnp.clip(jnp.floor(total + 0.5), 0, 255)
 
 
+MOTION_BLUR = Corruption(((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), apply_motion, motion_tables, draw_motion)
+
+
 class Zooms(NamedTuple):
-    rows: np.ndarray  # f32[z h h]
-    cols: np.ndarray  # f32[z w w]
-    count: np.int32
+    rows: Array  # f32[z h h]
+    cols: Array  # f32[z w w]
+    count: Number
 
 
-def zoom_tables(parameters: tuple[int], shape: tuple[int, int, int]) -> Zooms:
-    """Parameters (number of zooms,): the factors are 1, 1.01, 1.02 ...; 26 are the most of the table."""
+def zoom_tables(parameters: tuple[int], shape: Shape) -> Zooms:
+    """Parameters (number of zooms,): the factors are 1, 1.01, 1.02 ...; the table has 26 at most."""
     (count,) = parameters
     factors = np.arange(1, 1.26, 0.01)  # not 1 + 0.01 i: the last bit decides how 26 * 1.25 is rounded
     rows = np.stack([matrices.clipped_zoom(shape[0], factor) for factor in factors])
@@ -159,8 +166,10 @@ def zoom_tables(parameters: tuple[int], shape: tuple[int, int, int]) -> Zooms:
 
 
 def apply_zoom(draw: tuple[()], image: jax.Array, zooms: Zooms) -> jax.Array:
-    """(x + sum_z zoom_z(x)) / (count + 1). The numbers of factors, 7 12 16 21 26, are those that the original's
-    np.arange(1, 1.06, 0.01) and so on come to in floating point: two of its five steps include their end point.
+    """(x + sum_z zoom_z(x)) / (count + 1).
+
+    The original takes its factors from np.arange(1, 1.06, 0.01) and so on; in floating point these have 7, 12, 16, 21
+    and 26 members, since two of the five ranges include their end point.
     """
 
     def add(i, total):
@@ -168,3 +177,6 @@ def apply_zoom(draw: tuple[()], image: jax.Array, zooms: Zooms) -> jax.Array:
 
     total = jax.lax.fori_loop(0, zooms.count, add, image)
     return jnp.clip(total / (zooms.count + 1), 0, 255)
+
+
+ZOOM_BLUR = Corruption(of_one(7, 12, 16, 21, 26), apply_zoom, zoom_tables)

@@ -1,6 +1,6 @@
 """Brightness, contrast, elastic transform, pixelate and JPEG (Hendrycks & Dietterich 2019, CIFAR severities).
 
-Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+See noise.py for `*_tables`, `draw_*` and `apply_*`, corruption.py for shapes and units.
 """
 
 import io
@@ -12,22 +12,22 @@ import numpy as np
 from PIL import Image
 
 from sem_jax.evaluation.corruptions import matrices
-
-
-def scalar_tables(parameters: tuple[float], shape: tuple[int, int, int]) -> np.float32:
-    """The one parameter."""
-    return np.float32(parameters[0])
+from sem_jax.evaluation.corruptions.corruption import Corruption, Shape, of_one
+from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
 def apply_brightness(draw: tuple[()], image: jax.Array, amount: jax.Array) -> jax.Array:
-    """V of HSV, the largest channel, turns min(V + amount, 1); parameters (amount,) with x in [0, 1].
+    """V of HSV, the largest channel, turns min(V + amount, 1); parameters (amount,).
 
-    With hue and saturation fixed that multiplies all channels by V' / V (a black pixel, which has neither, turns
-    grey), so the way to HSV and back isn't needed.
+    With hue and saturation fixed, all channels are multiplied by V' / V, so no conversion to HSV and back is needed.
+    A black pixel has neither hue nor saturation and turns grey.
     """
     value = image.max(axis=-1, keepdims=True)
     brighter = jnp.minimum(value + 255 * amount, 255)
     return jnp.where(value > 0, image * (brighter / jnp.maximum(value, 1)), brighter)
+
+
+BRIGHTNESS = Corruption(of_one(0.05, 0.1, 0.15, 0.2, 0.3), apply_brightness)
 
 
 def apply_contrast(draw: tuple[()], image: jax.Array, factor: jax.Array) -> jax.Array:
@@ -36,11 +36,14 @@ def apply_contrast(draw: tuple[()], image: jax.Array, factor: jax.Array) -> jax.
     return jnp.clip((image - mean) * factor + mean, 0, 255)
 
 
+CONTRAST = Corruption(of_one(0.75, 0.5, 0.4, 0.3, 0.15), apply_contrast)
+
+
 class Elastic(NamedTuple):
-    amplitude: np.float32  # pixels
-    rows: np.ndarray  # f32[h h]
-    cols: np.ndarray  # f32[w w]
-    jitter: np.float32  # pixels
+    amplitude: Number  # pixels
+    rows: Array  # f32[h h]
+    cols: Array  # f32[w w]
+    jitter: Number  # pixels
 
 
 class ElasticDraw(NamedTuple):
@@ -48,21 +51,21 @@ class ElasticDraw(NamedTuple):
     field: jax.Array  # f32[2 h w] in [-1, 1): down, right
 
 
-def elastic_tables(parameters: tuple[float, float, float], shape: tuple[int, int, int]) -> Elastic:
+def elastic_tables(parameters: tuple[float, float, float], shape: Shape) -> Elastic:
     """Parameters (amplitude, sigma, jitter) as shares of the image's shorter side."""
     amplitude, sigma, jitter = (value * min(shape[:2]) for value in parameters)
     rows, cols = (matrices.gaussian(size, sigma, truncate=3.0) for size in shape[:2])
     return Elastic(np.float32(amplitude), rows, cols, np.float32(jitter))
 
 
-def draw_elastic(key: jax.Array, shape: tuple[int, int, int]) -> ElasticDraw:
+def draw_elastic(key: jax.Array, shape: Shape) -> ElasticDraw:
     height, width, _ = shape
     values = jax.random.uniform(key, (6 + 2 * height * width,), minval=-1.0)
     return ElasticDraw(values[:6].reshape(3, 2), values[6:].reshape(2, height, width))
 
 
 def _mirror(index: jax.Array, size: int) -> jax.Array:
-    """Index outside of the image to one inside, dcb|abcd|cba, at any distance."""
+    """Maps an index outside of the image, at any distance, to one inside: dcb|abcd|cba."""
     index = jnp.abs(index) % (2 * size - 2)
     return jnp.minimum(index, 2 * size - 2 - index)
 
@@ -94,11 +97,11 @@ def bilinear(image: jax.Array, y: jax.Array, x: jax.Array, border) -> jax.Array:
 def apply_elastic(draw: ElasticDraw, image: jax.Array, tables: Elastic) -> jax.Array:
     """A random affine map, then a smooth random displacement, both with bilinear interpolation.
 
-    The affine map takes three corners of a square of two thirds of the side to those corners moved by up to
-    `jitter` pixels; outside is mirrored without the edge. The displacement is uniform noise, smoothed by a Gaussian
-    and times `amplitude` (none at severity 1); outside is mirrored with the edge. Departures: OpenCV rounds the
-    affine map's positions to 1/32 pixel, here they are exact; in an image that is not square the three corners lie
-    around its middle, where the original would take the row for the column.
+    The affine map moves three corners of a square, whose side is two thirds of the image's, by up to `jitter` pixels
+    each; outside, the image is mirrored without its edge. The displacement is uniform noise, smoothed by a Gaussian
+    and multiplied by `amplitude` (0 at severity 1); outside, the image is mirrored with its edge. Departures: OpenCV
+    rounds the affine map's positions to 1/32 pixel, here they are exact. In an image that is not square the three
+    corners lie around its middle; the original would take the row for the column.
     """
     height, width, _ = image.shape
     y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
@@ -119,28 +122,39 @@ def apply_elastic(draw: ElasticDraw, image: jax.Array, tables: Elastic) -> jax.A
     return jnp.clip(bilinear(image, y + field[..., 0], x + field[..., 1], _reflect), 0, 255)
 
 
+ELASTIC_TRANSFORM = Corruption(
+    ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
+    apply_elastic,
+    elastic_tables,
+    draw_elastic,
+)
+
+
 class Pixelate(NamedTuple):
-    down: tuple[np.ndarray, np.ndarray]  # f32[h h], f32[w w]; rows past the smaller size are 0
-    up: tuple[np.ndarray, np.ndarray]  # f32[h h], f32[w w]
+    down: tuple[Array, Array]  # f32[h h], f32[w w]; rows past the smaller size are 0
+    up: tuple[Array, Array]  # f32[h h], f32[w w]
 
 
-def pixelate_tables(parameters: tuple[float], shape: tuple[int, int, int]) -> Pixelate:
+def pixelate_tables(parameters: tuple[float], shape: Shape) -> Pixelate:
     """Parameters (share of the side that is left,)."""
     down, up = [], []
     for size in shape[:2]:
         small = int(size * parameters[0])
         down.append(np.pad(matrices.box(small, size), ((0, size - small), (0, 0))).astype(np.float32))
         up.append(np.pad(matrices.box(size, small), ((0, 0), (0, size - small))).astype(np.float32))
-    return Pixelate(tuple(down), tuple(up))
+    return Pixelate((down[0], down[1]), (up[0], up[1]))
 
 
 def apply_pixelate(draw: tuple[()], image: jax.Array, tables: Pixelate) -> jax.Array:
-    """Box filter to a smaller size and back; equal to Pillow's, which rounds after every one of the four passes."""
+    """Box filter to a smaller size and back; equals Pillow's, which rounds after each of the four passes."""
     precision = jax.lax.Precision.HIGHEST
     for rows, cols in (tables.down, tables.up):
         image = jnp.floor(jnp.einsum("qw,hwc->hqc", cols, image, precision=precision) + 0.5)
         image = jnp.floor(jnp.einsum("ph,hwc->pwc", rows, image, precision=precision) + 0.5)
     return image
+
+
+PIXELATE = Corruption(of_one(0.95, 0.9, 0.85, 0.75, 0.65), apply_pixelate, pixelate_tables)
 
 
 def jpeg(images: np.ndarray, parameters: tuple[int]) -> np.ndarray:
@@ -153,3 +167,6 @@ def jpeg(images: np.ndarray, parameters: tuple[int]) -> np.ndarray:
         with Image.open(buffer) as picture:
             result[i] = np.asarray(picture).reshape(pixels.shape)
     return result
+
+
+JPEG_COMPRESSION = Corruption(of_one(80, 65, 58, 50, 40), jpeg, on_host=True)

@@ -1,20 +1,22 @@
-"""The pictures that frost is cropped from: the published photographs if a folder has them, else our own textures."""
+"""Pictures that frost is cropped from: the published photographs where a folder is given, else generated textures."""
 
 import functools
 import os
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from sem_jax.data.files import FolderFiles
+from sem_jax.data.images import decode
 from sem_jax.errors import DataError
 
 # The original picks one of its six files with randint(5), so the sixth never appears; we do the same.
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 COUNT = len(FILES)
 
-# Of the generated textures: darkest colour, brightest colour, mean and deviation of the grey level, strength of the
-# veins against the grain. Means and deviations are about those of the photographs, which set how hard the
-# corruption is: one tinted and even, two white, one grey, one dark and rugged.
+# For each generated texture: darkest colour, brightest colour, mean and deviation of the grey level, strength of the
+# veins relative to the grain. Means and deviations are about those of the photographs, because they set how hard the
+# corruption is: one picture is tinted and even, two are white, one is grey, one is dark and rugged.
 _STYLES = (
     ((30, 95, 120), (215, 235, 240), 130, 19, 0.9),
     ((120, 130, 150), (255, 255, 255), 207, 24, 1.0),
@@ -39,8 +41,8 @@ def _noise(rng: np.random.Generator, length: float, width: float, angle: float) 
 def _texture(rng: np.random.Generator, low, high, mean: float, deviation: float, veins: float) -> np.ndarray:
     """Crystal needles in patches of their own direction, grain and slow shading, u8[H W 3].
 
-    A needle is the ridge of a noise that is long in one direction: exp(-(n / 0.3)^2) is large along the lines on
-    which the noise n is 0. Which direction shows is decided point by point by slow noises.
+    A needle is a ridge of a noise n that is smooth along one direction: exp(-(n / 0.3)^2) is large where n is near 0.
+    Slow noises decide at each point which of the six directions shows.
     """
     angles = rng.uniform(0, np.pi) + np.arange(6) * np.pi / 6
     ridges = [np.exp(-((_noise(rng, 36, 3.5, angle) / 0.3) ** 2)) for angle in angles]
@@ -59,7 +61,7 @@ def _texture(rng: np.random.Generator, low, high, mean: float, deviation: float,
 
 @functools.lru_cache(maxsize=1)
 def textures() -> tuple[np.ndarray, ...]:
-    """Five pictures of frost, u8[600 900 3], the same in every run; made by this file, so free of other rights."""
+    """Five pictures of frost, u8[600 900 3], the same in every run. This file makes them, so no licence applies."""
     return tuple(_texture(np.random.default_rng(100 + i), *style) for i, style in enumerate(_STYLES))
 
 
@@ -67,7 +69,7 @@ def read(frost_dir: str) -> tuple[np.ndarray, ...]:
     """The published photographs frost1.png ... frost5.jpg of a folder, u8[H W 3] each.
 
     Raises:
-      DataError: a file is missing or can't be read.
+      DataError: a file is missing or cannot be read.
     """
     missing = [name for name in FILES if not os.path.isfile(os.path.join(frost_dir, name))]
     if missing:
@@ -75,15 +77,8 @@ def read(frost_dir: str) -> tuple[np.ndarray, ...]:
             f"frost_dir={frost_dir!r} lacks {', '.join(missing)}",
             "Take them from github.com/hendrycks/robustness, or leave frost_dir empty for generated textures.",
         )
-    pictures = []
-    for name in FILES:
-        path = os.path.join(frost_dir, name)
-        try:
-            with Image.open(path) as picture:
-                pictures.append(np.asarray(picture.convert("RGB")))
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{path} is not a readable picture ({error})") from None
-    return tuple(pictures)
+    folder = FolderFiles(Path(frost_dir), FILES)
+    return tuple(decode(folder.read(name), folder.where(name)) for name in FILES)
 
 
 def _shrink(picture: np.ndarray, factor: float) -> np.ndarray:

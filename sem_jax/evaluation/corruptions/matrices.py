@@ -1,7 +1,7 @@
 """Resampling written as small matrices, made once on the host in float64.
 
-A separable linear resampling of an image is `rows @ image @ cols.T`; a matrix for each axis keeps the device code
-to two matrix products, whatever the severity, and lets the severities share one compiled function.
+A separable linear resampling of an image is `rows @ image @ cols.T`. With a matrix for each axis the device code is two
+matrix products, whatever the severity, so the severities share one compiled function.
 """
 
 import jax
@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+# Tables are NumPy's where they are made, on the host, and JAX's where they are used, on the device.
+Array = jax.Array | np.ndarray
+Number = jax.Array | np.number
 
-def resample(image: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
+
+def resample(image: Array, rows: Array, cols: Array) -> jax.Array:
     """`rows @ image @ cols.T` for every channel, in full float32 (accelerators round matrix products by default).
 
     Args:
@@ -45,7 +49,10 @@ def clipped_zoom(size: int, factor: float) -> np.ndarray:
 
 
 def gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
-    """A Gaussian filter along an axis with mirrored borders (half-sample symmetric), f32[size size]; sigma 0: none."""
+    """A Gaussian filter along an axis with mirrored borders (half-sample symmetric), f32[size size]; sigma 0: identity.
+
+    `truncate` is the filter's radius in deviations.
+    """
     matrix = np.eye(size)
     if sigma > 0:
         matrix = ndimage.gaussian_filter1d(matrix, sigma, axis=0, mode="reflect", truncate=truncate)

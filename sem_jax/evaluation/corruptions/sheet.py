@@ -1,33 +1,21 @@
 """The picture sheet of the report: every corruption at every severity, for a person to see that each looks right."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 
 
-def picture_grid(images: np.ndarray, *, seed: int = 0, frost_dir: str = "") -> np.ndarray:
-    """The images clean and under all corruptions.
-
-    Args:
-      images: u8[n h w c]; see `corrupt`.
-      seed, frost_dir: as for `corrupt`.
-
-    Returns:
-      u8[15 6 n h w c]: corruptions in the order of CORRUPTIONS, then clean and severity 1 to 5.
-    """
-    rows = []
-    for name in CORRUPTIONS:
-        made = [corrupt(images, name, severity, seed=seed, frost_dir=frost_dir) for severity in SEVERITIES]
-        rows.append(np.stack([images, *made]))
-    return np.stack(rows)
-
-
-def picture_sheet(grid: np.ndarray, *, names=tuple(CORRUPTIONS), title: str = "Generated corruptions") -> Figure:
+def picture_sheet(
+    grid: np.ndarray, *, names: Sequence[str] = tuple(CORRUPTIONS), title: str = "Generated corruptions"
+) -> Figure:
     """Draws a grid: a row for each corruption; clean and the five severities from left to right.
 
     Args:
-      grid: u8[r 6 n h w c], for instance from `picture_grid`; the n images of a cell stand side by side.
+      grid: u8[r 6 n h w c], images under r corruptions: clean, then severity 1 to 5. The n images of a cell stand side
+        by side.
       names: the r row labels.
       title: says what is shown; keep the word "generated" for images that are.
 

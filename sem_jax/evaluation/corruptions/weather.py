@@ -1,6 +1,6 @@
 """Snow, frost and fog (Hendrycks & Dietterich 2019, severities of the CIFAR sets).
 
-Images are grey levels in [0, 255], float32 [h w c]; see noise.py for `*_tables`, `draw_*` and `apply_*`.
+See noise.py for `*_tables`, `draw_*` and `apply_*`, corruption.py for shapes and units.
 """
 
 from typing import NamedTuple
@@ -10,26 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.evaluation.corruptions import blur, frost_pictures, matrices
-from sem_jax.evaluation.corruptions.noise import ROUNDING
-
-LUMA = (0.299, 0.587, 0.114)
+from sem_jax.evaluation.corruptions.corruption import ROUNDING, Corruption, Shape
+from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
 def to_gray(image: jax.Array) -> jax.Array:
     """0.299 R + 0.587 G + 0.114 B, f32[h w 1]; an image of one channel is returned as it is."""
     if image.shape[-1] == 1:
         return image
-    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA))
+    red, green, blue = (image[..., i : i + 1] for i in range(3))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 class Snow(NamedTuple):
-    loc: np.float32
-    scale: np.float32
-    rows: np.ndarray  # f32[h h]
-    cols: np.ndarray  # f32[w w]
-    threshold: np.float32
+    loc: Number
+    scale: Number
+    rows: Array  # f32[h h]
+    cols: Array  # f32[w w]
+    threshold: Number
     line: blur.Line
-    keep: np.float32
+    keep: Number
 
 
 class SnowDraw(NamedTuple):
@@ -37,15 +37,15 @@ class SnowDraw(NamedTuple):
     angle: jax.Array  # degrees, f32[]
 
 
-def snow_tables(parameters: tuple, shape: tuple[int, int, int]) -> Snow:
+def snow_tables(parameters: tuple, shape: Shape) -> Snow:
     """Parameters (mean, deviation, zoom, threshold, radius, sigma, share of the image kept)."""
     loc, scale, zoom, threshold, radius, sigma, keep = parameters
     rows, cols = (matrices.clipped_zoom(size, zoom) for size in shape[:2])
     line = blur.line_kernel(radius, sigma, length=29)
-    return Snow(*np.float32((loc, scale)), rows, cols, np.float32(threshold), line, np.float32(keep))
+    return Snow(np.float32(loc), np.float32(scale), rows, cols, np.float32(threshold), line, np.float32(keep))
 
 
-def draw_snow(key: jax.Array, shape: tuple[int, int, int]) -> SnowDraw:
+def draw_snow(key: jax.Array, shape: Shape) -> SnowDraw:
     flakes_key, angle_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, (), minval=-135.0, maxval=-45.0)
     return SnowDraw(jax.random.normal(flakes_key, shape[:2]), angle)
@@ -55,7 +55,7 @@ def apply_snow(draw: SnowDraw, image: jax.Array, tables: Snow) -> jax.Array:
     """keep x + (1 - keep) max(x, 1.5 gray(x) + 0.5) + layer + layer turned by 180 degrees, with x in [0, 1].
 
     The layer is normal noise, enlarged, set to 0 below the threshold, cut to whole grey levels and blurred along a
-    downward line. It departs from the original in the blur's arithmetic alone (see `blur.apply_motion`).
+    downward line. Departure: the blur's arithmetic alone (see `blur.apply_motion`).
     """
     flakes = matrices.resample((tables.loc + tables.scale * draw.flakes)[:, :, None], tables.rows, tables.cols)
     flakes = jnp.where(flakes < tables.threshold, 0.0, flakes)
@@ -66,26 +66,40 @@ def apply_snow(draw: SnowDraw, image: jax.Array, tables: Snow) -> jax.Array:
     return jnp.clip(whitened + layer + layer[::-1, ::-1], 0, 255)
 
 
+SNOW = Corruption(
+    (
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    ),
+    apply_snow,
+    snow_tables,
+    draw_snow,
+)
+
+
 class Frost(NamedTuple):
-    image_weight: np.float32
-    frost_weight: np.float32
-    pictures: np.ndarray  # f32[p H W c], smaller ones padded at the bottom and on the right
-    sizes: np.ndarray  # i32[p 2], what is not padding
+    image_weight: Number
+    frost_weight: Number
+    pictures: Array  # f32[p H W c], smaller ones padded at the bottom and on the right
+    sizes: Array  # i32[p 2], what is not padding
 
 
-def frost_tables(parameters: tuple[float, float], shape: tuple[int, int, int], frost_dir: str = "") -> Frost:
+def frost_tables(parameters: tuple[float, float], shape: Shape, frost_dir: str = "") -> Frost:
     """Parameters (weight of the image, weight of the frost)."""
     pictures, sizes = frost_pictures.stacked(frost_dir, shape)
-    return Frost(*np.float32(parameters), pictures, sizes)
+    return Frost(np.float32(parameters[0]), np.float32(parameters[1]), pictures, sizes)
 
 
-def draw_frost(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Uniform in [0, 1), f32[3]: the picture, and the crop's place down and across, as shares of what there is."""
+def draw_frost(key: jax.Array, shape: Shape) -> jax.Array:
+    """Uniform in [0, 1), f32[3]: which picture, and how far down and across the crop lies, as shares of the room."""
     return jax.random.uniform(key, (3,))
 
 
 def apply_frost(draw: jax.Array, image: jax.Array, tables: Frost) -> jax.Array:
-    """a x + b frost, clipped, where frost is a random crop of a random one of five pictures."""
+    """a x + b frost, clipped, where frost is a random crop of one of five pictures, chosen at random."""
     height, width, channels = image.shape
     picture = jnp.floor(draw[0] * frost_pictures.COUNT).astype(jnp.int32)
     room = tables.sizes[picture] - jnp.array([height, width])
@@ -94,13 +108,16 @@ def apply_frost(draw: jax.Array, image: jax.Array, tables: Frost) -> jax.Array:
     return jnp.clip(tables.image_weight * image + tables.frost_weight * crop, 0, 255)
 
 
-def fog_tables(parameters: tuple[float, float], shape: tuple[int, int, int]) -> np.ndarray:
-    """Parameters (amount, decay of the wibble), f32[2]."""
-    return np.float32(parameters)
+FROST = Corruption(((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)), apply_frost, frost_tables, draw_frost)
 
 
-def draw_fog(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Uniform in [-1, 1), f32[m m], m the next power of two: every point of the height map takes its own once."""
+def fog_tables(parameters: tuple[float, float], shape: Shape) -> np.ndarray:
+    """Parameters (amount, decay of the random displacements), f32[2]."""
+    return np.array(parameters, np.float32)
+
+
+def draw_fog(key: jax.Array, shape: Shape) -> jax.Array:
+    """Uniform in [-1, 1), f32[m m], m the next power of two: one number for every point of the height map."""
     size = 1 << (max(shape[:2]) - 1).bit_length()
     return jax.random.uniform(key, (size, size), minval=-1.0)
 
@@ -136,3 +153,6 @@ def apply_fog(draw: jax.Array, image: jax.Array, tables: jax.Array) -> jax.Array
     fog = amount * plasma(draw, tables[1])[:height, :width, None]
     brightest = image.max()
     return jnp.clip((image + fog) * brightest / (brightest + amount), 0, 255)
+
+
+FOG = Corruption(((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)), apply_fog, fog_tables, draw_fog)
