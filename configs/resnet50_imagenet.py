@@ -1,4 +1,4 @@
-"""ResNet-50 on ImageNet-like data, 224 pixels, 90 epochs, streamed; mixup + SEM unless another method is named.
+"""ResNet-50 on ImageNet-like data, 224 pixels, 90 epochs, read from disk; mixup + SEM unless another method is named.
 
     python -m sem_jax.main --config=configs/resnet50_imagenet.py --config.data.dir=FOLDER     # train/ and val/ of JPEGs
     python -m sem_jax.main --config=configs/resnet50_imagenet.py:cutmix+es+sem --config.data.name=tfds \
@@ -9,7 +9,8 @@ The recipe of He et al. (2016) as Goyal et al. (2017) give it: SGD with momentum
 of the time; the middle 224 of 256 pixels in evaluation. Other than there, the last BatchNorm of a block starts at 1,
 not 0, and BatchNorm's parameters decay too. For another batch, scale the learning rate with it (Goyal et al.).
 alpha is 0.2 for mixup (Zhang et al. 2018 find larger ones to underfit here) and 1 for CutMix (Yun et al. 2019).
-The SEM paper has no ImageNet row: gamma is this package's default. Needs grain: pip install -e .[grain]
+The SEM paper has no ImageNet row: gamma is this package's default, and no accuracy of a whole run is known yet.
+Needs grain: pip install -e .[grain]
 """
 
 from sem_jax.config import apply_method, get_default
@@ -33,7 +34,7 @@ def get_config(method: str = ""):
     cfg.optim.warmup_epochs = 5.0
     cfg.train.epochs = 90
     cfg.train.batch_size = 256
-    cfg.runtime.residency = "stream"
+    cfg.runtime.residency = "disk"
     cfg.runtime.eval_batch_size = 256  # no more memory than training takes
     apply_method(cfg, method)
     cfg.mixer.alpha = 0.2 if cfg.mixer.name == "mixup" else 1.0

@@ -3,10 +3,10 @@
     python -m sem_jax.main --config=configs/vit_c10.py --config.data.dir=DIR
     python -m sem_jax.main --config=configs/vit_c10.py:cutmix+sem --config.model.pool=mean
 
-5.4 M parameters. Not a net of the paper, which leaves open whether SEM holds for transformers. LayerNorm keeps nothing
-between steps: clean and mixed images do not meet in it. It also keeps the features about sqrt(width) long, so that the
-paper's distance at its gamma is a strong pull: in short runs --config.objective.distance=normalised costs less
-(experiments/results/mixers/README.md).
+5.4 M parameters. Not a net of the paper, which leaves open whether SEM holds for transformers; no accuracy of a whole
+run is known yet. LayerNorm keeps nothing between steps: clean and mixed images do not meet in it. It also keeps the
+features about sqrt(width) long, so that the paper's distance at its gamma is a strong pull: in short runs
+--config.objective.distance=normalised costs less (experiments/results/mixers/README.md).
 """
 
 from sem_jax.config import apply_method, get_default

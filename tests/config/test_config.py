@@ -140,7 +140,7 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path, field, first, seco
 def test_penalty_options_that_contradict_each_other_are_refused():
     cfg = config_lib.get_default()
     cfg.objective.gamma, cfg.objective.bn_running = 0.0, "clean"
-    with pytest.raises(ConfigError, match="needs the clean pass"):
+    with pytest.raises(ConfigError, match="objective.bn_running must be both without the clean pass"):
         config_lib.validate(cfg)
     cfg = config_lib.get_default()
     cfg.optim.nesterov, cfg.optim.momentum = True, 0.0
@@ -163,17 +163,19 @@ def test_a_part_of_the_batch_is_refused_with_every_mixer_of_hidden_states(field,
             config_lib.validate(cfg)
 
 
-def test_streaming_and_random_resized_crops_need_a_set_that_is_streamed():
+def test_encoded_images_and_random_resized_crops_need_a_set_that_can_stay_encoded():
     cfg = config_lib.get_default()
-    cfg.data.name, cfg.runtime.residency = "digits", "stream"
-    with pytest.raises(ConfigError, match="runtime.residency must not be stream for digits.*image_folder, tfds"):
+    cfg.data.name, cfg.runtime.residency = "digits", "disk"
+    with pytest.raises(
+        ConfigError, match="runtime.residency must be auto, device or host for digits.*image_folder, tfds"
+    ):
         config_lib.validate(cfg)
     cfg.data.name, cfg.runtime.residency = "image_folder", "host"
     cfg.data.crop_scale, cfg.data.crop_padding = 0.08, 0
     with pytest.raises(ConfigError, match="data.image_size must be given with data.crop_scale"):
         config_lib.validate(cfg)
     cfg.data.image_size = 224
-    with pytest.raises(ConfigError, match="runtime.residency must be auto or stream"):
+    with pytest.raises(ConfigError, match="runtime.residency must be auto or disk"):
         config_lib.validate(cfg)
     cfg.runtime.residency, cfg.data.eval_crop = "auto", 0.875
     config_lib.validate(cfg)

@@ -1,13 +1,13 @@
 """Wrong configurations, as tables: each is refused with one message that names the field.
 
-Read by test_config.py and by experiments/refusals.py.
+Read by tests/config and by experiments/drills/refusals.py.
 """
 
 WRONG = [  # field, value, what the message says
     ("seed", -1, "seed must be in"),
     ("data.name", "cifar11", "Unknown data set 'cifar11'. Did you mean 'cifar10'?.*Known data sets: arrays"),
     ("data.val_size", -5, "data.val_size must be >= 0"),
-    ("data.image_size", 224, "data.image_size is for image folders"),
+    ("data.image_size", 224, "data.image_size must be 0 for cifar10 of 32 pixels"),
     ("data.crop_padding", -1, "data.crop_padding"),
     ("model.name", "wide_resent", "Did you mean 'wide_resnet'"),
     ("model.num_classes", 100, "model.num_classes must be 0 or 10"),
@@ -36,7 +36,7 @@ WRONG = [  # field, value, what the message says
     ("mixer.name", "attentive_cutmix", "mixer.scorer must be a run folder with mixer.name='attentive_cutmix'"),
     ("mixer.scorer", "runs/digits", "mixer.scorer must be \"\" with mixer.name='mixup', which asks no net"),
     ("data.train_size", -1, "data.train_size must be >= 0, got -1"),
-    ("data.use_test", False, "data.use_test=False needs data.val_size > 0"),
+    ("data.use_test", False, "data.val_size must be > 0 with data.use_test=False"),
     ("objective.distance", "l1", "Unknown objective.distance 'l1'"),
     ("objective.penalty_pairs", "left", "Unknown objective.penalty_pairs 'left'"),
     ("train.keep_epochs", (201,), "train.keep_epochs must be epochs from 1 to train.epochs = 200"),
@@ -44,7 +44,7 @@ WRONG = [  # field, value, what the message says
     ("mixer.name", "none", "objective.gamma must be 0 with mixer.name='none'"),
     ("objective.gamma", -0.3, "objective.gamma must be >= 0, got -0.3"),
     ("objective.gamma", float("inf"), "objective.gamma must be finite"),
-    ("objective.gamma_warmup", 1.5, r"objective.gamma_warmup must be in \[0, 1\], a fraction of training, got 1.5"),
+    ("objective.gamma_warmup", 1.5, r"objective.gamma_warmup must be in \[0, 1\], got 1.5"),
     ("objective.clean_features", "detach", "objective.clean_features"),
     ("objective.bn_running", "all", "objective.bn_running"),
     ("objective.label_smoothing", 1.0, "objective.label_smoothing"),
@@ -62,8 +62,9 @@ WRONG = [  # field, value, what the message says
     ("train.keep", 0, "train.keep"),
     ("train.on_nan", "ignore", "train.on_nan"),
     ("runtime.devices", 9, "runtime.devices must be at most 8"),
-    ("runtime.streams", "parallel", "runtime.streams"),
-    ("runtime.residency", "disk", "runtime.residency"),
+    ("runtime.passes", "parallel", "runtime.passes"),
+    ("runtime.residency", "cloud", "runtime.residency"),
+    ("runtime.residency", "stream", "Unknown runtime.residency 'stream'. It is called 'disk' now"),
     ("runtime.remat", "all", "Unknown runtime.remat 'all'.*elementwise"),
     ("runtime.workers", -2, "runtime.workers must be >= -1"),
     ("data.crop_scale", 1.5, r"data.crop_scale must be in \[0, 1\]"),
@@ -121,7 +122,7 @@ COMMAND_LINES = [  # arguments, what standard error says
 ]
 
 D = "--config=configs/digits.py"
-MORE_COMMAND_LINES = [  # the same, for experiments/refusals.py: each is a process of its own
+MORE_COMMAND_LINES = [  # the same, for experiments/drills/refusals.py: each is a process of its own
     ([D, "--config.seed=1.5"], "config.seed"),
     ([D, "--config.seed=-1"], "seed must be in"),
     ([D, "--config.data.flip=maybe"], "config.data.flip"),

@@ -1,5 +1,5 @@
 # The part of ml_collections that sem_jax uses. A field of a configuration has the type of its default, which only the
-# running program knows (`sem_jax.config.checks` holds it to that): here it is Any.
+# running program knows (`sem_jax.config.fields` holds it to that): here it is Any.
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 

@@ -1,0 +1,275 @@
+"""The fields of a configuration, one row each: name, default, what is allowed and what it does.
+
+    FIELDS["objective.gamma"].check(-1.0)    # ConfigError: objective.gamma must be >= 0, got -1.0
+    print(describe())                        # all fields by group, for --help
+
+Defaults, checks, `--help` and docs/settings.md (`python -m sem_jax.config`) come from this table. To add a field: a row
+here, and the code that reads it. Importing this module imports no jax: words are looked up when they are asked for.
+"""
+
+import dataclasses
+import math
+import sys
+from typing import Any, NamedTuple
+
+from sem_jax.errors import ConfigError
+from sem_jax.registry import lookup, nearest, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, and `beside` them one more; `ends` tells by its brackets which ends belong."""
+
+    low: float
+    high: float = math.inf
+    ends: str = "[]"
+    beside: float | None = None
+
+    def holds(self, value: Any) -> bool:
+        above = value >= self.low if self.ends[0] == "[" else value > self.low
+        below = value <= self.high if self.ends[1] == "]" else value < self.high
+        return (above and below) or value == self.beside
+
+    def __str__(self) -> str:
+        text = f"in {self.ends[0]}{self.low}, {self.high}{self.ends[1]}"
+        if self.high == math.inf:
+            text = f"{'>=' if self.ends[0] == '[' else '>'} {self.low}"
+        return ("" if self.beside is None else f"{self.beside} or ") + text
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The names in a registry or constant, given as "package.module:NAME", so that no list is written twice.
+
+    Args:
+      place: imported when it is first needed.
+      kind: what an error calls such a name; "" = the field.
+      other: the form of names that are allowed beside them; these contain a colon.
+    """
+
+    place: str
+    kind: str = ""
+    other: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(resolve(self.place)) + (f" or {self.other}" if self.other else "")
+
+    def check(self, field: str, value: Any) -> None:
+        """Refuses a text that is none of the words, with the nearest and all the known ones."""
+        if renamed := RENAMED.get(f"{field}={value}"):
+            raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed.split('=')[1]!r} now.")
+        if not (self.other and ":" in value):
+            lookup(dict.fromkeys(resolve(self.place)), self.kind or field, value)
+
+
+class Field(NamedTuple):
+    """One field; its type is that of its default, and a whole number may stand for a number."""
+
+    name: str
+    default: Any
+    allowed: Range | Words | None
+    doc: str
+
+    @property
+    def kind(self) -> str:
+        """The type in words: "a whole number"."""
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        return kinds.get(type(self.default), "a list of numbers")
+
+    @property
+    def expected(self) -> str:
+        """All that is allowed: "a whole number >= 0", "sample, batch"."""
+        return str(self.allowed) if isinstance(self.allowed, Words) else f"{self.kind} {self.allowed or ''}".rstrip()
+
+    def check(self, value: Any) -> None:
+        """Refuses a value of another type, not finite, out of the range or not among the words.
+
+        Raises:
+          ConfigError: names the field, the value and what is expected.
+        """
+        types = (float, int) if isinstance(self.default, float) else (type(self.default),)
+        numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, (float, int)) else ()
+        expected = ""
+        if type(value) not in types or not all(isinstance(number, (float, int)) for number in numbers):
+            expected = self.kind
+        elif not all(abs(number) <= sys.float_info.max for number in numbers):  # false for NaN too
+            expected = "finite"
+        elif isinstance(self.allowed, Range) and not self.allowed.holds(value):
+            expected = str(self.allowed)
+        if expected:
+            raise ConfigError(f"{self.name} must be {expected}, got {value!r}", self.doc)
+        if isinstance(self.allowed, Words) and value != self.default:  # or each default would import a module
+            self.allowed.check(self.name, value)
+
+
+GROUPS = {
+    "data": "What is learned from, and how images are augmented before they are mixed.",
+    "model": 'The net. 0 and "" stand for the model\'s own default; a field that the model has no use for is refused.',
+    "mixer": "How images are mixed, with whom, and how long in training.",
+    "objective": "The loss and the SEM penalty.",
+    "optim": "The optimizer and its learning rate.",
+    "train": "Length of training, scores and checkpoints.",
+    "runtime": "Where and how fast the run goes. These fields change no number, beyond the rounding of sums in another "
+    "order; a run may be resumed with other values.",
+}
+INTRODUCTION = """# Settings
+
+Set a field on the command line, `--config.mixer.alpha=0.5`, or in a configuration file, `cfg.mixer.alpha = 0.5`. The
+defaults are the paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM. `python -m sem_jax.config` prints this.
+"""
+DEFAULT_GAMMA = 0.3
+EPOCHS = 200
+RATE, SHARE, POSITIVE = Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, ends="()")
+
+# Names and values of older versions, which are still read from saved configurations.
+RENAMED = {
+    "runtime.streams": "runtime.passes",
+    "runtime.residency=stream": "runtime.residency=disk",
+    "objective.clean_features=auto": "objective.clean_features=exact",
+}
+
+# fmt: off
+TABLE = (
+    Field("seed", 0, Range(0, 2**32 - 1), "With the step it gives every random number and the order of the data."),
+
+    Field("data.name", "cifar10", Words("sem_jax.data:DATASETS", "data set"), "The data set."),
+    Field("data.dir", "", None, 'Folder of the data; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets.'),
+    Field("data.val_size", 0, Range(0),
+          "Images held out of train, class-balanced. Select alpha and gamma with 5000; the final runs hold out none."),
+    Field("data.train_size", 0, Range(0), "Train on so many images, class-balanced, the same for every seed; 0 = all."),
+    Field("data.use_test", True, None, "False: the test split is neither read nor scored; needs data.val_size."),
+    Field("data.image_size", 0, Range(8, beside=0),
+          "For image folders, in pixels: the shorter side is resized to it, the centre cropped; 0 = as they are."),
+    Field("data.crop_padding", 4, Range(0), "Pixels of black border, added before a random crop; 0 = no crop."),
+    Field("data.crop_scale", 0.0, Range(0, 1),
+          "Random resized crop of encoded images (image_folder, tfds): the smallest share of the area that is kept; "
+          "0 = none. ImageNet recipes take 0.08, with data.crop_padding 0 and data.image_size 224."),
+    Field("data.eval_crop", 1.0, SHARE,
+          "With data.crop_scale: the share of the shorter side that evaluation sees; ImageNet recipes take 0.875."),
+    Field("data.flip", True, None, "Mirror left and right with probability 0.5."),
+
+    Field("model.name", "preact_resnet", Words("sem_jax.models:MODELS", "model", "module.path:factory"),
+          "The net, or your own as module.path:factory. Naming a module executes it."),
+    Field("model.num_classes", 0, Range(2, beside=0), "0 = as many as the data set has."),
+    Field("model.depth", 0, Range(0), "Layers of a ResNet (preact_resnet and resnet: 18), blocks of the other nets."),
+    Field("model.width", 0, Range(0), "Channels of the first stage or entries of a token; wide_resnet: widen factor."),
+    Field("model.variant", "", None, "preact_resnet: v1, v2 or v3."),
+    Field("model.stem", "", None, "ResNets: 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2."),
+    Field("model.norm", "", None, "ResNets: batch, or one without running averages: group or layer."),
+    Field("model.patch_size", 0, Range(0), "vit, mlp_mixer: 4 pixels for images of 32, 16 for 224; convnext: 2 and 4."),
+    Field("model.heads", 0, Range(0), "vit: heads of the attention; 0 = of about 64 entries each."),
+    Field("model.pool", "", None, "vit: token (features of the class token) or mean (of the patches)."),
+    Field("model.dropout", 0.0, RATE, "Rate; wide_resnet, vit, mlp_mixer."),
+    Field("model.stochastic_depth", 0.0, RATE,
+          "Rate of the last block; it rises from 0 at the first. Not for preact_resnet and wide_resnet."),
+    Field("model.options", "", None, "Custom models: arguments of their factory, as in hidden=64, act='gelu'."),
+    Field("model.dtype", "auto", Words("sem_jax.models:DTYPES"),
+          "Type of the computation; parameters are float32. auto = float32 on CPU, else bfloat16."),
+
+    Field("mixer.name", "mixup", Words("sem_jax.mixers:MIXERS", "mixer"), "The way of mixing two images."),
+    Field("mixer.alpha", 1.0, POSITIVE, "lam ~ Beta(alpha, alpha); 2 is usual for manifold_mixup and alignmix."),
+    Field("mixer.options", "", None, "As in: decay=3.0, max_soft=0.2; python -m sem_jax.mixers --list names them all."),
+    Field("mixer.scorer", "", None, "attentive_cutmix: run folder of a net, trained before, that says where to look."),
+    Field("mixer.scope", "sample", Words("sem_jax.mixers.mixer:SCOPES"),
+          "sample: every pair has its own lam; batch: all pairs of a step share one."),
+    Field("mixer.prob", 1.0, Range(0, 1), "Probability that a pair (scope sample) or a batch (scope batch) is mixed."),
+    Field("mixer.pairing", "permutation", Words("sem_jax.mixers.pairing:PAIRINGS"), "Who is mixed with whom."),
+    Field("mixer.across_device", True, None,
+          "False: partners lie in one device's part of the batch; the numbers depend on the count of devices then."),
+    Field("mixer.schedule", "constant", Words("sem_jax.mixers.strength:STRENGTHS"),
+          "What mixer.prob is multiplied by as the steps up to mixer.stop_epoch go by."),
+    Field("mixer.stop_epoch", EPOCHS, None, "Epochs with mixing and penalty; train.epochs unless it is set."),
+
+    Field("objective.gamma", DEFAULT_GAMMA, Range(0), "Coefficient of the SEM penalty; 0 = none."),
+    Field("objective.gamma_warmup", 0.0, Range(0, 1),
+          "gamma rises linearly from 0 in this first part of training. Not in the paper: in short runs the penalty can "
+          "shrink the features before they tell classes apart."),
+    Field("objective.clean_features", "exact", Words("sem_jax.objectives.build:CLEAN_FEATURES"),
+          "exact: the clean images are run when gamma > 0, with gradient. grad: always, also at gamma 0 (a control). "
+          "stop_gradient: always, as targets only (4/3 of the cost of a mixup step instead of 2). ema_teacher: as "
+          "targets, by a net whose weights are an average over the steps."),
+    Field("objective.ema_decay", 0.999, RATE, "Decay of that average per step; ema_teacher only."),
+    Field("objective.penalty_every", 1, Range(1),
+          "The penalty in every k-th step, k times as strong, so that its mean stays. Cheaper, not exact."),
+    Field("objective.penalty_fraction", 1.0, SHARE, "The penalty on so large a part of the pairs. Cheaper, not exact."),
+    Field("objective.mixes_per_clean", 1, Range(1), "Mixed batches of a step, sharing one pass of the clean images."),
+    Field("objective.distance", "l2", Words("sem_jax.objectives.sem:DISTANCES"),
+          "Distance in the penalty. l2 is Eq. 9; normalised is between unit vectors: small features cannot lower it."),
+    Field("objective.penalty_pairs", "right", Words("sem_jax.objectives.build:PENALTY_PAIRS"),
+          "wrong, a control: the target is the mixture of another pair."),
+    Field("objective.bn_running", "both", Words("sem_jax.training.forward:BN_RUNNING"),
+          "Images whose statistics enter the running averages of BatchNorm."),
+    Field("objective.label_smoothing", 0.0, RATE, "Share of a target that is spread evenly over the classes."),
+    Field("objective.regmixup", False, None, "RegMixup, a comparator: half of the label loss is on clean images."),
+
+    Field("optim.name", "sgd", Words("sem_jax.training.optim:OPTIMIZERS"),
+          "adamw is what vit and mlp_mixer want, with a learning rate of about 1e-3."),
+    Field("optim.learning_rate", 0.1, POSITIVE, "The highest learning rate of the run."),
+    Field("optim.momentum", 0.9, RATE, "Momentum of sgd, b1 of adamw."),
+    Field("optim.nesterov", False, None, "Nesterov's momentum; sgd."),
+    Field("optim.weight_decay", 1e-4, Range(0),
+          "Weight decay of every parameter. sgd: added to the gradient, and mixup wants less than the usual 5e-4. "
+          "adamw: decoupled, 0.05 is usual."),
+    Field("optim.schedule", "auto", Words("sem_jax.training.optim:SCHEDULES"),
+          "Learning rate over the steps. auto = step, as in the paper, or onecycle below 60 epochs, where the plateaus "
+          "of step are too short."),
+    Field("optim.boundaries", (0.5, 0.75), None, "step: the rate falls tenfold after these fractions of training."),
+    Field("optim.warmup_epochs", 0.0, Range(0), "Epochs of a linear rise from 0; schedules step, cosine, constant."),
+
+    Field("train.epochs", EPOCHS, Range(1), "Passes over the training images."),
+    Field("train.batch_size", 128, Range(1), "Images of a step, on all devices; an epoch drops the remainder."),
+    Field("train.gradient_accumulation", 1, Range(1),
+          "Parts of a batch that are run one after the other, for less memory; the batch is mixed as a whole. "
+          "Statistics of BatchNorm are those of the parts: that changes numbers, so it is no field of runtime."),
+    Field("train.eval_every", 5, Range(1), "Epochs between scores on val (or, without val, on test); the last always."),
+    Field("train.checkpoint_every", 5, Range(1), "Epochs between checkpoints; the last always."),
+    Field("train.keep", 2, Range(1), "Latest checkpoints that are kept, beside the best one on val."),
+    Field("train.keep_epochs", (), None, "Epochs after which a checkpoint is saved and never deleted."),
+    Field("train.on_nan", "stop", Words("sem_jax.training.step:ON_NAN"),
+          "When a loss, gradient, statistic or metric of a step is not finite: stop the run, with the last good "
+          "checkpoint kept, or skip the update. Scores that are not finite stop the run, or are logged as null."),
+
+    Field("runtime.passes", "auto", Words("sem_jax.training.forward:PASSES"),
+          "Clean and mixed images go through the net stacked, as one batch, or one after the other (sequential); "
+          "auto = stacked on a single GPU or TPU core."),
+    Field("runtime.remat", "none", Words("sem_jax.training.forward:REMAT"),
+          "What the backward pass computes again instead of storing it: elementwise (BatchNorm and ReLU) or full (each "
+          "forward pass). Less memory, more time."),
+    Field("runtime.loop", "auto", Words("sem_jax.training.calls:LOOPS"),
+          "Steps of a call loop on the device or on the host; auto = host on CPU, else device."),
+    Field("runtime.steps_per_call", 0, Range(0), "Optimizer steps of a compiled call; 0 = about one second's worth."),
+    Field("runtime.devices", 0, Range(0), "Number of devices; 0 = all."),
+    Field("runtime.residency", "auto", Words("sem_jax.data.pipeline:RESIDENCY"),
+          "Where training images live: decoded on the device or in the host's memory, or encoded on disk (read through "
+          "grain); auto = the first of these that has the memory."),
+    Field("runtime.workers", -1, Range(-1),
+          "Processes that decode encoded images; 0 = threads; -1 = one a core, or threads where there are few cores."),
+    Field("runtime.eval_batch_size", 500, Range(1), "Images of a batch in evaluation."),
+    Field("runtime.cache_dir", "", None,
+          'Folder of compiled programs for later runs; "" = below the user\'s cache directory, none = not kept.'),
+    Field("runtime.keep_host_memory", True, None,
+          "Linux without accelerator: memory that a step frees stays with the process instead of going to the kernel."),
+    Field("runtime.progress", True, None, "Progress bar on a terminal."),
+)
+# fmt: on
+FIELDS = {field.name: field for field in TABLE}
+
+
+def did_you_mean(name: str, prefix: str = "") -> str:
+    """What to add to "Unknown field NAME.": its new name, or the nearest one; `prefix` stands before all names."""
+    if renamed := RENAMED.get(name.removeprefix(prefix)):
+        return f" It is called {prefix + renamed!r} now."
+    return nearest(name, [prefix + known for known in FIELDS])
+
+
+def describe() -> str:
+    """All fields by group, with default, what is allowed and what they do: Markdown that reads well on a terminal too.
+
+    Words are looked up, which imports jax.
+    """
+    lines = [INTRODUCTION]
+    for group in ("", *GROUPS):
+        lines += [f"\n## {group}\n\n{GROUPS[group]}\n"] if group else []
+        fields = (field for field in TABLE if field.name.rpartition(".")[0] == group)
+        lines += [f"- `{field.name}={field.default}` ({field.expected}): {field.doc}" for field in fields]
+    return "\n".join(lines) + "\n"
