@@ -118,16 +118,14 @@ class Ledger:
     def items(self, entry: Mapping) -> dict[str, np.ndarray] | None:
         """What `append` was given with an entry; None where it was nothing, is gone or is of another entry."""
         about = entry.get("items")
-        if about and about["sha256"] in self._items:
-            return self._items[about["sha256"]]
-        path = self.folder / about["file"] if about else None
-        if path is None or not path.is_file():
+        if not about:
             return None
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != about["sha256"]:
-            return None
-        self._items[about["sha256"]] = unpack(content)
-        return self._items[about["sha256"]]
+        digest, path = about["sha256"], self.folder / about["file"]
+        if digest not in self._items and path.is_file():
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest:
+                self._items[digest] = unpack(content)
+        return self._items.get(digest)
 
 
 def pack(items: Mapping[str, np.ndarray]) -> bytes:

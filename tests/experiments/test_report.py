@@ -7,7 +7,8 @@ import pytest
 
 from experiments.paper import grid, report, stats
 from experiments.paper.ledger import Ledger
-from experiments.paper.tables import choose, metrics_of, read_paper, score
+from experiments.paper.rows import choose
+from experiments.paper.scores import metrics_of, read_paper, score
 from sem_jax.errors import RunError
 from tests.helpers.ledgers import entry, failure
 
@@ -18,7 +19,7 @@ def rows_of(table):
 
 
 def built(ledger, size="cpu"):
-    record, figures, numbers = report.build(ledger.read(), size, ledger)
+    record, figures, numbers = report.make_report(ledger, size)
     return record["suites"], figures, numbers
 
 
@@ -47,10 +48,9 @@ def test_means_deviations_and_the_share_of_sem(ledger):
     difference = np.mean([items["mixup+sem", s] * 1.0 - items["mixup", s] for s in range(3)], axis=0)
     rng = np.random.default_rng(1)
     slow = np.quantile([100 * difference[rng.integers(0, 200, 200)].mean() for _ in range(4000)], [0.025, 0.975])
-    rows = choose(book, "cpu")
-    metric = metrics_of(rows.entries("preact", "cifar10"))[0]
-    found = score(rows, metric, "preact", "cifar10", "mixup+sem", ledger, read_paper())
-    assert np.abs(np.subtract(found.sem_interval, slow)).max() < 0.08 * (slow[1] - slow[0])
+    rows, group = choose(ledger, "cpu"), ("preact", "cifar10")
+    found = score(rows, metrics_of(rows.entries(group))[0], group, "mixup+sem")
+    assert np.abs(np.subtract(found.sem.interval, slow)).max() < 0.08 * (slow[1] - slow[0])
 
 
 def test_no_difference_to_the_paper_but_at_its_own_size(ledger):
@@ -138,7 +138,7 @@ def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(led
     assert all(line["why there is no number"] == "its images were not found" for line in absent.values())
     # SVHN is here, but not all of it.
     assert {name.rpartition(": ")[2] for name in rows_of(table3["tables"][-1])} == {"SVHN", "LSUN-Crop"}
-    assert all(it.paper is None for *_, metric, it in numbers.lines if metric.table != "1")
+    assert all(it.paper is None for *_, metric, it in numbers if metric.table != "1")
 
 
 def test_the_papers_own_sets_get_the_difference(ledger):
@@ -153,7 +153,7 @@ def test_the_papers_own_sets_get_the_difference(ledger):
     }
     ledger.append(made, items)
     parts, _, numbers = built(ledger, "paper")
-    shown = {metric.set: (it.mean, it.paper) for _, _, m, metric, it in numbers.lines if m == "mixup"}
+    shown = {metric.set: (it.mean, it.paper) for _, m, metric, it in numbers if m == "mixup"}
     assert (
         shown["CIFAR-10.1 v6"] == (90.0, 89.41)
         and shown["CIFAR-10-C"] == (79.0, 78.8)
@@ -168,6 +168,41 @@ def test_a_number_without_items_has_no_interval_and_says_so(ledger):
     ledger.append(*entry("mixup+sem", 0, accuracy=0.6))
     line = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup+sem"]
     assert line["SEM's share, ours"] == "+10.00 (no items: no interval) (n=1)"
+
+
+def test_without_items_every_number_is_there_and_what_is_left_out_is_said_with_its_command(ledger, tmp_path, capsys):
+    """As the ledgers in experiments/results are kept: everything but the intervals, and the command that makes them."""
+    for seed in range(2):
+        for method, error in {
+            "mixup": 0.4,
+            "mixup+sem": 0.3,
+            "fmix": 0.5,
+            "fmix+sem": 0.45,
+            "mixup+clean": 0.4,
+        }.items():
+            ledger.append(entry(method, seed, accuracy=0.5 + 0.1 * ("sem" in method), error_at_half=error)[0])
+    for epochs in (12, 3):
+        ledger.append(entry("erm", 0, settings=(("train.epochs", epochs),))[0])
+    parts, figures, _ = built(ledger)
+    left_out = parts["What is left out"]
+    assert left_out["reason"].startswith("12 of 12 runs have no items here") and left_out["status"] == "missing"
+    assert "python -m experiments.paper --table=all --size=cpu --backbones=preact" in left_out["remedy"]
+    assert "--methods=mixup,mixup+sem,fmix,fmix+sem,mixup+clean,erm --seeds=0,1" in left_out["remedy"]
+    share = "+10.00 (no items: no interval)"
+    assert rows_of(parts["Table 1: accuracy"]["tables"][0])["mixup+sem"]["SEM's share, ours"] == f"{share} (n=2)"
+    line = next(row for row in parts["Fig. 3: equivariance"]["tables"][0]["rows"] if row[0] == "mixup+sem")
+    assert line[4] == "-0.100 (no items: no interval)"
+    assert rows_of(parts["Controls"]["tables"][0])["mixup+sem"]["against mixup"] == share
+    assert {row[0]: row for row in parts["Every mixer"]["tables"][0]["rows"]}["fmix"][3].startswith("-0.050 (no items")
+    assert {"accuracy", "sem_share", "gamma-preact-cifar10", "every_mixer", "lengths"} <= set(figures)
+    assert report.main(["--ledger", str(ledger.folder), "--out", str(tmp_path / "out")]) == 0
+    assert "12 of 12 runs have no items here" in capsys.readouterr().out
+    assert "no paired interval" in (tmp_path / "out/report.md").read_text()
+
+
+def test_with_all_items_nothing_is_left_out(ledger):
+    ledger.append(*entry("mixup", 0))
+    assert "What is left out" not in built(ledger)[0]
 
 
 def test_equivariance_per_gamma_and_controls(ledger):

@@ -1,0 +1,29 @@
+"""How numbers are written in the report's tables; "" for what is not there."""
+
+from collections.abc import Sequence
+
+from experiments.paper.scores import Change
+from experiments.paper.stats import mean_sd
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def spread(values: Sequence[float], form: str = ".2f", *, count: bool = False) -> str:
+    """ "52.00 ± 2.65 (n=3)": the mean over seeds, its standard deviation where there are several, and their number."""
+    mean, sd, n = mean_sd(values)
+    if mean is None:
+        return ""
+    return number(mean, form) + (f" ± {sd:{form}}" if sd is not None else "") + (f" (n={n})" if count else "")
+
+
+def change(it: Change, form: str = "+.2f", *, count: bool = False) -> str:
+    """ "+3.67 [+1.20, +6.10] (n=3)": the difference, its interval, and the number of seeds."""
+    if it.value is None:
+        return ""
+    interval = "no items: no interval"
+    if it.interval is not None:
+        interval = ", ".join(f"{end:{form}}" for end in it.interval)
+    brackets = "[]" if it.interval is not None else "()"
+    return f"{it.value:{form}} {brackets[0]}{interval}{brackets[1]}" + (f" (n={it.seeds})" if count else "")
