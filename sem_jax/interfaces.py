@@ -53,6 +53,18 @@ class EncodedImages(Protocol):
         """The same images, fewer of them; nothing is read."""
         ...
 
+    def batch(self, rows: Any) -> np.ndarray:
+        """`self[rows]`, decoded by one thread."""
+        ...
+
+    def cropped(self, rows: Any, *, seed: int, epoch: int, scale: float) -> np.ndarray:
+        """Random resized crops of items, u8[b h w c], a function of the arguments alone."""
+        ...
+
+    def scan(self) -> tuple[str, np.ndarray]:
+        """(hex SHA-256 of the array they stand for, i64[c 256] histogram of it); every image is decoded, once."""
+        ...
+
 
 Images = np.ndarray | EncodedImages  # u8[n h w c], decoded in host memory or encoded on disk
 

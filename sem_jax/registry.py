@@ -3,10 +3,14 @@
 MIXERS = Table({"cutmix": "sem_jax.mixers.cutmix:make_cutmix"})
 list(MIXERS)                       # names; nothing is imported
 lookup(MIXERS, "mixer", "cutmx")   # Unknown mixer 'cutmx'. Did you mean 'cutmix'? Known mixers: cutmix, mixup.
+
+Options of a row that are written as text are read here too: "decay=3.0, max_soft=0.2", "cutmix(alpha=0.2)".
 """
 
+import ast
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
@@ -36,6 +40,9 @@ class Table(MutableMapping[str, T]):
 
     def __delitem__(self, name: str) -> None:
         del self._rows[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows  # without importing it, as the inherited one would
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -81,3 +88,50 @@ def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
     if name in table:
         return table[name]
     raise ConfigError(f"Unknown {kind} {name!r}.{nearest(name, table)} Known {kind}s: {', '.join(sorted(table))}.")
+
+
+def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
+    """The options that a text names. Their values are Python literals, and nothing is executed.
+
+    >>> parse_options("hidden=64, act='gelu', sizes=(1, 2)", "model.options")
+    {'hidden': 64, 'act': 'gelu', 'sizes': (1, 2)}
+
+    Args:
+      text: "name=value, name=value", or "".
+      field: of the configuration, which the error names.
+      remedy: second line of the error, such as the names that are known.
+
+    Raises:
+      ConfigError: for anything else.
+    """
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        options = {str(keyword.arg or ""): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        if "" in options:  # "**{...}"
+            raise ValueError
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
+        raise ConfigError(f'{field} must be like "name=value, name=value", got {text!r}', remedy) from None
+    return options
+
+
+def parse_call(text: str, kind: str) -> tuple[str, str]:
+    """The name and the text of the options: ("cutmix", "alpha=0.2") of "cutmix(alpha=0.2)", ("mixup", "") of "mixup".
+
+    Raises:
+      ConfigError: where a bracket is not closed; `kind` says what was to be named.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if bracket and not rest.endswith(")"):
+        raise ConfigError(f'a {kind} is given as "name" or "name(option=value)", got {text!r}')
+    return name.strip(), rest[:-1]
+
+
+def parameters_of(factory: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters a factory is called with, by name; of a class those of its constructor."""
+    if not inspect.isclass(factory):
+        return dict(inspect.signature(factory).parameters)
+    # Not the signature of the class: NNX's metaclass takes anything, and so says inspect.
+    names = inspect.signature(factory.__init__).parameters
+    return {name: p for name, p in names.items() if name not in ("self", "parent", "name")}

@@ -1,15 +1,22 @@
 """From encoded images to batches on the devices: grain's worker processes decode, a thread sends ahead.
 
-    feed = StreamFeeder(split, seed=0, epochs=90, batch_size=256, workers=8, crop_scale=0.08, sharding=by_batch)
-    data, order, first = feed(positions, 0, 1)      # as pipeline.Feeder; data.images u8[steps b h w c]
+    feed = EncodedFeed(split, seed=0, epochs=90, batch_size=256, workers=8, crop_scale=0.08, steps=0, sharding=by_batch)
+    data, order, first = feed(feed.order(epoch=3), 0, 1)      # data.images u8[steps b h w c]
 
 Batch k of a run is a function of (seed, k): the order of an epoch is that of `pipeline.epoch_order`, the crop of an
-item that of `stream.StreamedImages.cropped`. So there is no state to save, any position can be started from, and the
+item that of `encoded.RecordImages.cropped`. So there is no state to save, any position can be started from, and the
 number of workers and hosts changes nothing.
+
+>>> from sem_jax.data import load
+>>> digits = load("digits").splits["train"]
+>>> source = BatchSource(digits, seed=0, batch_size=64, epochs=2)     # an array serves in place of encoded images
+>>> len(source), source[0]["images"].shape
+(44, (64, 8, 8, 1))
 """
 
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -27,7 +34,7 @@ class BatchSource:
     """Batch by number, as grain wants a source: `len(source)`, `source[k] -> {"images", "labels"}`.
 
     Args:
-      split: with StreamedImages.
+      split: with encoded images.
       seed, batch_size: of the run.
       epochs: batches there are, in epochs.
       crop_scale: smallest area of a random resized crop; 0 = none, the images as an evaluation sees them.
@@ -57,10 +64,12 @@ class BatchSource:
     def __repr__(self) -> str:
         return f"BatchSource({self._length} batches of {self._batch_size})"
 
-    def __getitem__(self, position: int) -> dict[str, np.ndarray]:
-        epoch, step = divmod(position, self._steps)
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        epoch, step = divmod(index, self._steps)
         rows = self._rows(epoch)[step, self._part]
         images = self._split.images
+        if isinstance(images, np.ndarray):
+            return {"images": images[rows], "labels": self._split.labels[rows]}
         if self._scale:
             images = images.cropped(rows, seed=self._seed, epoch=epoch, scale=self._scale)
         else:
@@ -78,7 +87,7 @@ class BatchSource:
         return order
 
 
-def open_stream(source: BatchSource, position: int, workers: int):
+def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
     """Iterator over source[position:], made ahead of time by `workers` processes (0: by threads of this one).
 
     Raises:
@@ -89,7 +98,7 @@ def open_stream(source: BatchSource, position: int, workers: int):
         from absl import flags
     except ImportError as error:
         raise DataError(
-            "streamed data needs the package grain, which is not installed", "Run: pip install 'sem-jax[grain]'"
+            "encoded images need the package grain, which is not installed", "Run: pip install 'sem-jax[grain]'"
         ) from error
     if not flags.FLAGS.is_parsed():  # grain hands its flags to its workers; a notebook or a test has parsed none
         flags.FLAGS.mark_as_parsed()
@@ -116,19 +125,19 @@ def default_workers(cores: int) -> int:
     return 0 if cores <= 4 else min(cores, MAX_WORKERS)
 
 
-class StreamFeeder:
-    """Takes `pipeline.Feeder`'s place for a streamed split. Its "order" holds batch numbers, i32[steps an epoch].
+class EncodedFeed:
+    """Brings a split whose images are encoded on disk to the compiled calls, as ready batches.
+
+    Implements `interfaces.Feed`; its "order" holds the numbers of batches, i32[steps an epoch].
 
     Args:
-      split: with StreamedImages.
+      split: with encoded images.
       seed, batch_size, epochs, crop_scale: see `BatchSource`.
       workers: processes that decode; 0 = threads of this process; -1 = one a core, at most MAX_WORKERS, but threads
         on a machine of few cores (see `default_workers`).
       steps: batches a call at most; 0 = CHUNK_BYTES worth of them.
       sharding: of [steps b ...], by item.
     """
-
-    resident = False
 
     def __init__(self, split: Split, *, seed, batch_size, epochs, crop_scale, workers: int, steps: int, sharding):
         hosts = jax.process_count()
@@ -145,8 +154,9 @@ class StreamFeeder:
         self.steps = min(steps or max(1, CHUNK_BYTES // int(np.prod(shape))), self._per_epoch)
         self._shape, self._sharding = (self.steps, *shape), sharding
         self._workers = default_workers(os.cpu_count() or 1) if workers < 0 else workers
-        self._stream, self._at = None, -1
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._batches: Iterator[dict[str, np.ndarray]] | None = None
+        self._at = -1
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._ahead: tuple[tuple[int, int], Future] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
@@ -179,10 +189,11 @@ class StreamFeeder:
         self._drop()
 
     def _load(self, position: int, count: int) -> DeviceData:
-        if self._stream is None or self._at != position:
+        batches = self._batches
+        if batches is None or self._at != position:
             self._drop()
-            self._stream = open_stream(self._source, position, self._workers)
-        parts = [next(self._stream) for _ in range(count)]
+            batches = self._batches = open_batches(self._source, position, self._workers)
+        parts = [next(batches) for _ in range(count)]
         self._at = position + count
         # One shape for all calls: a shorter one is filled up with batches that no step reads.
         parts += parts[-1:] * (self.steps - count)
@@ -191,6 +202,6 @@ class StreamFeeder:
         return DeviceData(place(images), place(labels))
 
     def _drop(self) -> None:
-        if self._stream is not None and hasattr(self._stream, "close"):
-            self._stream.close()
-        self._stream = None
+        if close := getattr(self._batches, "close", None):
+            close()
+        self._batches = None

@@ -1,4 +1,4 @@
-"""From arrays on the device to batches, by index: order and augmentation are functions of seed, step and index.
+"""From arrays to batches, by index: order and augmentation are functions of seed, step and index.
 
 order = epoch_order(key, epoch, num_items=50_000, batch_size=128)          # i32[390 128]
 fetch = make_fetch(mean=mean, std=std, crop_padding=4, flip=True)
@@ -6,7 +6,7 @@ batch, take = fetch(DeviceData(images, labels), order[0], key, step)        # in
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,14 @@ from sem_jax.data.augment import apply_augment, draw_augment, normalise
 from sem_jax.interfaces import Batch, Key, Split
 from sem_jax.rngs import key_for
 
+RESIDENCY = ("auto", "device", "host", "disk")
+
 
 class DeviceData(NamedTuple):
-    """A split, or the part of it that a call needs, on every device; or streamed batches, sharded by item."""
+    """A split, or the part of it that a call needs, on every device; or ready batches, sharded by item."""
 
-    images: jax.Array  # u8[n h w c]; streamed u8[m b h w c]
-    labels: jax.Array  # i32[n]; streamed i32[m b]
+    images: Any  # u8[n h w c]; ready batches u8[m b h w c]
+    labels: Any  # i32[n]; ready batches i32[m b]
 
 
 def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
@@ -41,7 +43,7 @@ def make_fetch(
     crop_padding: int,
     flip: bool,
     sharding: jax.sharding.NamedSharding | None = None,
-    streamed: bool = False,
+    batched: bool = False,
 ) -> Callable:
     """The function that makes a training batch of some rows of a data set, to be called inside jit.
 
@@ -50,12 +52,12 @@ def make_fetch(
       crop_padding: pixels of black border for the random crop; 0 = none.
       flip: mirror with probability 0.5.
       sharding: how the leading axis of a batch lies on the devices; None on one device.
-      streamed: the data are batches, one of which is named by its number, i32[], in place of rows.
+      batched: the data are ready batches, one of which is named by its number, i32[], in place of rows.
 
     Returns:
       fetch(data, rows i32[b], key, step) -> (Batch, take), where `take(pairing)` gives `batch.images[pairing]`
-      gathered from the data by index: with several devices the indices travel, the images do not. Streamed images
-      are on one device each, so there the batch travels to the partners, as uint8.
+      gathered from the data by index: with several devices the indices travel, the images do not. Each image of a
+      ready batch is on one device, so there the batch travels to the partners, as uint8.
     """
     everywhere = sharding and jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
@@ -63,7 +65,7 @@ def make_fetch(
         return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)
 
     def fetch(data: DeviceData, rows: jax.Array, key: Key, step: jax.Array) -> tuple[Batch, Callable]:
-        if streamed:
+        if batched:
             data = DeviceData(local(data.images[rows]), local(data.labels[rows]))
             rows = jnp.arange(len(data.labels))
         keys = jax.random.split(key_for(key, "augment", step), len(rows))
@@ -77,31 +79,38 @@ def make_fetch(
 
         def take(pairing):
             source = data.images
-            if streamed and sharding is not None:
+            if batched and sharding is not None:
                 # Said outright: left to itself, XLA may move every image to every device in float32 instead.
                 source = jax.lax.with_sharding_constraint(source, everywhere)
             return images_of(source[local(rows[pairing])], jax.tree.map(lambda x: x[pairing], draws))
 
-        images, labels = data if streamed else (data.images[local(rows)], local(data.labels[rows]))
+        images, labels = data if batched else (data.images[local(rows)], local(data.labels[rows]))
         return Batch(images_of(images, draws), labels, jnp.ones(len(rows), jnp.float32)), take
 
     return fetch
 
 
-class Feeder:
-    """Brings a split to the compiled call: resident on the device, or a call's worth of images at a time.
+class ArrayFeed:
+    """Brings a split in host memory to the compiled calls: kept on the devices, or a call's worth of images at a time.
+
+    Implements `interfaces.Feed`; its "order" has the rows of the split for each step, i32[steps an epoch, b].
 
     Args:
-      split: in host memory.
-      resident: keep the whole split on the device (as uint8); False sends only what the next call uses.
-      steps: steps per call at most; with `resident` any number.
-      sharding: of arrays that every device holds.
+      split: with an array of images.
+      key: of the run.
+      steps: steps a call; 0 keeps the whole split on the devices (as uint8), and a call has any number.
+      sharding: of arrays that every device holds; by_batch: of the order.
     """
 
-    def __init__(self, split: Split, *, resident: bool, steps: int, batch_size: int, sharding):
-        self.resident, self.steps = resident, steps
+    def __init__(self, split: Split, *, key: Key, batch_size: int, steps: int, sharding, by_batch):
+        self.steps = steps
         self._split, self._batch_size, self._sharding = split, batch_size, sharding
-        self._data = jax.device_put(DeviceData(*split), sharding) if resident else None
+        self._data = None if steps else jax.device_put(DeviceData(*split), sharding)
+
+        def order(epoch):
+            return epoch_order(key, epoch, num_items=len(split.labels), batch_size=batch_size)
+
+        self.order = jax.jit(order, out_shardings=by_batch)
 
     def close(self) -> None:
         """Nothing runs beside the steps."""
@@ -110,9 +119,9 @@ class Feeder:
         """What a call will be given, for its shapes alone."""
         return self(order, 0, 1)
 
-    def __call__(self, order: jax.Array, first: int, count: int) -> tuple[DeviceData, jax.Array, int]:
+    def __call__(self, order: jax.Array, first: int, count: int) -> tuple[DeviceData, Any, int]:
         """(data, order, first) with which the compiled call runs `count` steps from row `first` of `order`."""
-        if self.resident:
+        if self._data is not None:
             return self._data, order, first
         rows = np.asarray(order)[first : first + count].reshape(-1)
         # One shape for all calls: the last one of an epoch is filled up with rows that no step reads.

@@ -19,16 +19,22 @@ from sem_jax.registry import lookup
 CLEAN_FEATURES = ("exact", "grad", "stop_gradient", "ema_teacher")
 PENALTY_PAIRS = ("right", "wrong")
 Objective = Callable[..., tuple[jax.Array, Metrics]]
+Gamma = float | Callable[[jax.Array], jax.Array]  # a number, or a function of the step
 
 
-def needs_clean_pass(gamma: float, clean_features: str, regmixup: bool = False) -> bool:
+def has_penalty(gamma: Gamma) -> bool:
+    """Whether the penalty is a term of the objective at all."""
+    return callable(gamma) or gamma > 0
+
+
+def needs_clean_pass(gamma: Gamma, clean_features: str, regmixup: bool = False) -> bool:
     """Whether the step has to run the clean images beside the mixed ones."""
-    return gamma > 0 or clean_features in ("grad", "stop_gradient") or regmixup
+    return has_penalty(gamma) or clean_features in ("grad", "stop_gradient") or regmixup
 
 
 def make_objective(
     *,
-    gamma: float,
+    gamma: Gamma,
     clean_features: str = "exact",
     label_smoothing: float = 0.0,
     distance: str = "l2",
@@ -38,28 +44,28 @@ def make_objective(
     """Eq. 9: mean_b[ CE(f(x_mixed), lam y_i + (1 - lam) y_j) + gamma || g(x_mixed) - mixture ||_2 ].
 
     Args:
-      gamma: coefficient of the penalty, >= 0.
+      gamma: coefficient of the penalty, >= 0; a number, or a function step i32[] -> f32[] as `sem.rising` makes one.
       clean_features: "exact" or "grad": gradients flow through the clean representations too (Algorithm 1);
         "stop_gradient" or "ema_teacher": they are targets only.
       label_smoothing: in [0, 1).
       regmixup: RegMixup (Pinto et al. 2022), a comparator: the label loss is the mean over the 2b mixed and clean
-        images, so that each half has half the weight. (There they are one batch to BatchNorm, here two streams.)
+        images, so that each half has half the weight. (There they are one batch to BatchNorm, here two passes.)
       distance: a key of objectives.sem.DISTANCES.
       penalty_pairs: "right"; or "wrong", a control that must not help: the target of a mixed image is the mixture of
         the next pair in the batch, with the mixed image's own lam.
 
     Returns:
-      objective(outputs, batch, mix, *, weight=None) -> (loss f32[], metrics of f32[]). `outputs` maps the streams
-      "mixed" and "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean stream
-      has n items (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean". `weight` f32[]
-      in [0, 1], traced or not, multiplies gamma.
+      objective(outputs, batch, mix, step=None) -> (loss f32[], metrics of f32[]). `outputs` maps the passes "mixed"
+      and "clean" to Outputs; the penalty needs both, and is that of the first n pairs when the clean pass has n items
+      (paired among themselves). With `mix` None the loss is plain cross-entropy on "clean". `step` i32[] is what a
+      gamma that changes is a function of.
       Metrics are means over the real items of the batch: loss, label_loss, accuracy and, where they are defined,
-      penalty, feature_norm, lam and clean_accuracy; with `weight` also gamma, as it is now.
+      penalty, feature_norm, lam and clean_accuracy; where gamma changes also gamma, as it is now.
 
     Raises:
       ConfigError: for values out of range.
     """
-    if not 0.0 <= gamma < float("inf"):
+    if not callable(gamma) and not 0.0 <= gamma < float("inf"):
         raise ConfigError(f"gamma must be >= 0 and finite, got {gamma}")
     if clean_features not in CLEAN_FEATURES:
         raise ConfigError(f"clean_features must be one of {', '.join(CLEAN_FEATURES)}, got {clean_features!r}")
@@ -68,7 +74,7 @@ def make_objective(
     lookup(DISTANCES, "distance", distance)
 
     def objective(
-        outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None, *, weight: jax.Array | None = None
+        outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None, step: jax.Array | None = None
     ) -> tuple[jax.Array, Metrics]:
         def mean(values):
             mask = batch.mask[: len(values)]
@@ -101,11 +107,13 @@ def make_objective(
             distances = sem_penalty(outputs["mixed"].features[:n], anchor, partner, lam[:n], distance=distance)
             penalty = mean(distances)
             metrics["penalty"] = penalty
-            if gamma > 0:  # else the term is left out, not multiplied by 0: 0 * inf would be NaN
-                now = gamma if weight is None else gamma * weight
-                loss = loss + now * penalty
-                if weight is not None:
-                    metrics["gamma"] = now
+            if callable(gamma):
+                if step is None:
+                    raise ConfigError("gamma is a function of the step: objective(outputs, batch, mix, step)")
+                metrics["gamma"] = gamma(step)
+                loss = loss + metrics["gamma"] * penalty
+            elif gamma > 0:  # else the term is left out, not multiplied by 0: 0 * inf would be NaN
+                loss = loss + gamma * penalty
         return loss, {"loss": loss, **metrics}
 
     return objective

@@ -51,13 +51,13 @@ DISTANCES = {
 }
 
 
-def warmup(steps: int) -> Callable[[jax.Array], jax.Array]:
-    """step -> f32[], rising linearly from 0 at step 0 to 1 at `steps` and staying there; what gamma is multiplied by.
+def rising(gamma: float, steps: int) -> Callable[[jax.Array], jax.Array]:
+    """A gamma for `make_objective` that rises linearly from 0 at step 0 to `gamma` at `steps`, and stays there.
 
     Not in the paper. In short runs with all of gamma from the start, features were seen to shrink over some epochs
     before the labels were learnt (experiments/results/cpu/README.md).
     """
-    return lambda step: jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
+    return lambda step: gamma * jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
 
 
 def sem_penalty(

@@ -5,13 +5,12 @@ state = jit_init_state(model, tx, image_shape=(32, 32, 3))(key)
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from sem_jax.interfaces import Key, Model
 from sem_jax.rngs import key_for
-from sem_jax.interfaces import Key
 
 
 class TrainState(NamedTuple):
@@ -30,24 +29,21 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def init_state(
-    model: nn.Module, tx: optax.GradientTransformation, key: Key, *, image_shape: tuple[int, int, int]
-) -> TrainState:
+def init_state(model: Model, tx: optax.GradientTransformation, key: Key, *, image_shape: tuple[int, ...]) -> TrainState:
     """A fresh state, to be jitted (see `jit_init_state`); the same key gives the same parameters on any device count.
 
     Args:
-      model: Linen module with `__call__(images, *, train) -> Outputs`.
+      model: the backbone.
       tx: the optimizer.
-      key: the run's key; the stream "init" of it is used.
+      key: the run's key; the key for "init" is derived from it.
       image_shape: (h, w, c).
     """
-
     variables = model.init(key_for(key, "init", 0), jnp.zeros((1, *image_shape)), train=False)
     params = variables["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
 
 
-def jit_init_state(model: nn.Module, tx: optax.GradientTransformation, *, image_shape: tuple[int, int, int]):
+def jit_init_state(model: Model, tx: optax.GradientTransformation, *, image_shape: tuple[int, ...]):
     """init_state as a compiled function of the key.
 
     XLA:CPU would spend half a minute of LLVM on the random draws of a ResNet-18, which run once; it is told not to.

@@ -2,8 +2,8 @@
 
     state = train_and_evaluate(cfg, "runs/digits")
 
-The order of what happens is the order of `_Run.train`. What computes is in `programs`, what is written in `records`
-and `checkpoint`.
+The order of what happens is the order of `_Run.train`. What computes is in `programs`, what is written in
+`runs.records` and `runs.checkpoint`.
 """
 
 import math
@@ -12,7 +12,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -20,12 +19,14 @@ from sem_jax import config as config_lib
 from sem_jax import data as data_lib
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.interfaces import Dataset
-from sem_jax.runs import curves as report
-from sem_jax.runs import records
+from sem_jax.runs import curves, records
 from sem_jax.runs.checkpoint import Checkpoints
 from sem_jax.runs.state import TrainState
 from sem_jax.system import hosts
 from sem_jax.system.signals import Interrupted, StopRequest
+from sem_jax.training.calls import Sums, from_plain, to_plain
+from sem_jax.training.epoch_log import line_of, record_of
+from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
 from sem_jax.training.step import QUANTITIES
 
@@ -55,18 +56,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
             "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
         )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
-    dataset = data_lib.load(
-        cfg.data.name,
-        data_dir=cfg.data.dir,
-        val_size=cfg.data.val_size,
-        val_seed=cfg.seed,
-        train_size=cfg.data.train_size,
-        splits=("train", "test") if cfg.data.use_test else ("train",),
-        image_size=cfg.data.image_size,
-        eval_crop=cfg.data.eval_crop,
-        # Random resized crops are made from the encoded images; "auto" streams what the memory does not hold.
-        stream=True if cfg.data.crop_scale else {"stream": True, "auto": None}.get(cfg.runtime.residency, False),
-    )
+    dataset = _load(cfg)
     _check_against_data(cfg, dataset)
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
@@ -88,6 +78,21 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
             f"Cannot write the run folder {workdir}: {error.strerror or error} ({name}).",
             "What is checkpointed is safe: mend that, then start the same command again.",
         ) from error
+
+
+def _load(cfg: ConfigDict) -> Dataset:
+    # Random resized crops are made from the encoded images; "auto" leaves encoded what the memory does not hold.
+    encoded = True if cfg.data.crop_scale else {"disk": True, "auto": None}.get(cfg.runtime.residency, False)
+    return data_lib.load(
+        cfg.data.name,
+        data_dir=cfg.data.dir,
+        splits=("train", "test") if cfg.data.use_test else ("train",),
+        image_size=cfg.data.image_size,
+        val_size=cfg.data.val_size,
+        val_seed=cfg.seed,
+        train_size=cfg.data.train_size,
+        reading=data_lib.Reading(encoded=encoded, eval_crop=cfg.data.eval_crop),
+    )
 
 
 def describe(dataset: Dataset) -> dict:
@@ -125,7 +130,7 @@ class _Run:
 
     def train(self) -> TrainState:
         """Restore; then every epoch: train, evaluate, record, checkpoint; the result last."""
-        cfg, total, per_epoch = self.cfg, self.programs.total_steps, self.programs.steps_per_epoch
+        cfg, (per_epoch, total) = self.cfg, self.programs.lengths
         progress, start = {}, 0
         if restored := self.checkpoints.restore(self.state):
             self.state, progress, start = restored.state, restored.progress, int(restored.state.step)
@@ -148,7 +153,7 @@ class _Run:
                 if (epoch + 1) % cfg.train.checkpoint_every == 0 or epoch + 1 in cfg.train.keep_epochs or last:
                     scores = {name: record[name] for name in ("val_accuracy", "val_nll") if name in record}
                     self.checkpoints.save(record["step"], self.state, {}, scores)
-                self._say(_line(record, cfg.train.epochs))
+                self._say(line_of(record, cfg.train.epochs))
                 stop, _ = self._agree()
                 if stop and not last:
                     self._leave(stop, {})
@@ -159,34 +164,41 @@ class _Run:
     def _train_epoch(self, epoch: int, progress: dict, bar: tqdm) -> dict:
         """Runs one epoch, or the rest of it, and returns its record."""
         cfg, programs = self.cfg, self.programs
-        order = programs.order(epoch)
+        steps, order = programs.lengths.epoch, programs.order(epoch)
         mixing = cfg.mixer.name != "none" and epoch < cfg.mixer.stop_epoch
-        sums = programs.prepare(self.state, order, mixing=mixing)
+        stage = programs.mixing if mixing else programs.plain
+        sums = programs.prepare(stage, self.state, order)
         if progress:
-            values = {n: np.asarray(v, sums[n].dtype) for n, v in progress["sums"].items() if n in sums}
-            sums = jax.device_put(sums | values, programs.replicated)
-        done = int(self.state.step) - epoch * programs.steps_per_epoch
+            sums = jax.device_put(from_plain(progress["sums"], jax.device_get(sums)), programs.replicated)
+        done = int(self.state.step) - epoch * steps
         seconds = progress.get("seconds", 0.0)
         count = programs.steps_per_call or 1
-        while done < programs.steps_per_epoch:
-            count = min(count, programs.steps_per_epoch - done)
+        host = sums
+        while done < steps:
+            count = min(count, steps - done)
             begin = time.perf_counter()
-            self.state, sums = programs.run(self.state, sums, order, mixing=mixing, first=done, count=count)
-            values = {name: value.item() for name, value in jax.device_get(sums).items()}
+            self.state, sums = programs.run(stage, self.state, sums, order, first=done, count=count)
+            host = jax.tree.map(lambda x: x.item(), jax.device_get(sums))
             seconds += (elapsed := time.perf_counter() - begin)
             done += count
             bar.update(count)
-            loss = values["loss"] / max(done - values["bad_steps"], 1)
-            bar.set_postfix(epoch=f"{epoch + 1}/{cfg.train.epochs}", loss=f"{loss:.3f}", refresh=False)
-            if values["bad_steps"] and cfg.train.on_nan == "stop":
-                parts = [name for i, name in enumerate(QUANTITIES) if values["first_bad_parts"] >> i & 1]
-                self._diverged(", ".join(parts), f"{values['first_bad']} (epoch {epoch + 1})")
+            bar.set_postfix(
+                epoch=f"{epoch + 1}/{cfg.train.epochs}", loss=f"{host.means['loss'].value:.3f}", refresh=False
+            )
+            self._check_steps(host, epoch)
             stop, elapsed = self._agree(elapsed)
-            if stop and done < programs.steps_per_epoch:
-                self._leave(stop, {"sums": values, "seconds": seconds})
+            if stop and done < steps:
+                self._leave(stop, {"sums": to_plain(host), "seconds": seconds})
             if not programs.steps_per_call:
                 count = max(1, min(2 * count, round(count * SECONDS_PER_CALL / elapsed)))
-        return self._record(epoch, values, seconds, mixing)
+        record = record_of(
+            host,
+            step=(epoch + 1) * steps,
+            epoch=epoch + 1,
+            mixing=mixing,
+            learning_rate=float(programs.learning_rate((epoch + 1) * steps - 1)),
+        )
+        return record | {"seconds": seconds, "images_per_s": steps * cfg.train.batch_size / seconds}
 
     def _agree(self, seconds: float = 0.0) -> tuple[int, float]:
         """The signal to stop that any process got, or 0, and the longest time a call took, in whole milliseconds.
@@ -195,6 +207,11 @@ class _Run:
         """
         stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
         return stop, milliseconds / 1000
+
+    def _check_steps(self, sums: Sums, epoch: int) -> None:
+        if sums.bad_steps and self.cfg.train.on_nan == "stop":
+            parts = [name for i, name in enumerate(QUANTITIES) if sums.first_bad_parts >> i & 1]
+            self._diverged(", ".join(parts), f"{sums.first_bad} (epoch {epoch + 1})")
 
     def _check_scores(self, scores: dict, step: int) -> None:
         bad = [name for name, value in scores.items() if not math.isfinite(value)]
@@ -225,32 +242,6 @@ class _Run:
         self._say(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
         raise Interrupted(stop)
 
-    def _record(self, epoch: int, values: dict, seconds: float, mixing: bool) -> dict:
-        """The line of metrics.jsonl: means over the epoch's finite steps."""
-        steps = self.programs.steps_per_epoch
-        finite = max(steps - values["bad_steps"], 1)
-        counts = ("bad_steps", "first_bad", "first_bad_parts", "finite", "clean_steps")
-        of_clean = ("penalty", "gamma", "feature_norm", "clean_accuracy")
-        clean = max(values.get("clean_steps", finite), 1)  # fewer with objective.penalty_every
-        means = {n: v / (clean if n in of_clean else finite) for n, v in values.items() if n not in counts}
-        record = {
-            "step": (epoch + 1) * steps,
-            "epoch": epoch + 1,
-            "mixing": mixing,
-            "learning_rate": float(self.programs.learning_rate((epoch + 1) * steps - 1)),
-            "loss": means.pop("loss"),
-            "label_loss": means.pop("label_loss"),
-            "train_accuracy": means.pop("accuracy"),
-        }
-        if "clean_accuracy" in means:
-            record["train_clean_accuracy"] = means.pop("clean_accuracy")
-        if "penalty" in means:
-            record["penalty_relative"] = means["penalty"] / max(means["feature_norm"], 1e-12)
-        record |= means
-        if values["bad_steps"]:
-            record["skipped_steps"] = values["bad_steps"]
-        return record | {"seconds": seconds, "images_per_s": steps * self.cfg.train.batch_size / seconds}
-
     def _announce(self, start: int) -> None:
         """What is run, on what."""
         devices, model = self.programs.devices, self.programs.model
@@ -263,12 +254,12 @@ class _Run:
             f"{jnp.dtype(model.dtype).name} | run folder: {self.folder.path}"
         )
         if start:
-            self._say(f"Continuing from step {start:,} of {self.programs.total_steps:,}.")
+            self._say(f"Continuing from step {start:,} of {self.programs.lengths.total:,}.")
 
     def _finish(self) -> None:
         """Scores test (without it, val) for the result, writes it and draws the curves."""
         scores = self.programs.evaluate(self.state, self.scored)
-        self._check_scores(scores, self.programs.total_steps)
+        self._check_scores(scores, self.programs.lengths.total)
         if not hosts.is_lead():
             return
         log = records.read_metrics(self.folder.path)
@@ -278,9 +269,9 @@ class _Run:
             "method": method,
             "objective": dict(self.cfg.objective),
             "seed": self.cfg.seed,
-            "steps": self.programs.total_steps,
+            "steps": self.programs.lengths.total,
             "epochs": self.cfg.train.epochs,
-            "schedule": self.programs.schedule,
+            "schedule": choose_schedule(self.cfg.optim.schedule, self.cfg.train.epochs),
             "wall_time_s": round(sum(r["seconds"] for r in log), 3),
             "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
             "devices": [device.device_kind for device in self.programs.devices],
@@ -291,20 +282,7 @@ class _Run:
             best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as is kept
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
-        picture = report.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
+        picture = curves.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
         accuracy, nll = (scores[f"{self.scored}_{name}"] for name in ("accuracy", "nll"))
         print(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
         print(f"Learning curves: {picture}")
-
-
-def _line(record: dict, epochs: int) -> str:
-    """One epoch in one line."""
-    text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {record['loss']:.4f}"
-    if "penalty" in record:
-        text += f"  penalty {record['penalty']:.3f} ({record['penalty_relative']:.1%} of the feature norm)"
-    text += f"  train {record['train_accuracy']:.2%}"
-    for split in ("val", "test"):
-        if f"{split}_accuracy" in record:
-            text += f"  {split} {record[f'{split}_accuracy']:.2%}"
-    speed = record["images_per_s"]
-    return text + f"  {speed:,.{0 if speed >= 10 else 1}f} images/s"

@@ -1,14 +1,14 @@
 """The optimizer and its learning rate over optimizer steps: SGD with momentum, or AdamW.
 
-tx, learning_rate = make_optimizer(total_steps=78_000, learning_rate=0.1, schedule="step", boundaries=(0.5, 0.75))
+learning_rate = make_schedule(total_steps=78_000, learning_rate=0.1, schedule="step", boundaries=(0.5, 0.75))
+tx = make_optimizer(learning_rate, momentum=0.9, weight_decay=1e-4)
 """
-
-from collections.abc import Callable
 
 import optax
 
-SCHEDULES = ("step", "cosine", "onecycle", "constant")
-SHORT = 60  # epochs; a run of fewer is short
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("auto", "step", "cosine", "onecycle", "constant")
+SHORT = 60  # epochs; "auto" takes one-cycle for runs of fewer
 
 
 def choose_schedule(schedule: str, epochs: int) -> str:
@@ -51,36 +51,22 @@ def make_schedule(
 
 
 def make_optimizer(
+    learning_rate: optax.ScalarOrSchedule,
     *,
     name: str = "sgd",
-    total_steps: int,
-    learning_rate: float,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
-    schedule: str = "step",
-    boundaries: tuple[float, ...] = (0.5, 0.75),
-    warmup_steps: int = 0,
-) -> tuple[optax.GradientTransformation, Callable]:
+) -> optax.GradientTransformation:
     """SGD and AdamW as PyTorch has them; weight decay is on every parameter.
 
     Args:
+      learning_rate: a number, or a function of the step as `make_schedule` makes one.
       name: "sgd", weight decay added to the gradient, before the momentum; or "adamw" (Loshchilov and Hutter 2019),
         weight decay decoupled, b1 = momentum, b2 = 0.999, eps = 1e-8.
-      total_steps, learning_rate, schedule, boundaries, warmup_steps: see `make_schedule`.
       momentum, nesterov, weight_decay: numbers as in the literature; momentum 0 = none.
-
-    Returns:
-      (tx, learning_rate_fn); the function gives the rate that the update at a step uses.
     """
-    rate = make_schedule(
-        total_steps=total_steps,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        boundaries=boundaries,
-        warmup_steps=warmup_steps,
-    )
     if name == "adamw":
-        return optax.adamw(rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov), rate
-    sgd = optax.sgd(rate, momentum=momentum or None, nesterov=nesterov)
-    return (optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd), rate
+        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    sgd = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd

@@ -1,15 +1,17 @@
 """Ways to pay less for the penalty than a second pass at every step. None of them is exact; all are off by default.
 
     tx = with_teacher(tx, decay=0.999)                       # clean features from an average of the weights
-    mix = pair_within(mix, clean_items(0.5, batch_size=128))  # the penalty on the first half of the pairs
-    objective = average_over_mixes(objective, 2)             # two mixed batches for one clean pass
-    step = alternate(with_penalty, without, every=4)         # the penalty in every fourth step
+    mix = pair_within(mix, 64)                               # the penalty on the first 64 pairs:
+    draw = keep_clean(make_draw(mix, clean_pass=True), 64)
+    draw = draw_together([first, second])                    # two mixed batches for one clean pass:
+    objective = average_over_mixes(objective, 2)
+    advance = alternate(with_penalty, without, every=4)      # the penalty in every fourth step
 
-Cost of a step in units of a plain mixup step, by operations: teacher 4/3, fraction 1 + p, every 1 + 1/k, K mixes
-(3 K + 3) / 3 for K mixed batches, that is 1 + 1/K for each. The exact step costs 2.
+Cost of a step in units of a plain mixup step, by operations: teacher 4/3; a fraction p 1 + p; every k-th 1 + 1/k; K
+mixes (3 K + 3) / 3 for K mixed batches, that is 1 + 1/K for each. The exact step costs 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,9 @@ import optax
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Batch, Metrics, Mix, MixFn
+from sem_jax.runs.state import TrainState
+from sem_jax.training.calls import Advance
+from sem_jax.training.draw import Draw
 
 
 class TeacherState(NamedTuple):
@@ -40,12 +45,19 @@ def with_teacher(tx: optax.GradientTransformation, *, decay: float) -> optax.Gra
     def init(params):
         return TeacherState(tx.init(params), jax.tree.map(jnp.array, params))
 
-    def update(gradient, state, params=None):
-        updates, inner = tx.update(gradient, state.inner, params)
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("with_teacher averages the parameters: update(gradient, state, params)")
+        updates, inner = tx.update(updates, state.inner, params)
         new = optax.apply_updates(params, updates)
         return updates, TeacherState(inner, optax.incremental_update(new, state.teacher, 1.0 - decay))
 
     return optax.GradientTransformation(init, update)
+
+
+def teacher_of(state: TrainState) -> Any:
+    """The parameters that `with_teacher` keeps, for `gradient.make_gradient`."""
+    return state.opt_state.teacher
 
 
 def clean_items(fraction: float, *, batch_size: int) -> int:
@@ -82,17 +94,35 @@ def pair_within(mix: MixFn, items: int) -> MixFn:
     return split
 
 
+def keep_clean(draw: Draw, items: int) -> Draw:
+    """A draw whose clean pass has only the first `items` images, those that `pair_within` pairs among themselves."""
+
+    def fewer(state, batch: Batch, key, take=None):
+        passes, mix = draw(state, batch, key, take)
+        return {**passes, "clean": batch.images[:items]}, mix
+
+    return fewer
+
+
+def draw_together(draws: Sequence[Draw]) -> Draw:
+    """Several mixed passes ("mixed", "mixed1", ...) that share a clean one, and a tuple of their `Mix`."""
+
+    def together(state, batch: Batch, key, take=None):
+        found = [draw(state, batch, key, take) for draw in draws]
+        mixed = {mixed_name(k): passes["mixed"] for k, (passes, _) in enumerate(found)}
+        clean = {name: images for name, images in found[0][0].items() if name == "clean"}
+        return mixed | clean, tuple(mix for _, mix in found)
+
+    return together
+
+
 def average_over_mixes(objective: Callable, count: int) -> Callable:
-    """The mean objective of `count` mixed streams ("mixed", "mixed1", ...) that share the clean one.
+    """The mean objective of `count` mixed passes that share the clean one; takes a tuple of `Mix`."""
 
-    Takes a tuple of `Mix` where the objective takes one.
-    """
-
-    def averaged(outputs, batch: Batch, mixes: tuple[Mix, ...], **options) -> tuple[jax.Array, Metrics]:
+    def averaged(outputs, batch: Batch, mixes: tuple[Mix, ...], step=None) -> tuple[jax.Array, Metrics]:
         clean = {name: of for name, of in outputs.items() if name == "clean"}
         results = [
-            objective({"mixed": outputs[mixed_name(k)], **clean}, batch, drawn, **options)
-            for k, drawn in enumerate(mixes)
+            objective({"mixed": outputs[mixed_name(k)], **clean}, batch, mix, step) for k, mix in enumerate(mixes)
         ]
         return jax.tree.map(lambda *xs: sum(xs) / count, *results)
 
@@ -100,35 +130,18 @@ def average_over_mixes(objective: Callable, count: int) -> Callable:
 
 
 def mixed_name(k: int) -> str:
-    """Name of the k-th mixed stream."""
+    """Name of the k-th mixed pass."""
     return f"mixed{k}" if k else "mixed"
 
 
-def counted(train_step: Callable) -> Callable:
-    """The step with one more metric, clean_steps = 1: it had a clean pass."""
-
-    def step(*arguments):
-        state, metrics = train_step(*arguments)
-        return state, {**metrics, "clean_steps": jnp.ones(())}
-
-    return step
-
-
-def alternate(with_penalty: Callable, without: Callable, *, every: int) -> Callable:
-    """A step that is `counted(with_penalty)` when state.step is a multiple of `every`, else `without`.
+def alternate(with_penalty: Advance, without: Advance, *, every: int) -> Advance:
+    """`with_penalty` where state.step is a multiple of `every`, else `without`.
 
     One program with a branch in it, for a loop on the device. Not for CPU: XLA:CPU's convolutions are 50 times slower
     inside a branch (jax 0.10.2), so there the caller chooses between two programs.
     """
 
-    def step(state, *arguments):
-        first = counted(with_penalty)
-        names = jax.eval_shape(lambda s: first(s, *arguments)[1], state)
+    def advance(state: TrainState, *arguments):
+        return jax.lax.cond(state.step % every == 0, with_penalty, without, state, *arguments)
 
-        def plain(state):
-            new, metrics = without(state, *arguments)
-            return new, {name: metrics.get(name, jnp.zeros(())) for name in names}
-
-        return jax.lax.cond(state.step % every == 0, lambda s: first(s, *arguments), plain, state)
-
-    return step
+    return advance

@@ -1,5 +1,5 @@
 """What a GPU or a TPU would be given can be made without one, though not run: the training calls, looped on the device,
-the streams stacked and in bfloat16 as there, are lowered for both."""
+the passes stacked and in bfloat16 as there, are lowered for both."""
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,12 @@ def rows(names, backbones, *, fast):
 def check(backbone, mixer, *, objective=None, train=None):
     """Mixing steps are one call, which loops on the device, computes in bfloat16 and calls nothing on the host."""
     cfg = configure(backbone, mixer, sem=True)
-    cfg.model.dtype, cfg.runtime.loop, cfg.runtime.streams = "bfloat16", "device", "stacked"
+    cfg.model.dtype, cfg.runtime.loop, cfg.runtime.passes = "bfloat16", "device", "stacked"
     cfg.objective.update(objective or {})
     cfg.train.update(train or {})
     programs = Programs(cfg, DATASET)
     state, order = programs.initial_state(), programs.order(0)
-    (call,), _ = programs.lower(state, order, mixing=True, platforms=PLATFORMS)
+    (call,), _ = programs.lower(programs.mixing, state, order, platforms=PLATFORMS)
     text = call.as_text()
     assert "stablehlo.while" in text and "bf16>" in text and "callback" not in text
 

@@ -9,44 +9,37 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
-from sem_jax.mixers import MIXERS, make_mix
-from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import jit_init_state
+from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_call, make_train_step, zero_sums
 from tests.helpers.tiny_net import TinyNet
+from tests.helpers.training import build_step
 
 B, SIZE = 32, 12
 pytestmark = pytest.mark.devices(8)
 
 
-def program(devices, mixer="cutmix", gamma=0.3, streamed=False):
+def program(devices, mixer="cutmix", gamma=0.3, batched=False):
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     everywhere, by_item = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (100, SIZE, SIZE, 3), dtype=np.uint8)
     data = DeviceData(images, rng.integers(0, 4, 100).astype(np.int32))
     model, key = TinyNet(num_classes=4), jax.device_put(jax.random.key(0), everywhere)
-    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
-    fetch = make_fetch(mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=2, flip=True, sharding=by_item, streamed=streamed)
-    step = make_train_step(
-        make_forward(model, stacked=False),
-        tx,
-        make_mix(MIXERS[mixer](alpha=1.0)),
-        make_objective(gamma=gamma),
-        clean_pass=gamma > 0,
-    )
+    tx = make_optimizer(0.1)
+    fetch = make_fetch(mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=2, flip=True, sharding=by_item, batched=batched)
+    step = build_step(model, tx, mixer=mixer, clean=gamma > 0, gamma=gamma)
     state, data = jax.device_put((jit_init_state(model, tx, image_shape=(SIZE, SIZE, 3))(key), data), everywhere)
     order = jax.device_put(
         epoch_order(key, 0, num_items=100, batch_size=B), NamedSharding(mesh, PartitionSpec(None, "data"))
     )
-    if streamed:
+    if batched:
         place = NamedSharding(mesh, PartitionSpec(None, "data"))
         data = jax.device_put(DeviceData(data.images[order], data.labels[order]), place)
         order = np.arange(3, dtype=np.int32)
-    sums = jax.device_put(zero_sums(step, fetch, state, data, order[0], key), everywhere)
+    sums = jax.device_put(zero_sums([step], fetch, state, data, order[0], key), everywhere)
     arguments = state, sums, data, order, 0, 3, key
-    return make_train_call(step, fetch, looped=True).lower(*arguments).compile(), arguments
+    return make_call(make_advance(step, fetch), looped=True).lower(*arguments).compile(), arguments
 
 
 def test_eight_devices_give_the_numbers_of_one():
@@ -55,8 +48,8 @@ def test_eight_devices_give_the_numbers_of_one():
         call, arguments = program(devices)
         results.append(call(*arguments))
     (state, sums), (state8, sums8) = results
-    for name in sums:
-        np.testing.assert_allclose(sums[name], sums8[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    for name, mean in sums.means.items():
+        np.testing.assert_allclose(mean, sums8.means[name], rtol=1e-4, atol=1e-5, err_msg=name)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(state8.params), strict=True):
         assert float(jnp.abs(a - jax.device_get(b)).max()) < 1e-3
 
@@ -78,7 +71,7 @@ def test_no_image_travels_between_devices(mixer, gamma):
     """Counted: indices, labels and draws are gathered, for SEM the clean features too; gradients, BatchNorm's sums and
     metrics are reduced, for SEM the gradient of the gathered features too. Nothing else moves.
 
-    (With stacked streams images would: two for every device. The loop does not stack on several devices.)
+    (With stacked passes images would: two for every device. The loop does not stack on several devices.)
     """
     call, (state, *_) = program(8, mixer, gamma)
     found = collectives(call)
@@ -100,12 +93,12 @@ def test_no_image_travels_between_devices(mixer, gamma):
     assert sum(shape == (8,) for shape in reduced) <= 2 * passes * 6
 
 
-def test_streamed_images_travel_once_as_bytes():
-    """Each device has its own part of a streamed batch, and the partners of its images are anywhere."""
-    call, arguments = program(8, streamed=True)
+def test_images_of_ready_batches_travel_once_as_bytes():
+    """Each device has its own part of a ready batch, and the partners of its images are anywhere."""
+    call, arguments = program(8, batched=True)
     images = [arrays for _, arrays in collectives(call) if any(SIZE in shape for _, shape in arrays)]
     assert images == [[("u8", (B, SIZE, SIZE, 3))]]
     resident, others = program(8)
     (_, sums), (_, expected) = call(*arguments), resident(*others)
-    for name in sums:
-        np.testing.assert_allclose(sums[name], expected[name], rtol=1e-5, err_msg=name)
+    for name, mean in sums.means.items():
+        np.testing.assert_allclose(mean, expected.means[name], rtol=1e-5, err_msg=name)

@@ -57,13 +57,13 @@ def configure(mixer, sem, backbone, scorer=""):
 
 def train(cfg):
     """Test accuracy after the last epoch, by the trainer's programs without its files."""
-    run, mixing = Programs(cfg, load("digits")), cfg.mixer.name != "none"
-    state = run.initial_state()
+    run = Programs(cfg, load("digits"))
+    state, stage = run.initial_state(), run.mixing if run.mixing.steps else run.plain
     for epoch in range(cfg.train.epochs):
         order = run.order(epoch)
-        sums = run.prepare(state, order, mixing=mixing)
-        state, sums = run.run(state, sums, order, mixing=mixing, first=0, count=run.steps_per_epoch)
-    assert int(sums["bad_steps"]) == 0 and ("penalty" in sums) == (cfg.objective.gamma > 0)
+        sums = run.prepare(stage, state, order)
+        state, sums = run.run(stage, state, sums, order, first=0, count=run.lengths.epoch)
+    assert int(sums.bad_steps) == 0 and ("penalty" in sums.means) == (cfg.objective.gamma > 0)
     return run.evaluate(state, "test")["test_accuracy"]
 
 
@@ -72,7 +72,7 @@ def scorer(tmp_path_factory):
     """The run folder of a net that says where to look: 8x8 places, a pixel each."""
     folder = str(tmp_path_factory.mktemp("scorer") / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.report, "draw_curves", lambda *_, **__: None)  # takes longer than the training
+        patch.setattr(loop.curves, "draw_curves", lambda *_, **__: None)  # takes longer than the training
         loop.train_and_evaluate(configure("none", False, "preact_resnet"), folder)
     return folder
 

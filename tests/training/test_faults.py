@@ -17,8 +17,8 @@ from sem_jax.errors import RunError
 from sem_jax.runs.checkpoint import steps
 from sem_jax.runs.records import RunFolder, read_metrics
 from sem_jax.system.signals import Interrupted, StopRequest
-from sem_jax.training import loop
-from tests.training.test_loop import ROOT, assert_equal, configure, records, run, tiny_backbone  # noqa: F401
+from sem_jax.training import assemble, loop
+from tests.helpers.training import ROOT, assert_equal, configure, records, run, tiny_backbone, use_tiny  # noqa: F401
 
 
 def faults(*options, limit=120):
@@ -103,7 +103,7 @@ def test_on_fewer_devices_the_same_leaves_come_back_and_the_next_loss(tmp_path, 
             run(tmp_path, name, runtime__devices=devices, **changes)
         folder = tmp_path / name / "checkpoints"
         latest = json.loads((folder / str(steps(folder)[-1]) / "manifest.json").read_text())
-        return latest["progress"]["sums"]["loss"]
+        return latest["progress"]["sums"]["means"]["loss"]
 
     stop_after(2, "run", 8)
     for devices in (4, 1):
@@ -119,10 +119,10 @@ def test_on_fewer_devices_the_same_leaves_come_back_and_the_next_loss(tmp_path, 
 
 def inject(monkeypatch, where, at_step, value):
     """Puts NaN or infinity into one quantity of one step of every run from here on."""
-    make = loop.Programs.train_step
+    make = assemble.mixing_steps
 
-    def train_step(self, mixing):
-        step = make(self, mixing)
+    def mixing_steps(*arguments, **options):
+        (step,) = make(*arguments, **options)
 
         def injected(state, batch, key, take=None):
             bad = jnp.where(state.step == at_step, value, 0.0)
@@ -131,12 +131,10 @@ def inject(monkeypatch, where, at_step, value):
             new, metrics = step(state, batch, key, take)
             return new, metrics
 
-        return injected
+        return (injected,)
 
-    monkeypatch.setattr(loop.Programs, "train_step", train_step)
+    monkeypatch.setattr(assemble, "mixing_steps", mixing_steps)
     if where == "gradient":
-        from sem_jax.training import step as step_lib
-
         grad = jax.grad
 
         def bad_grad(function, **options):
@@ -150,7 +148,7 @@ def inject(monkeypatch, where, at_step, value):
 
             return outer
 
-        monkeypatch.setattr(step_lib.jax, "grad", bad_grad)
+        monkeypatch.setattr(jax, "grad", bad_grad)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +170,7 @@ def test_what_is_not_finite_is_named_with_its_step_and_no_checkpoint_is_lost(
     # The epoch before was saved, and nothing of the bad one.
     assert steps(tmp_path / "run/checkpoints") == ([5] if step > 5 else [])
     monkeypatch.undo()
-    from sem_jax.models import MODELS
-    from tests.training.test_loop import make_tiny
-
-    monkeypatch.setitem(MODELS, "tiny", make_tiny)
-    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
+    use_tiny(monkeypatch)
     if step > 5:
         assert int(run(tmp_path).step) == 10
 

@@ -24,16 +24,16 @@ sys.path.insert(0, {root!r})
 from sem_jax.training import loop
 from sem_jax import main
 from sem_jax.models import MODELS
-from tests.training import test_loop
-MODELS["tiny"] = test_loop.make_tiny
+from tests.helpers.training import make_tiny
+MODELS["tiny"] = make_tiny
 run = loop.Programs.run
-def slowly(self, state, *args, **options):
+def slowly(self, stage, state, *args, **options):
     time.sleep({pause})
     if jax.process_index() == 1 and int(state.step) == {stop_in}:
         signal.raise_signal(signal.SIGTERM)
-    return run(self, state, *args, **options)
+    return run(self, stage, state, *args, **options)
 loop.Programs.run = slowly
-loop.report.draw_curves = lambda *_, **__: None
+loop.curves.draw_curves = lambda *_, **__: None
 train = loop.train_and_evaluate
 def train_and_keep(cfg, workdir, **options):
     state = train(cfg, workdir, **options)
@@ -45,15 +45,15 @@ loop.train_and_evaluate = train_and_keep
 main.main()
 """
 CONFIG = """
-from tests.training.test_loop import configure
+from tests.helpers.training import configure
 def get_config(_=""):
     return configure("mixup+sem", train__epochs=3, runtime__devices=0, runtime__steps_per_call=1, data__val_size=100)
 """
-STREAMED = """
+ENCODED = """
 from tests.training.test_loop_encoded import configure, cropped
 def get_config(_=""):
     options = cropped(train__epochs=3, train__batch_size=8, runtime__devices=0, runtime__steps_per_call=1)
-    return configure({photos!r}, runtime__residency="stream", **options)
+    return configure({photos!r}, runtime__residency="disk", **options)
 """
 
 
@@ -148,12 +148,12 @@ def test_two_processes_train_stop_die_and_resume_to_the_numbers_of_one(tmp_path)
 
 
 @pytest.mark.slow
-def test_streamed_images_come_to_two_processes_as_to_one_and_resume_in_the_middle_of_an_epoch(tmp_path):
+def test_encoded_images_come_to_two_processes_as_to_one_and_resume_in_the_middle_of_an_epoch(tmp_path):
     """Each of two hosts decodes its half of every batch; what is computed of it is what one host computes."""
     pytest.importorskip("grain")
     from tests.training.test_loop_encoded import write_photos
 
-    config = STREAMED.format(photos=str(write_photos(tmp_path / "photos", train=24, test=5)))
+    config = ENCODED.format(photos=str(write_photos(tmp_path / "photos", train=24, test=5)))
     one, two, parts = tmp_path / "one", tmp_path / "two", tmp_path / "parts"
     for count, workdir in ((1, one), (2, two)):
         codes, out = finish(processes(tmp_path, count, 4 // count, workdir, config=config))

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,55 +14,19 @@ from sem_jax import config as config_lib
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.runs.records import read_metrics
 from sem_jax.training import loop
-from tests.helpers.tiny_net import TinyNet
-
-ROOT = Path(__file__).parents[2]
-DRAW_CURVES = loop.report.draw_curves
-
-
-@pytest.fixture(autouse=True)
-def tiny_backbone(monkeypatch):
-    """One more row in MODELS, so that a run compiles in a moment."""
-    from sem_jax.models import MODELS
-
-    monkeypatch.setitem(MODELS, "tiny", make_tiny)
-    # Drawing takes longer than the rest of these runs; the test of what a run writes puts it back.
-    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
-
-
-def make_tiny(*, num_classes, width, **_):
-    return TinyNet(num_classes, width=width)
-
-
-def configure(method="mixup+sem", **changes):
-    cfg = config_lib.get_default()
-    cfg.data.name, cfg.data.crop_padding, cfg.data.flip = "digits", 1, False
-    cfg.model.name, cfg.model.width = "tiny", 8
-    cfg.train.epochs, cfg.train.batch_size, cfg.train.checkpoint_every, cfg.train.eval_every = 2, 256, 1, 1
-    cfg.optim.learning_rate = 0.5
-    cfg.runtime.devices, cfg.runtime.progress = 1, False
-    config_lib.apply_method(cfg, method)
-    for name, value in changes.items():
-        group, field = name.split("__")
-        cfg[group][field] = value
-    return cfg
-
-
-def run(tmp_path, name="run", **changes):
-    return loop.train_and_evaluate(configure(**changes), str(tmp_path / name))
-
-
-def records(path, *ignored):
-    ignored = {"seconds", "images_per_s", *ignored}
-    return [{k: v for k, v in r.items() if k not in ignored} for r in read_metrics(path)]
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+from tests.helpers.training import (  # noqa: F401
+    DRAW_CURVES,
+    ROOT,
+    assert_equal,
+    configure,
+    records,
+    run,
+    tiny_backbone,
+)
 
 
 def test_a_run_and_what_it_writes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(loop.report, "draw_curves", DRAW_CURVES)
+    monkeypatch.setattr(loop.curves, "draw_curves", DRAW_CURVES)
     state = run(tmp_path, data__val_size=100)
     folder = tmp_path / "run"
     assert {"config.json", "data.json", "metrics.jsonl", "result.json", "curves.png", "checkpoints", "tensorboard"} <= {
@@ -122,7 +85,7 @@ def test_settings_of_the_runtime_change_no_number(tmp_path):
     }.items():
         assert_equal(run(tmp_path, name, **changes), base)
     for name, changes in {
-        "stacked": {"runtime__streams": "stacked"},
+        "stacked": {"runtime__passes": "stacked"},
         "loop": {"runtime__loop": "device"},
         "devices": {"runtime__devices": jax.device_count()},
     }.items():
@@ -193,9 +156,9 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
             sys.path.insert(0, {str(ROOT)!r})
             import tests.conftest
             from sem_jax.models import MODELS
-            from tests.training import test_loop
-            MODELS["tiny"] = test_loop.make_tiny
-            test_loop.loop.train_and_evaluate(test_loop.configure(train__epochs=int(sys.argv[1])), sys.argv[2])
+            from tests.helpers import training
+            MODELS["tiny"] = training.make_tiny
+            training.loop.train_and_evaluate(training.configure(train__epochs=int(sys.argv[1])), sys.argv[2])
             """
         )
     )
@@ -219,7 +182,7 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path):
 
 def test_part_of_train_and_no_test_at_all(tmp_path, monkeypatch, capsys):
     """Selection: the test split reaches neither the trainer nor its records."""
-    from sem_jax.evaluation import evaluate
+    from sem_jax.evaluation import Options, evaluate
 
     load = loop.data_lib.load
 
@@ -239,4 +202,4 @@ def test_part_of_train_and_no_test_at_all(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "Final val accuracy" in said and "is finished: val accuracy" in said
     with pytest.raises(RunError, match="without looking at test data"):
-        evaluate(tmp_path / "run", suites=("clean",))
+        evaluate(tmp_path / "run", Options(suites=("clean",)))

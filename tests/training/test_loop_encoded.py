@@ -1,4 +1,4 @@
-"""Runs on streamed data: the numbers of the same images in memory, resume in the middle, ImageNet-shaped pictures."""
+"""Runs on images that stay encoded on disk: the numbers of those in memory, resume in the middle, real shapes."""
 
 import json
 import runpy
@@ -11,11 +11,11 @@ from PIL import Image
 
 from sem_jax import config as config_lib
 from sem_jax.errors import DataError
-from sem_jax.evaluation import evaluate_run
+from sem_jax.evaluation import Options, evaluate
 from sem_jax.runs.records import read_metrics
 from sem_jax.system.signals import Interrupted
 from sem_jax.training import loop
-from tests.training.test_loop import assert_equal, make_tiny
+from tests.helpers.training import assert_equal, use_tiny
 
 pytest.importorskip("grain")
 ROOT = Path(__file__).parents[2]
@@ -23,10 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    from sem_jax.models import MODELS
-
-    monkeypatch.setitem(MODELS, "tiny", make_tiny)
-    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
+    use_tiny(monkeypatch)
     monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "cache"))
 
 
@@ -66,21 +63,21 @@ def cropped(**changes):
     return {"data__crop_padding": 0, "data__crop_scale": 0.08, "data__eval_crop": 0.875} | changes
 
 
-def test_a_streamed_run_equals_the_resident_one_bit_for_bit(photos, tmp_path):
+def test_an_encoded_run_equals_the_resident_one_bit_for_bit(photos, tmp_path):
     """Batches, statistics, fingerprint: everything. So a run may even change over in the middle."""
     state = loop.train_and_evaluate(configure(photos, runtime__residency="device"), str(tmp_path / "device"))
     # With a trace captured: it changes nothing.
-    streamed = loop.train_and_evaluate(
-        configure(photos, runtime__residency="stream", runtime__steps_per_call=2),
-        str(tmp_path / "stream"),
+    encoded = loop.train_and_evaluate(
+        configure(photos, runtime__residency="disk", runtime__steps_per_call=2),
+        str(tmp_path / "disk"),
         profile=True,
     )
-    assert list((tmp_path / "stream/profile").rglob("*.xplane.pb"))
-    assert_equal(state, streamed)
-    for a, b in zip(*(read_metrics(tmp_path / name) for name in ("device", "stream")), strict=True):
+    assert list((tmp_path / "disk/profile").rglob("*.xplane.pb"))
+    assert_equal(state, encoded)
+    for a, b in zip(*(read_metrics(tmp_path / name) for name in ("device", "disk")), strict=True):
         assert a["test_accuracy"] == b["test_accuracy"] and a["loss"] == b["loss"]
         np.testing.assert_allclose(a["test_nll"], b["test_nll"], rtol=1e-6)
-    data = [(tmp_path / name / "data.json").read_text() for name in ("device", "stream")]
+    data = [(tmp_path / name / "data.json").read_text() for name in ("device", "disk")]
     assert data[0] == data[1]
 
 
@@ -180,7 +177,7 @@ def test_the_imagenet_configuration_trains_and_is_scored(photos, tmp_path, sourc
     ]
     np.testing.assert_allclose(rates, by_hand, rtol=1e-5)
     result = json.loads((tmp_path / "run/result.json").read_text())
-    evaluate_run(str(tmp_path / "run"), suites=("clean",))
+    evaluate(str(tmp_path / "run"), Options.quick(suites=("clean",)))
     scored = json.loads((tmp_path / "run/evaluation/eval.json").read_text())
     assert "Test split, checked by its fingerprint." in json.dumps(scored)
     assert (tmp_path / "run/evaluation/eval.html").stat().st_size > 0

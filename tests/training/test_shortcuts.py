@@ -14,11 +14,16 @@ from sem_jax.interfaces import Batch, Mix, Outputs
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import init_state, jit_init_state
+from sem_jax.training import shortcuts
+from sem_jax.training.calls import make_advance, zero_sums
+from sem_jax.training.draw import make_draw
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
 from sem_jax.training.shortcuts import alternate, average_over_mixes, clean_items, pair_within, with_teacher
-from sem_jax.training.step import make_forward, make_train_step
+from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
-from tests.training.test_loop import assert_equal, records, run, tiny_backbone  # noqa: F401
+from tests.helpers.training import assert_equal, records, run, tiny_backbone  # noqa: F401
 
 B, K, GAMMA = 16, 4, 0.3
 MODEL = TinyNet(num_classes=K)
@@ -33,21 +38,20 @@ def batch():
 
 
 def optimizer(teacher=False):
-    tx, _ = make_optimizer(total_steps=100, learning_rate=0.1, weight_decay=1e-4)
+    tx = make_optimizer(0.1, weight_decay=1e-4)
     return with_teacher(tx, decay=0.9) if teacher else tx
 
 
-def build(*, gamma=GAMMA, clean_features="exact", clean=True, model=MODEL, **options):
+def build(*, gamma=GAMMA, clean_features="exact", clean=True, model=MODEL, items=None, mixes=1):
     teacher = clean_features == "ema_teacher"
-    return make_train_step(
-        make_forward(model, stacked=False),
-        optimizer(teacher),
-        MIX,
-        make_objective(gamma=gamma, clean_features=clean_features),
-        clean_pass=clean,
-        teacher=teacher,
-        **options,
+    mix = MIX if items is None else pair_within(MIX, items)
+    draw = shortcuts.draw_together([make_draw(mix, clean_pass=clean, name=f"mixer{k}") for k in range(mixes)])
+    objective = average_over_mixes(make_objective(gamma=gamma, clean_features=clean_features), mixes)
+    gradient_of = make_gradient(
+        make_forward(model, stacked=False), objective, teacher_of=shortcuts.teacher_of if teacher else None
     )
+    draw = draw if items is None else shortcuts.keep_clean(draw, items)
+    return make_train_step(draw, gradient_of, optimizer(teacher))
 
 
 def first_state(teacher=False):
@@ -128,13 +132,18 @@ def test_several_mixes_are_averaged():
 
 
 def test_alternating_steps_are_the_two_steps(batch):
-    penalised, plain = build(gamma=2 * GAMMA), build(gamma=0.0, clean=False)
-    both, key, state = jax.jit(alternate(penalised, plain, every=2)), jax.random.key(3), first_state()
-    for expected, clean_steps in ((penalised, 1.0), (plain, 0.0)):
+    def fetch(data, rows, key, step):
+        del rows, key, step
+        return data, None
+
+    steps, key, state = [build(gamma=2 * GAMMA), build(gamma=0.0, clean=False)], jax.random.key(3), first_state()
+    both = jax.jit(alternate(*(make_advance(step, fetch) for step in steps), every=2))
+    zeros = zero_sums(steps, fetch, state, batch, None, key)
+    for expected, clean_steps in zip(steps, (1, 0), strict=True):
         reference, metrics = jax.jit(expected)(state, batch, key)
-        state, ours = both(state, batch, key)
-        np.testing.assert_allclose(ours["loss"], metrics["loss"], rtol=1e-5)
-        assert float(ours["clean_steps"]) == clean_steps
+        state, sums = both(state, zeros, batch, None, key)
+        np.testing.assert_allclose(sums.means["loss"].value, metrics["loss"], rtol=1e-5)
+        assert sums.means["loss"].count == 1 and sums.means["penalty"].count == clean_steps
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(reference), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
@@ -158,8 +167,8 @@ def test_what_each_costs():
 
     mixup = flops(gamma=0.0, clean=False)
     assert abs(flops(clean_features="ema_teacher") / mixup - 4 / 3) < 0.02
-    assert abs(flops(penalty_items=16) / mixup - 1.25) < 0.02
-    assert abs(flops(mixes_per_clean=2) / mixup - 3.0) < 0.03  # two mixed batches: 1.5 each
+    assert abs(flops(items=16) / mixup - 1.25) < 0.02
+    assert abs(flops(mixes=2) / mixup - 3.0) < 0.03  # two mixed batches: 1.5 each
 
 
 @pytest.mark.parametrize(

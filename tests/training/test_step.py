@@ -1,4 +1,4 @@
-"""The step: two passes equal three, streams equal passes, FLOPs, running averages, one compiled program."""
+"""The step: two passes equal three, stacked equals sequential, FLOPs, running averages, one compiled program."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,17 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
 from sem_jax.objectives.losses import label_loss, mixed_targets
-from sem_jax.objectives.sem import sem_penalty, warmup
+from sem_jax.objectives.sem import rising, sem_penalty
 from sem_jax.rngs import key_for
 from sem_jax.runs.state import init_state, jit_init_state
+from sem_jax.training.calls import make_advance, make_call, zero_sums
+from sem_jax.training.draw import draw_clean
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_call, make_train_step, zero_sums
+from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
+from tests.helpers.training import build_step
 
 B, K, GAMMA = 16, 4, 0.3
 MODEL = TinyNet(num_classes=K)
@@ -28,21 +33,12 @@ def setup():
     batch = Batch(
         jnp.asarray(rng.normal(size=(B, 8, 8, 3)), jnp.float32), jnp.asarray(rng.integers(0, K, B)), jnp.ones(B)
     )
-    tx, _ = make_optimizer(total_steps=100, learning_rate=0.1, weight_decay=1e-4)
+    tx = make_optimizer(0.1, weight_decay=1e-4)
     return jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(jax.random.key(0)), batch, tx
 
 
-def build(
-    tx, *, mixer="mixup", gamma=GAMMA, stacked=False, bn_running="both", clean=True, model=MODEL, rise=None, **options
-):
-    return make_train_step(
-        make_forward(model, stacked=stacked, bn_running=bn_running),
-        tx,
-        None if mixer is None else make_mix(MIXERS[mixer](alpha=1.0)),
-        make_objective(gamma=gamma, **options),
-        clean_pass=clean,
-        penalty_weight=rise,
-    )
+def build(tx, *, gamma=GAMMA, model=MODEL, **options):
+    return build_step(model, tx, gamma=gamma, **options)
 
 
 def leaves_close(a, b, rtol):
@@ -74,8 +70,8 @@ def test_two_passes_equal_algorithm_1_with_three(setup, mixer):
         forward, objective = make_forward(MODEL, stacked=stacked), make_objective(gamma=GAMMA)
 
         def loss(params):
-            streams = {"mixed": mixed, "clean": batch.images}
-            return objective(forward(params, state.batch_stats, streams, jax.random.key(0))[0], batch, mix)[0]
+            passes = {"mixed": mixed, "clean": batch.images}
+            return objective(forward(params, state.batch_stats, passes, jax.random.key(0))[0], batch, mix)[0]
 
         return jax.jit(jax.value_and_grad(loss))
 
@@ -120,7 +116,7 @@ def test_flops_of_a_sem_step_are_two_mixup_steps(setup):
     assert abs(flops(clean_features="stop_gradient") / mixup - 4 / 3) < 0.02
 
 
-def test_bn_running_averages_come_from_the_stream_that_is_named(setup):
+def test_bn_running_averages_come_from_the_pass_that_is_named(setup):
     state, batch, tx = setup
     key = jax.random.key(3)
     new = {
@@ -185,7 +181,7 @@ def test_regmixup_is_the_mean_over_clean_and_mixed_images(setup):
 def test_gamma_rises_linearly_and_stays(setup):
     """A step with half the weight is one with half of gamma; the program is the same for all steps."""
     (state, batch, tx), key = setup, jax.random.key(1)
-    step = jax.jit(build(tx, rise=warmup(4)))
+    step = jax.jit(build(tx, gamma=rising(GAMMA, 4)))
     for at, part in ((0, 0.0), (1, 0.25), (9, 1.0)):
         there = state._replace(step=jnp.asarray(at, jnp.int32))
         new, metrics = step(there, batch, key)
@@ -208,9 +204,8 @@ def test_erm_step(setup):
 def test_a_step_that_is_not_finite_is_skipped_when_asked(setup):
     state, batch, tx = setup
     bad = batch._replace(images=batch.images.at[0, 0, 0, 0].set(jnp.nan))
-    step = make_train_step(
-        make_forward(MODEL, stacked=False), tx, None, make_objective(gamma=0.0), clean_pass=True, skip_nonfinite=True
-    )
+    gradient_of = make_gradient(make_forward(MODEL, stacked=False), make_objective(gamma=0.0))
+    step = make_train_step(draw_clean, gradient_of, tx, skip_nonfinite=True)
     new, metrics = jax.jit(step)(state, bad, jax.random.key(0))
     assert float(metrics["finite"]) == 0.0 and int(new.step) == 1
     jax.tree.map(np.testing.assert_array_equal, new[1:], state[1:])
@@ -230,9 +225,15 @@ def calls(setup):
 
     def fresh():
         state = jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(key)
-        return state, zero_sums(step, fetch, state, data, order[0], key)
+        return state, zero_sums([step], fetch, state, data, order[0], key)
 
-    return {looped: make_train_call(step, fetch, looped=looped) for looped in (True, False)}, fresh, data, order, key
+    return (
+        {looped: make_call(make_advance(step, fetch), looped=looped) for looped in (True, False)},
+        fresh,
+        data,
+        order,
+        key,
+    )
 
 
 def test_one_program_serves_every_number_of_steps(calls):
@@ -243,7 +244,7 @@ def test_one_program_serves_every_number_of_steps(calls):
     state, parts = call(*fresh(), data, order, 0, 1, key)
     state, parts = call(state, parts, data, order, 1, 2, key)
     jax.tree.map(np.testing.assert_array_equal, (at_once, sums), (state, parts))
-    assert int(at_once.step) == 3 and int(sums["bad_steps"]) == 0 and int(sums["first_bad"]) == -1
+    assert int(at_once.step) == 3 and int(sums.bad_steps) == 0 and int(sums.first_bad) == -1
 
 
 def test_stepping_on_the_host_gives_the_numbers_of_the_device_loop(calls):
@@ -252,8 +253,8 @@ def test_stepping_on_the_host_gives_the_numbers_of_the_device_loop(calls):
     carry = fresh()
     for i in range(2):
         carry = single(*carry, data, order, i, 1, key)
-    for name in sums:
-        np.testing.assert_allclose(sums[name], carry[1][name], rtol=1e-4, err_msg=name)
+    for name, mean in sums.means.items():
+        np.testing.assert_allclose(mean, carry[1].means[name], rtol=1e-4, err_msg=name)
 
 
 def test_the_first_step_that_is_not_finite_is_named(calls):
@@ -262,5 +263,5 @@ def test_the_first_step_that_is_not_finite_is_named(calls):
     state = state._replace(step=jnp.asarray(7, jnp.int32), params=jax.tree.map(lambda x: x * jnp.nan, state.params))
     for i in range(2):
         state, sums = single(state, sums, data, order, i, 1, key)
-    assert int(sums["first_bad"]) == 7 and int(sums["bad_steps"]) == 2 and float(sums["loss"]) == 0.0
-    assert int(sums["first_bad_parts"]) & 0b11 == 0b11  # loss and gradient
+    assert int(sums.first_bad) == 7 and int(sums.bad_steps) == 2 and float(sums.means["loss"].total) == 0.0
+    assert int(sums.first_bad_parts) & 0b11 == 0b11  # loss and gradient

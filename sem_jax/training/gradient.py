@@ -1,66 +1,81 @@
-"""Gradient of a batch: at once, or in micro-batches for which the memory suffices.
+"""Gradient of a step's objective: at once, or in micro-batches for which the memory suffices.
 
-    gradient_of = make_gradient(forward, objective, micro_batches=4, unroll=False)
-    gradient, batch_stats, metrics = gradient_of(params, batch_stats, streams, batch, drawn, key)
+    gradient_of = make_gradient(forward, objective, micro_batches=4)
+    gradient, batch_stats, metrics = gradient_of(state, passes, batch, mixes, key)
 
 The objective of SEM is no sum over micro-batches: the penalty of a pair needs the clean features of its partner, who
 is anywhere in the batch. So the outputs of the whole batch are computed first, micro-batch by micro-batch and without
-what differentiation needs; then the objective and its gradient with respect to them; then every micro-batch is run
-again and that gradient pulled back through it (the gradient cache of Gao et al. 2021, arXiv 2101.06983). It is exact
-for any objective, mixing and pairing are those of the whole batch, and it costs a second forward pass: 4/3 of a step.
-With one stream every term is of one image, and nothing is run twice.
+what differentiation needs. Then the objective is differentiated with respect to them. Then every micro-batch is run
+again and that gradient is pulled back through it (the gradient cache of Gao et al. 2021, arXiv 2101.06983). This is
+exact for any objective, mixing and pairing are those of the whole batch, and it costs a second forward pass: 4/3 of a
+step. With one pass every term is of one image, and nothing is run twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Batch, Key, Metrics, Mix
+from sem_jax.interfaces import Batch, Key, Metrics
+from sem_jax.rngs import key_for
+from sem_jax.runs.state import TrainState
+from sem_jax.training.forward import Forward, Passes
 
 Gradient = Callable[..., tuple[Any, Any, Metrics]]
 
 
-def make_gradient(forward: Callable, objective: Callable, *, micro_batches: int = 1, unroll: bool = False) -> Gradient:
+def make_gradient(
+    forward: Forward,
+    objective: Callable,
+    *,
+    micro_batches: int = 1,
+    unroll: bool = False,
+    teacher_of: Callable[[TrainState], Any] | None = None,
+) -> Gradient:
     """The function that differentiates the objective.
 
     Args:
-      forward: from `step.make_forward`.
+      forward: from `forward.make_forward`.
       objective: from `objectives.build.make_objective`.
       micro_batches: k, a divisor of the batch; micro-batch m holds the items m, m + k, m + 2 k ..., so that every
         device keeps its own. BatchNorm's statistics (and dropout's masks) are those of the micro-batches, the running
         averages take the mean of them. Without either the numbers are those of k = 1 up to rounding.
       unroll: write the k micro-batches out instead of looping (XLA:CPU is slow in loops).
+      teacher_of: state -> parameters with which the clean pass is run, as a target only; not with micro-batches.
 
     Returns:
-      gradient_of(params, batch_stats, streams, batch, drawn, key) -> (gradient, new batch_stats, metrics). With one
-      micro-batch it takes `teacher`, as `forward` does.
+      gradient_of(state, passes, batch, mixes, key) -> (gradient, new batch_stats, metrics). `key` is the run's key;
+      dropout's is derived from it.
     """
 
-    def whole(params, batch_stats, streams, batch: Batch, drawn: Mix | None, key: Key, **weights):
+    def whole(state: TrainState, passes: Passes, batch: Batch, mixes: Any, key: Key):
+        teacher = {} if teacher_of is None else {"teacher": teacher_of(state)}
+        dropout_key = key_for(key, "dropout", state.step)
+
         def loss_fn(params):
-            outputs, stats = forward(params, batch_stats, streams, key, **weights)
-            loss, metrics = objective(outputs, batch, drawn)
+            outputs, stats = forward(params, state.batch_stats, passes, dropout_key, **teacher)
+            loss, metrics = objective(outputs, batch, mixes, state.step)
             return loss, (stats, metrics)
 
-        gradient, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(params)
+        gradient, (stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
         return gradient, stats, metrics
 
-    def in_parts(params, batch_stats, streams: Mapping[str, jax.Array], batch: Batch, drawn: Mix | None, key: Key):
-        if not all(isinstance(images, jax.Array) for images in streams.values()):
+    def in_parts(state: TrainState, passes: Passes, batch: Batch, mixes: Any, key: Key):
+        if not all(isinstance(images, jax.Array) for images in passes.values()):
             raise ConfigError(
                 "train.gradient_accumulation must be 1 with a mixer of hidden states: it needs all at once"
             )
-        parts = _cut(streams, micro_batches), jnp.arange(micro_batches)
+        params, dropout_key = state.params, key_for(key, "dropout", state.step)
+        parts = _cut(passes, micro_batches), jnp.arange(micro_batches)
 
         def scan(body, start):
             return jax.lax.scan(body, start, parts, unroll=micro_batches if unroll else 1)
 
         def run(params, part):
-            streams, index = part
-            return forward(params, batch_stats, streams, jax.random.fold_in(key, index))
+            images, index = part
+            return forward(params, state.batch_stats, images, jax.random.fold_in(dropout_key, index))
 
         def pull(gradient, part, cotangents_of):
             outputs, back, stats = jax.vjp(lambda p: run(p, part), params, has_aux=True)
@@ -68,10 +83,10 @@ def make_gradient(forward: Callable, objective: Callable, *, micro_batches: int 
             return jax.tree.map(jnp.add, gradient, more), (outputs, stats)
 
         def differentiate(outputs):
-            return jax.grad(objective, has_aux=True)(outputs, batch, drawn)
+            return jax.grad(objective, has_aux=True)(outputs, batch, mixes, state.step)
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        if len(streams) == 1:
+        if len(passes) == 1:
 
             def own(outputs, index):
                 # The other items' outputs are not known, nor looked at: each term depends on its own alone.
@@ -79,7 +94,7 @@ def make_gradient(forward: Callable, objective: Callable, *, micro_batches: int 
                 return jax.tree.map(lambda x: x[index], _cut(differentiate(_join(placed))[0], micro_batches))
 
             gradient, (outputs, stats) = scan(lambda total, part: pull(total, part, own), zeros)
-            metrics = objective(_join(outputs), batch, drawn)[1]
+            metrics = objective(_join(outputs), batch, mixes, state.step)[1]
         else:
             _, (outputs, stats) = scan(lambda _, part: (None, run(params, part)), None)
             cotangents, metrics = differentiate(_join(outputs))

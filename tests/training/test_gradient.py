@@ -11,10 +11,11 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import init_state, jit_init_state
-from sem_jax.training.accumulate import make_gradient
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_step
 from tests.helpers.tiny_net import TinyNet
+from tests.helpers.training import build_step
 
 B, K = 12, 4
 KEY = jax.random.key(3)
@@ -38,7 +39,7 @@ def batch():
 
 
 def state_of(model):
-    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1, weight_decay=1e-4)
+    tx = make_optimizer(0.1, weight_decay=1e-4)
     return jit_init_state(model, tx, image_shape=(8, 8, 3))(jax.random.key(0)), tx
 
 
@@ -60,15 +61,16 @@ def test_without_batch_norm_the_step_is_that_of_the_whole_batch(batch, method, u
     state, tx = state_of(model)
     mixer, _, sem = method.partition("+")
 
-    def step(micro_batches):
-        return make_train_step(
-            make_forward(model, stacked=False),
+    def step(parts):
+        return build_step(
+            model,
             tx,
-            None if mixer == "erm" else make_mix(MIXERS[mixer](alpha=1.0)),
-            make_objective(gamma=0.5 if sem else 0.0, label_smoothing=0.1),
-            clean_pass=bool(sem),
-            micro_batches=micro_batches,
+            mixer=None if mixer == "erm" else mixer,
+            clean=bool(sem),
+            parts=parts,
             unroll=unroll,
+            gamma=0.5 if sem else 0.0,
+            label_smoothing=0.1,
         )
 
     (one, metrics), (many, metrics_many) = (jax.jit(step(k))(state, batch, KEY) for k in (1, 3))
@@ -88,7 +90,7 @@ def test_with_batch_norm_it_is_the_gradient_with_statistics_of_the_parts(batch, 
     model, k = TinyNet(num_classes=K), 3
     state, _ = state_of(model)
     mixed, drawn = jax.jit(make_mix(MIXERS["mixup"](alpha=1.0)))(KEY, batch.images)
-    streams = {"mixed": mixed, "clean": batch.images} if sem else {"mixed": mixed}
+    passes = {"mixed": mixed, "clean": batch.images} if sem else {"mixed": mixed}
     objective = make_objective(gamma=0.5 if sem else 0.0)
 
     @jax.jit
@@ -100,7 +102,7 @@ def test_with_batch_norm_it_is_the_gradient_with_statistics_of_the_parts(batch, 
     @jax.grad
     def reference(params):
         outputs = {}
-        for name, images in streams.items():
+        for name, images in passes.items():
             parts = jnp.stack([images[m::k] for m in range(k)])
             out = jax.vmap(apply, in_axes=(None, 0))(params, parts)[0]
             order = np.argsort(np.concatenate([np.arange(B)[m::k] for m in range(k)]))
@@ -108,9 +110,9 @@ def test_with_batch_norm_it_is_the_gradient_with_statistics_of_the_parts(batch, 
         return objective(outputs, batch, drawn)[0]
 
     ours = jax.jit(make_gradient(make_forward(model, stacked=False), objective, micro_batches=k, unroll=True))
-    gradient, stats, _ = ours(state.params, state.batch_stats, streams, batch, drawn, KEY)
+    gradient, stats, _ = ours(state, passes, batch, drawn, KEY)
     close(gradient, reference(state.params), 1e-5)
-    each = [apply(state.params, x[m::k])[1]["batch_stats"] for m in range(k) for x in streams.values()]
+    each = [apply(state.params, x[m::k])[1]["batch_stats"] for m in range(k) for x in passes.values()]
     close(stats, jax.tree.map(lambda *xs: sum(xs) / len(xs), *each), 1e-5)
 
 
@@ -120,13 +122,7 @@ def test_rematerialised_steps_have_the_same_numbers(batch, remat, stacked):
     state, tx = state_of(model)
 
     def step(remat):
-        return make_train_step(
-            make_forward(model, stacked=stacked, remat=remat),
-            tx,
-            make_mix(MIXERS["mixup"](alpha=1.0)),
-            make_objective(gamma=0.5),
-            clean_pass=True,
-        )
+        return build_step(model, tx, stacked=stacked, remat=remat, gamma=0.5)
 
     (one, metrics), (again, metrics_again) = (jax.jit(step(name))(state, batch, KEY) for name in ("none", remat))
     for name in metrics:
@@ -138,21 +134,13 @@ def test_rematerialised_steps_have_the_same_numbers(batch, remat, stacked):
 def test_what_it_costs_in_flops(batch):
     """SEM in micro-batches: 8 / 6 of a step; mixup: as before; remat of elementwise operations: as before."""
     model = TinyNet(num_classes=K, width=64)
-    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
+    tx = make_optimizer(0.1)
     state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape=(32, 32, 3)))
     sizes = ((64, 32, 32, 3), jnp.float32), ((64,), jnp.int32), ((64,), jnp.float32)
     shapes = Batch(*(jax.ShapeDtypeStruct(*size) for size in sizes))
 
     def flops(gamma, micro_batches=1, remat="none"):
-        step = make_train_step(
-            make_forward(model, stacked=False, remat=remat),
-            tx,
-            make_mix(MIXERS["mixup"](alpha=1.0)),
-            make_objective(gamma=gamma),
-            clean_pass=gamma > 0,
-            micro_batches=micro_batches,
-            unroll=True,
-        )
+        step = build_step(model, tx, remat=remat, clean=gamma > 0, parts=micro_batches, gamma=gamma)
         return jax.jit(step).lower(state, shapes, jax.eval_shape(lambda: jax.random.key(0))).cost_analysis()["flops"]
 
     mixup, sem = flops(0.0), flops(0.5)

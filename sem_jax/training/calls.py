@@ -1,0 +1,118 @@
+"""Many steps in one compiled call, their metrics summed on the device.
+
+advance = make_advance(train_step, fetch)
+call = make_call(advance, looped=True)
+sums = zero_sums([train_step], fetch, state, data, rows, key)
+state, sums = call(state, sums, data, order, 0, 50, key)
+sums.means["loss"].value
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sem_jax.interfaces import Key, Mean
+from sem_jax.runs.state import TrainState
+from sem_jax.training.step import TrainStep
+
+LOOPS = ("auto", "device", "host")
+Advance = Callable[..., tuple[TrainState, "Sums"]]
+
+
+class Sums(NamedTuple):
+    """What a stretch of steps has summed up."""
+
+    means: dict[str, Mean]  # of each metric, over the finite steps that have it
+    bad_steps: Any  # i32[], how many were not finite
+    first_bad: Any  # i32[], the first of them; -1 = none
+    first_bad_parts: Any  # i32[], its not_finite
+
+
+def zero_sums(
+    train_steps: Sequence[TrainStep], fetch: Callable, state: TrainState, data: Any, rows: jax.Array, key: Key
+) -> Sums:
+    """Empty sums of the metrics that some of the steps have; the steps are traced, nothing is computed."""
+
+    def metrics(state, data, rows, key):
+        batch, take = fetch(data, rows, key, state.step)
+        return [train_step(state, batch, key, take)[1] for train_step in train_steps]
+
+    names = set().union(*jax.eval_shape(metrics, state, data, rows, key)) - {"finite", "not_finite"}
+    means = {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in sorted(names)}
+    return Sums(means, *(jnp.full((), value, jnp.int32) for value in (0, -1, 0)))
+
+
+def make_advance(train_step: TrainStep, fetch: Callable) -> Advance:
+    """A step with its batch before it and its metrics added up after it.
+
+    Args:
+      train_step: from `make_train_step`.
+      fetch: (data, rows i32[b], key, step) -> (Batch, take), from `data.pipeline.make_fetch`.
+
+    Returns:
+      advance(state, sums, data, rows, key) -> (state, sums). The sums of a metric that this step does not have stay
+      as they are.
+    """
+
+    def advance(state: TrainState, sums: Sums, data: Any, rows: jax.Array, key: Key) -> tuple[TrainState, Sums]:
+        batch, take = fetch(data, rows, key, state.step)
+        new, metrics = train_step(state, batch, key, take)
+        finite = metrics.pop("finite") > 0
+        parts = metrics.pop("not_finite").astype(jnp.int32)
+        means = {
+            name: Mean(sums.means[name].total + jnp.where(finite, value, 0.0), sums.means[name].count + finite)
+            for name, value in metrics.items()
+        }
+        first = (sums.first_bad < 0) & ~finite
+        return new, Sums(
+            sums.means | means,
+            sums.bad_steps + ~finite,
+            jnp.where(first, state.step, sums.first_bad),
+            jnp.where(first, parts, sums.first_bad_parts),
+        )
+
+    return advance
+
+
+def make_call(advance: Advance, *, looped: bool) -> Callable:
+    """The compiled call of an `advance`.
+
+    The number of steps is an argument of the compiled loop, not a constant in it: one program serves every length,
+    and a run that stops anywhere and continues is computed by the very same instructions.
+
+    Not on CPU: XLA:CPU brings convolutions into the form its fast kernels take only outside of loops, and the
+    gradients of a looped step run 10 to 18 times slower (jax 0.10.2). With `looped` false the compiled call is one
+    step and the loop is Python's; signature and numbers are the same.
+
+    Returns:
+      call(state, sums, data, order i32[n b], first, count, key) -> (state, sums), jitted, state and sums donated:
+      runs the steps with the rows order[first : first + count]; without `looped`, the one step order[first].
+    """
+
+    def call(state, sums, data, order, first, count, key):
+        if not looped:
+            return advance(state, sums, data, order[first], key)
+        return jax.lax.fori_loop(0, count, lambda i, carry: advance(*carry, data, order[first + i], key), (state, sums))
+
+    return jax.jit(call, donate_argnums=(0, 1))
+
+
+def to_plain(sums: Sums) -> dict:
+    """Sums on the host as JSON, for a checkpoint in the middle of an epoch."""
+    host = jax.tree.map(lambda x: np.asarray(x).item(), sums)
+    return host._asdict() | {"means": {name: list(mean) for name, mean in host.means.items()}}
+
+
+def from_plain(values: dict, like: Sums) -> Sums:
+    """The inverse of `to_plain`, with the metrics and dtypes of `like`; reads what version 0.1.0 wrote, too."""
+    if "means" not in values:  # one flat dictionary of totals, with the numbers of steps that they are of
+        of_clean = ("penalty", "gamma", "feature_norm", "clean_accuracy")
+        steps = values["finite"]
+        counts = {name: values.get("clean_steps", steps) if name in of_clean else steps for name in values}
+        values = values | {"means": {name: (values[name], counts[name]) for name in like.means if name in values}}
+    means = like.means | {name: Mean(*mean) for name, mean in values["means"].items() if name in like.means}
+    saved = Sums(means, *(values[name] for name in Sums._fields[1:]))
+    return jax.tree.map(lambda value, zero: np.asarray(value, zero.dtype), saved, like)

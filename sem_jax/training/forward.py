@@ -1,0 +1,109 @@
+"""Runs the images of a step through the model: the mixed ones, and beside them the clean ones that the penalty needs.
+
+    forward = make_forward(model, stacked=False, bn_running="both")
+    outputs, batch_stats = forward(params, batch_stats, {"mixed": mixed, "clean": images}, key)
+
+SEM takes two passes, not three: x_j is a permutation of x_i within the batch, so g(x_j) = g(x_i)[pairing], with
+BatchNorm in training mode too, whose statistics do not depend on the order of the batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sem_jax.interfaces import Hooked, Key, Model, Outputs, StageHook
+
+Passes = Mapping[str, jax.Array | Hooked]  # "mixed", "clean" -> images f32[b h w c]
+Forward = Callable[..., tuple[dict[str, Outputs], Any]]
+
+PASSES = ("auto", "stacked", "sequential")
+BN_RUNNING = ("both", "mixed", "clean")
+# What the backward pass finds stored: everything; the results of convolutions and matrix products, from which
+# BatchNorm and ReLU are computed again; or the images of a pass alone.
+REMAT: dict[str, Callable[..., Any] | None] = {
+    "none": None,
+    "elementwise": lambda primitive, *_, **__: primitive.name in ("conv_general_dilated", "dot_general"),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat: str = "none") -> Forward:
+    """The forward passes of a training step.
+
+    Each pass has BatchNorm statistics of its own. The running averages are updated once a step, with the mean of the
+    passes' statistics ("both") or with those of one pass.
+
+    Args:
+      model: the backbone.
+      stacked: True runs the passes in one call, vmapped over a leading axis: the convolutions see one large batch.
+        False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
+        platform.
+      bn_running: "both", "mixed" or "clean"; with a single pass it is that pass in any case.
+      remat: a key of REMAT; less memory for more computation, the numbers are the same.
+
+    Returns:
+      forward(params, batch_stats, passes, key, teacher=None) -> (outputs by pass, new batch_stats). A pass is given
+      images f32[b h w c], or `Hooked` images, whose hook the model calls at its stages in that pass alone. `teacher`
+      are parameters for the clean pass, which then has no gradient.
+    """
+
+    def run(params, batch_stats, images, key, at_stage=None):
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+            **({} if at_stage is None else {"at_stage": at_stage}),
+        )
+        return outputs, updated.get("batch_stats", {})
+
+    if (policy := REMAT[remat]) is not None:
+        run = jax.checkpoint(run, policy=policy, static_argnums=4)
+
+    def one_by_one(params, batch_stats, images, hooks, keys, teacher):
+        weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
+        results = {
+            name: run(weights.get(name, params), batch_stats, x, key, hooks.get(name))
+            for (name, x), key in zip(images.items(), keys, strict=True)
+        }
+        return {name: result[0] for name, result in results.items()}, [result[1] for result in results.values()]
+
+    def at_once(params, batch_stats, images, hooks, keys):
+        names = list(images)
+
+        def one(x, key, index):
+            def at_stage(k, hidden):
+                for name, hook in hooks.items():
+                    hidden = jnp.where(index == names.index(name), hook(k, hidden), hidden)
+                return hidden
+
+            return run(params, batch_stats, x, key, at_stage if hooks else None)
+
+        stack = jnp.stack([images[name] for name in names])
+        outputs, stats = jax.vmap(one)(stack, jnp.stack(keys), jnp.arange(len(names)))
+        parts = [jax.tree.map(lambda x, i=i: x[i], (outputs, stats)) for i in range(len(names))]
+        return {name: part[0] for name, part in zip(names, parts, strict=True)}, [part[1] for part in parts]
+
+    def forward(params, batch_stats, passes: Passes, key: Key, teacher=None):
+        keys = [jax.random.fold_in(key, i) for i in range(len(passes))]
+        images, hooks = _split_hooks(model, {"params": params, "batch_stats": batch_stats}, passes)
+        alike = teacher is None and len({x.shape for x in images.values()}) == 1
+        if stacked and len(passes) > 1 and alike:
+            outputs, updates = at_once(params, batch_stats, images, hooks, keys)
+        else:
+            outputs, updates = one_by_one(params, batch_stats, images, hooks, keys, teacher)
+        if len(passes) > 1 and bn_running != "both":
+            return outputs, updates[list(passes).index(bn_running)]
+        return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates)
+
+    return forward
+
+
+def _split_hooks(model: Model, variables: Any, passes: Passes) -> tuple[dict[str, jax.Array], dict[str, StageHook]]:
+    """(images by pass, hooks of the passes that have one, told which stage of the model is the last)."""
+    images = {name: x.images if isinstance(x, Hooked) else x for name, x in passes.items()}
+    hooks = {name: x.at_stage_of(model, variables) for name, x in passes.items() if isinstance(x, Hooked)}
+    return images, hooks
