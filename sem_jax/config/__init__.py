@@ -8,7 +8,7 @@ Any field is set from the command line by `--config.objective.gamma=0.5`; docs/s
 Importing this package imports no jax.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -29,10 +29,7 @@ _ESSENTIAL = ("seed", "data.name", "model.name", "mixer.name", "objective.gamma"
 
 def get_default() -> ConfigDict:
     """The paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM, every field at its default."""
-    cfg = ConfigDict({group: {} for group in GROUPS})
-    for name, default, _, _ in TABLE:
-        group, _, field = name.rpartition(".")
-        (cfg[group] if group else cfg)[field] = default
+    cfg = override(ConfigDict({group: {} for group in GROUPS}), {field.name: field.default for field in TABLE})
     # It follows an override of train.epochs. The sum makes a reference of its own: setting it does not set that field.
     cfg.mixer.stop_epoch = cfg.train.get_ref("epochs") + 0
     return cfg.lock()
@@ -72,6 +69,30 @@ def method_of(cfg: ConfigDict) -> str:
     return name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
 
 
+def override(cfg: ConfigDict, values: Mapping[str, Any], *, where: str = "") -> ConfigDict:
+    """Sets fields by their dotted names: `override(cfg, {"train.epochs": 2, "mixer.alpha": 0.5})`.
+
+    Args:
+      cfg: changed in place.
+      values: each is checked by itself; `validate` checks them together.
+      where: what an error adds to the name of an unknown field, such as " in the settings of this cell".
+
+    Returns:
+      cfg.
+
+    Raises:
+      ConfigError: for an unknown field, or a value that it does not take.
+    """
+    for name, value in values.items():
+        if name not in FIELDS:
+            raise ConfigError(f"Unknown field {name!r}{where}.{did_you_mean(name)}")
+        value = tuple(value) if isinstance(value, list) else value
+        FIELDS[name].check(value)
+        group, _, field = name.rpartition(".")
+        (cfg[group] if group else cfg)[field] = value
+    return cfg
+
+
 def flatten(cfg: ConfigDict | dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every field."""
     for name, value in cfg.items():
@@ -99,16 +120,8 @@ def from_dict(values: dict) -> ConfigDict:
       ConfigError: for a field this version does not know, an essential one missing, or a value that cannot work.
     """
     flat = {RENAMED.get(name, name): value for name, value in flatten(values)}
-    cfg = get_default()
-    for name, value in flat.items():
-        if name not in FIELDS:
-            raise ConfigError(f"Unknown field {name!r} in the saved configuration.{did_you_mean(name)}")
-        if renamed := RENAMED.get(f"{name}={value}"):
-            value = renamed.split("=")[1]
-        value = tuple(value) if isinstance(value, list) else value
-        FIELDS[name].check(value)
-        group, _, field = name.rpartition(".")
-        (cfg[group] if group else cfg)[field] = value
+    flat = {name: RENAMED.get(f"{name}={value}", value) for name, value in flat.items()}
+    cfg = override(get_default(), flat, where=" in the saved configuration")
     missing = sorted(set(_ESSENTIAL) - set(flat))
     if missing:
         raise ConfigError(f"The saved configuration lacks the field {missing[0]!r}.")

@@ -57,7 +57,7 @@ class Words:
     def check(self, field: str, value: Any) -> None:
         """Refuses a text that is none of the words, with the nearest and all the known ones."""
         if renamed := RENAMED.get(f"{field}={value}"):
-            raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed.split('=')[1]!r} now.")
+            raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed!r} now.")
         if not (self.other and ":" in value):
             lookup(dict.fromkeys(resolve(self.place)), self.kind or field, value)
 
@@ -121,11 +121,11 @@ DEFAULT_GAMMA = 0.3
 EPOCHS = 200
 RATE, SHARE, POSITIVE = Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, ends="()")
 
-# Names and values of older versions, which are still read from saved configurations.
+# Fields and words of older versions, which are still read from saved configurations, and what they are called now.
 RENAMED = {
     "runtime.streams": "runtime.passes",
-    "runtime.residency=stream": "runtime.residency=disk",
-    "objective.clean_features=auto": "objective.clean_features=exact",
+    "runtime.residency=stream": "disk",
+    "objective.clean_features=auto": "exact",
 }
 
 # fmt: off

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sem_jax.config import flatten, from_dict, get_default, to_dict
+from sem_jax.config import flatten, from_dict, get_default, override, to_dict
 from sem_jax.config.fields import FIELDS, GROUPS, RENAMED, TABLE, Range, Words, describe, did_you_mean
 from sem_jax.errors import ConfigError
 from sem_jax.registry import resolve
@@ -42,7 +42,9 @@ def out_of_range(field):
 def test_the_table_is_the_configuration():
     assert sorted(FIELDS) == sorted(name for name, _ in flatten(get_default())) and len(FIELDS) == len(TABLE)
     assert {name.rpartition(".")[0] for name in FIELDS} == {"", *GROUPS}
-    assert {name.split("=")[0] for name in RENAMED.values()} <= set(FIELDS)
+    for old, new in RENAMED.items():
+        field, _, word = old.partition("=")
+        assert (field in FIELDS and new in resolve(FIELDS[field].allowed.place)) if word else new in FIELDS
 
 
 @pytest.mark.parametrize("field", TABLE, ids=lambda field: field.name)
@@ -114,6 +116,16 @@ def test_a_run_of_an_older_version_is_continued(tmp_path):
     old["runtime"] = {"streams": "stacked", "residency": "stream"}
     RunFolder(tmp_path).claim(old, {"fingerprint": "f", "name": "cifar10"}, ignore=("runtime",))
     RunFolder(tmp_path).claim(to_dict(from_dict(old)), {"fingerprint": "f", "name": "cifar10"}, ignore=("runtime",))
+
+
+def test_fields_are_set_by_their_dotted_names():
+    cfg = override(get_default(), {"train.epochs": 2, "optim.boundaries": [0.25, 0.5], "objective.gamma": 1, "seed": 3})
+    assert (cfg.seed, cfg.mixer.stop_epoch, cfg.optim.boundaries) == (3, 2, (0.25, 0.5))
+    assert type(cfg.objective.gamma) is float
+    with pytest.raises(ConfigError, match="Unknown field 'mixr.alpha' in here. Did you mean 'mixer.alpha'"):
+        override(cfg, {"mixr.alpha": 1.0}, where=" in here")
+    with pytest.raises(ConfigError, match="train.epochs must be a whole number, got '2'"):
+        override(cfg, {"train.epochs": "2"})
 
 
 def test_a_former_name_is_answered_with_the_new_one():
