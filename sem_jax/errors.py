@@ -39,6 +39,11 @@ class RunError(SemError):
     """A run folder or checkpoint that cannot be used; names the folder."""
 
 
+def one_line(error: BaseException, limit: int = 120) -> str:
+    """What another library's error says, as a part of a message of ours; its kind where it says nothing."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 @contextlib.contextmanager
 def exit_on_error():
     """Turns a SemError into its message on standard error and exit status 2."""

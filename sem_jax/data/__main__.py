@@ -9,11 +9,12 @@ Data sets: cifar10, cifar100, tiny_imagenet, svhn_cropped. The directory can be 
 """
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from sem_jax.data import PUBLIC
-from sem_jax.data.preparing import prepare
+from sem_jax.data.prepare import prepare
 from sem_jax.errors import exit_on_error
 from sem_jax.registry import lookup
 
@@ -24,28 +25,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m sem_jax prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(PUBLIC))
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--archive", type=Path, metavar="FILE", help="the official archive, or a zip of an image folder"
-    )
-    source.add_argument("--folder", type=Path, metavar="DIR", help="the unpacked archive, or an image folder")
-    parser.add_argument(
-        "--data-dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
-    )
-    parser.add_argument("--force", action="store_true", help="replace a set that is there already")
+    add, given = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    given("--archive", type=Path, metavar="FILE", help="the official archive, or a zip of an image folder")
+    given("--folder", type=Path, metavar="DIR", help="the unpacked archive, or an image folder")
+    add("--data-dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    add("--force", action="store_true", help="replace a set that is there already")
     args = parser.parse_args(argv)
     with exit_on_error():
         spec = lookup(PUBLIC, "public data set", args.name)
-        given = args.archive or args.folder
-        directory = prepare(
-            spec,
-            data_dir=args.data_dir,
-            source=given.expanduser() if given else None,
-            force=args.force,
-            say=lambda line: print(line, flush=True),
-        )
+        source = args.archive or args.folder
+        source = source.expanduser() if source else None
+        say = functools.partial(print, flush=True)
+        directory = prepare(spec, data_dir=args.data_dir, source=source, force=args.force, say=say)
         root = directory.parent.parent
-        print(f"use it with: python -m sem_jax.main ... --config.data.name={spec.name} --config.data.dir={root}")
+        say(f"use it with: python -m sem_jax train ... --config.data.name={spec.name} --config.data.dir={root}")
 
 
 if __name__ == "__main__":

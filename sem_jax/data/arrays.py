@@ -11,30 +11,21 @@ Mean and standard deviation are computed from train. `class_names.txt`, one name
 from collections.abc import Sequence
 from pathlib import Path
 
-from sem_jax.data.public import Loaded
-from sem_jax.data.sources import read_array_pair
+from sem_jax.data.facts import Loaded, Reading, Source
+from sem_jax.data.npy_files import read_array_pair
 from sem_jax.data.splits import check_split
 from sem_jax.errors import DataError
 
 NAMES_LIMIT = 1 << 24  # characters read of class_names.txt
 
 
-def load_arrays(
-    *,
-    data_dir: str = "",
-    splits: Sequence[str] = ("train", "test"),
-    image_size: int = 0,
-    cache: bool = True,
-    prepare=True,
-) -> Loaded:
-    """Loader of the data set `arrays`.
+def load_arrays(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
+    """Loader of the data set `arrays`, whose files are kept nowhere else and downloaded from nowhere.
 
     Args:
       data_dir: the folder.
       splits: which of train and test to read.
       image_size: 0, or the size the images must have; arrays are not resized.
-      cache: ignored; the files are arrays already.
-      prepare: ignored; there is nothing to download.
 
     Raises:
       DataError: a file that is missing, holds pickled objects or has another dtype or shape than said above, unequal
@@ -47,24 +38,31 @@ def load_arrays(
         raise DataError(f"{folder} is not a folder", "Expected train_data.npy, train_labels.npy and the same for test.")
     out = {split: read_array_pair(folder / f"{split}_data.npy") for split in splits}
     num_classes = max(int(split.labels.max(initial=-1)) for split in out.values()) + 1
-    names = tuple(str(i) for i in range(num_classes))
-    if (listing := folder / "class_names.txt").is_file():
-        try:
-            with listing.open(encoding="utf-8") as file:
-                names = tuple(file.read(NAMES_LIMIT).split("\n"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{listing} cannot be read: {error}", "Give one name a line, as UTF-8 text.") from error
-        names = tuple(name.strip() for name in names if name.strip())
-        if len(names) < num_classes:
-            raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give one line a class.")
-    shapes = {name: split.images.shape[1:] for name, split in out.items()}
+    names = _class_names(folder / "class_names.txt", num_classes)
+    first = out[splits[0]].images.shape[1:]
     for name, split in out.items():
-        where = str(folder / f"{name}_data.npy")
+        where, shape = str(folder / f"{name}_data.npy"), split.images.shape[1:]
         check_split(split, len(names), where, every_class=name == "train")
-        if shapes[name] != shapes[splits[0]]:
-            message = f"{where}: images are {shapes[name]}, those of {splits[0]} are {shapes[splits[0]]}"
+        if shape != first:
+            message = f"{where}: images are {shape}, those of {splits[0]} are {first}"
             raise DataError(message, "Give both splits images of one shape.")
-        if image_size and shapes[name][:2] != (image_size, image_size):
-            message = f"{where}: images are {shapes[name]}, but data.image_size={image_size}"
+        if image_size and shape[:2] != (image_size, image_size):
+            message = f"{where}: images are {shape}, but data.image_size={image_size}"
             raise DataError(message, "Set data.image_size=0: arrays are taken as they are.")
-    return Loaded(out, names, None, None)
+    return Loaded(out, names)
+
+
+def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
+    if not listing.is_file():
+        return tuple(str(i) for i in range(num_classes))
+    try:
+        with listing.open(encoding="utf-8") as file:
+            names = tuple(name.strip() for name in file.read(NAMES_LIMIT).split("\n") if name.strip())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{listing} cannot be read: {error}", "Give one name a line, as UTF-8 text.") from error
+    if len(names) < num_classes:
+        raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give one line a class.")
+    return names
+
+
+SOURCE = Source(load_arrays)

@@ -43,6 +43,5 @@ def apply_augment(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.A
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
     """u8[... c] -> f32[... c]: pixels scaled to [0, 1], minus mean, divided by std (per channel)."""
-    per_channel = (1,) * (images.ndim - 1) + (-1,)
-    mean, std = jnp.asarray(mean).reshape(per_channel), jnp.asarray(std).reshape(per_channel)
-    return (images.astype(jnp.float32) / 255.0 - mean) / std
+    shift, scale = (jnp.asarray(values).reshape((1,) * (images.ndim - 1) + (-1,)) for values in (mean, std))
+    return (images.astype(jnp.float32) / 255.0 - shift) / scale

@@ -7,15 +7,18 @@ Mean and standard deviation are CIFAR-10's for both sets, as much published code
 .5071 .4865 .4409 / .2673 .2564 .2762. The python (pickle) archives are refused.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
-from sem_jax.data.public import PublicSet, Raw, Remote
+from sem_jax.data.places import pickled
+from sem_jax.data.public import source_of
 from sem_jax.errors import DataError
 
 PIXELS = 3 * 32 * 32
@@ -31,41 +34,34 @@ RECORDS = {  # file -> records in it
 def open_cifar(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
     """Readers (split -> Raw) of the .bin files or the image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
-    records = RECORDS[spec.name]
-    prefix = {split: _prefix(files, next(iter(records[split]))) for split in records}
-    there = {split: p for split, p in prefix.items() if p is not None}
-    if there:
-        return {split: functools.partial(_read, spec, files, p, records[split]) for split, p in there.items()}
+    readers = {}
+    for split, records in RECORDS[spec.name].items():
+        first = next(iter(records))
+        if found := files.find(first):
+            readers[split] = functools.partial(_read, spec, files, found.removesuffix(first), records)
     tops = {part for name in files.names for part in name.split("/")[:2]}
-    if tops & set(spec.refused):
-        message = f"{path} is the pickled (Python) version of {spec.name}; pickles can run code and are never loaded"
-        raise DataError(message, f"Take the binary version: {spec.remotes[0].url}")
-    return open_split_folders(spec, files)
-
-
-def _prefix(files: Files, name: str) -> str | None:
-    found = [n for n in files.names if n == name or n.endswith("/" + name)]
-    return found[0][: -len(name)] if found else None
+    if not readers and tops & set(spec.refused):
+        raise pickled(spec, path)
+    return readers or open_split_folders(spec, files)
 
 
 def _read(spec: PublicSet, files: Files, prefix: str, records: Mapping[str, int]) -> Raw:
     label_bytes = 2 if spec.coarse else 1
+    remedy = f"Take the official binary archive: {spec.remotes[0].url}"
     parts = []
     for name, count in records.items():
         data = files.read(prefix + name)
         expected = count * (label_bytes + PIXELS)
         if len(data) != expected:
             message = f"{files.where(prefix + name)} has {len(data)} bytes, expected {expected} ({count} images)"
-            raise DataError(message, f"Take the official binary archive: {spec.remotes[0].url}")
+            raise DataError(message, remedy)
         parts.append(np.frombuffer(data, np.uint8).reshape(count, -1))
     rows = np.concatenate(parts)
     labels = rows[:, label_bytes - 1].astype(np.int32)  # the last label byte: the fine label of CIFAR-100
     if (wrong := np.flatnonzero(labels >= spec.num_classes)).size:
         file, index = _locate(records, int(wrong[0]))
         found = f"label {labels[wrong[0]]} of image {index} is out of range 0..{spec.num_classes - 1}"
-        raise DataError(
-            f"{files.where(prefix + file)}: {found}", f"Take the official binary archive: {spec.remotes[0].url}"
-        )
+        raise DataError(f"{files.where(prefix + file)}: {found}", remedy)
     images = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return Raw(np.ascontiguousarray(images), labels, spec.class_names)
 
@@ -78,33 +74,32 @@ def _locate(records: Mapping[str, int], index: int) -> tuple[str, int]:
     raise IndexError(index)
 
 
-_SHARED = dict(
+_URL = "https://www.cs.toronto.edu/~kriz/"
+
+CIFAR10 = PublicSet(
+    name="cifar10",
     version="3.0.2",
-    homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+    description="CIFAR-10: 60000 32x32 colour images in 10 classes.",
+    homepage=_URL + "cifar.html",
+    num_classes=10,
+    class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
     image_size=32,
     sizes={"train": 50_000, "test": 10_000},
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
-    open_raw=open_cifar,
-)
-
-CIFAR10 = PublicSet(
-    name="cifar10",
-    description="CIFAR-10: 60000 32x32 colour images in 10 classes.",
-    num_classes=10,
-    class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
     remotes=(
         Remote(
-            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            _URL + "cifar-10-binary.tar.gz",
             170052171,
             "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         ),
     ),
+    open_raw=open_cifar,
     markers=("data_batch_1.bin", "test_batch.bin"),
     folders=("cifar-10-batches-bin",),
     refused=("cifar-10-batches-py", "cifar-10-python.tar.gz", "data_batch_1"),
-    **_SHARED,
 )
+CIFAR10_SOURCE = source_of(CIFAR10)
 
 _FINE = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
@@ -127,14 +122,15 @@ _COARSE_OF_FINE = (
     "13 16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13 "
 )
 
-CIFAR100 = PublicSet(
+CIFAR100 = dataclasses.replace(
+    CIFAR10,
     name="cifar100",
     description="CIFAR-100: 60000 32x32 colour images in 100 classes, grouped into 20 superclasses.",
     num_classes=100,
     class_names=tuple(_FINE.split()),
     remotes=(
         Remote(
-            "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+            _URL + "cifar-100-binary.tar.gz",
             168513733,
             "sha256:58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         ),
@@ -143,5 +139,5 @@ CIFAR100 = PublicSet(
     folders=("cifar-100-binary",),
     refused=("cifar-100-python", "cifar-100-python.tar.gz"),
     coarse=(tuple(_COARSE.split()), tuple(int(i) for i in _COARSE_OF_FINE.split())),
-    **_SHARED,
 )
+CIFAR100_SOURCE = source_of(CIFAR100)

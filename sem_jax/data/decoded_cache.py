@@ -1,6 +1,14 @@
 """Decoded arrays kept as .npy files, so that the second start takes a second; checked before they are believed.
 
-    split, class_names = cached(key, read)     # read() -> (Split, class_names) is called when nothing good is there
+>>> def read():
+...     print("reading")
+...     return Split(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2, dtype=np.int32)), ("cat", "dog")
+>>> about = [["photos", "image_size=4"], ["0.png", 2048, 1700000000]]    # as `identity` makes it of a folder
+>>> split, class_names = cached("photos", about, read)
+reading
+>>> split, class_names = cached("photos", about, read)    # from the cache
+>>> split.images.shape, class_names
+((2, 4, 4, 3), ('cat', 'dog'))
 
 An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax) whose name is derived
 from the source's files, their sizes and times of change. It is written under another name and renamed when complete;
@@ -19,11 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.files import FolderFiles
 from sem_jax.data.splits import digest
+from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
 FORMAT = 1  # raise it when the meaning of a stored array changes
 log = logging.getLogger("sem_jax.data")
+Labelled = tuple[Split, tuple[str, ...]]  # a split and its class names
 
 
 def cache_dir() -> Path:
@@ -34,19 +45,22 @@ def cache_dir() -> Path:
     return Path(base).expanduser() / "sem_jax"
 
 
-def cached(
-    name: str, identity: Sequence, read: Callable[[], tuple[Split, tuple[str, ...]]]
-) -> tuple[Split, tuple[str, ...]]:
+def identity(path: Path, *options) -> list:
+    """What a cached reading of `path` depends on: its place and the options; then its files' names, sizes and times."""
+    about = [str(path.resolve()), *options]
+    if path.is_dir():
+        return [about, *FolderFiles(path).identity()[1:]]
+    status = path.stat()
+    return [about, [status.st_size, status.st_mtime_ns]]
+
+
+def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Labelled:
     """`read()`, or what it returned for the same `identity` before.
 
     Args:
       name: readable beginning of the entry's name: data set and split.
-      identity: list of json values that change whenever the result may: its first is what the entry is about (a path
-        and options: an older entry with the same first is replaced), the rest the files' sizes and times.
-      read: makes the value.
-
-    Returns:
-      (Split, class names).
+      identity: see the function `identity`. An older entry with the same first element is replaced.
+      read: makes the value: (Split, class names).
     """
     import PIL  # its JPEG decoder is part of what an array depends on
 
@@ -61,17 +75,42 @@ def cached(
             if old != entry:
                 shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        log.warning(
-            "decoded arrays are not kept: cannot write %s (%s); set SEM_JAX_CACHE", entry.parent, error.strerror
-        )
+        line = "decoded arrays are not kept: cannot write %s (%s); set SEM_JAX_CACHE"
+        log.warning(line, entry.parent, error.strerror)
     return value
+
+
+def read_splits(
+    name: str, path: Path, options: Sequence, splits: Sequence[str], read: Callable[[str], Labelled], *, cache: bool
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """`read(split)` for each of `splits`, from the cache where `cache`.
+
+    Args:
+      name: of the data set.
+      path: what is read; options: what the arrays depend on beside its files.
+
+    Returns:
+      (splits by name, class names).
+
+    Raises:
+      DataError: train and test have other classes.
+    """
+    about = identity(path, *options) if cache else []
+    out = {s: cached(f"{name}-{s}", about, lambda s=s: read(s)) if cache else read(s) for s in splits}
+    names = {split: class_names for split, (_, class_names) in out.items()}
+    if len(set(names.values())) > 1:
+        odd = sorted(set(names["train"]) ^ set(names["test"]))
+        has, lacks = ("train", "test") if odd and odd[0] in names["train"] else ("test", "train")
+        what = f"class {odd[0]!r} is in {has} but not in {lacks}" if odd else "train and test order their classes apart"
+        raise DataError(f"{path}: {what}", "Give both splits the same class folders.")
+    return {split: value for split, (value, _) in out.items()}, names[splits[0]]
 
 
 def _short(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _load(entry: Path) -> tuple[Split, tuple[str, ...]] | None:
+def _load(entry: Path) -> Labelled | None:
     if not entry.is_dir():
         return None
     try:
@@ -88,7 +127,7 @@ def _load(entry: Path) -> tuple[Split, tuple[str, ...]] | None:
         return None
 
 
-def _store(entry: Path, value: tuple[Split, tuple[str, ...]]) -> None:
+def _store(entry: Path, value: Labelled) -> None:
     split, class_names = value
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=entry.parent))

@@ -13,10 +13,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sem_jax.data.public import Remote
-from sem_jax.errors import DataError
+from sem_jax.data.facts import Remote
+from sem_jax.errors import DataError, one_line
 
 TIMEOUT = 30.0  # seconds without a byte
+_CUT = "the connection was cut"
+_PLAIN = {  # phrase in an error of requests or urllib3, in lower case -> what it means
+    "refused": "connection refused",
+    "resolve": "no such host, or no network",
+    "unreachable": "network unreachable",
+    "timed out": "no answer in time",
+    "incompleteread": _CUT,
+    "connection reset": _CUT,
+    "remotedisconnected": _CUT,
+    "connection broken": _CUT,
+}
 
 
 def source_url(remote: Remote) -> str:
@@ -59,16 +70,16 @@ def fetch(
 
     # pooch's bar is for a terminal only: it would also be drawn into log files.
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout, hooks={"response": announce})
+    call = lambda *arguments, **options: downloader(*arguments, **options)  # noqa: E731 - pooch names them otherwise
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Path(pooch.retrieve(url, remote.digest, fname=remote.file, path=folder, downloader=downloader))
+        return Path(pooch.retrieve(url, remote.digest, fname=remote.file, path=folder, downloader=call))
     except ValueError as error:
         if "hash" not in str(error):
             raise DataError(f"{url} cannot be downloaded: {_reason(error)}") from error
         message = f"{url}: checksum of the download is not the official {remote.digest[:19]}..., so it was deleted"
-        raise DataError(
-            message, "Try again; if it stays, get the file elsewhere and give it with --archive."
-        ) from error
+        remedy = "Try again; if it stays, get the file elsewhere and give it with --archive."
+        raise DataError(message, remedy) from error
     except Exception as error:  # requests' and urllib3's many, OSError for a full disk
         raise DataError(
             f"{url} cannot be downloaded: {_reason(error)}",
@@ -90,16 +101,4 @@ def _reason(error: BaseException) -> str:
     if (response := getattr(error, "response", None)) is not None:
         return f"the server answers {response.status_code} {response.reason}"
     text = f"{type(error).__name__}: {error}"
-    for phrase, plain in (
-        ("refused", "connection refused"),
-        ("resolve", "no such host, or no network"),
-        ("unreachable", "network unreachable"),
-        ("timed out", "no answer in time"),
-        ("IncompleteRead", "the connection was cut"),
-        ("Connection reset", "the connection was cut"),
-        ("RemoteDisconnected", "the connection was cut"),
-        ("Connection broken", "the connection was cut"),
-    ):
-        if phrase.lower() in text.lower():
-            return plain
-    return " ".join(text.split())[:120]
+    return next((plain for phrase, plain in _PLAIN.items() if phrase in text.lower()), one_line(error))

@@ -1,8 +1,8 @@
 """Images that stay encoded on disk and look like an array: what is indexed is read and decoded then.
 
-    images = StreamedImages(records, image_size=224, identity=about)
-    images.shape, len(images)                       # (1281167, 224, 224, 3)
-    images[rows]                                    # u8[b 224 224 3]: shorter side resized, centre cropped
+    images = RecordImages(records, 224, identity)
+    images.shape, len(images)                           # (1281167, 224, 224, 3)
+    images[rows]                                        # u8[b 224 224 3]: shorter side resized, centre cropped
     images.cropped(rows, seed=0, epoch=3, scale=0.08)   # u8[b 224 224 3]: random resized crops
 
 A `Split` holds one in place of its array when the set does not fit the memory. Everything is a function of its
@@ -14,17 +14,17 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
 from sem_jax.data.decoded_cache import cache_dir
-from sem_jax.data.images import decode
+from sem_jax.data.images import decode, memory_of_machine
 from sem_jax.errors import DataError
 
-HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more is streamed
+HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more stays encoded
 RATIO = (3 / 4, 4 / 3)  # width / height of a random resized crop, log-uniform
 CHUNK = 256  # images decoded at a time where all of a set are gone through
 
@@ -36,34 +36,32 @@ class Records(Protocol):
 
     def read(self, index: int) -> bytes:
         """The encoded image; DataError naming the file if that is not possible."""
+        ...
 
     def where(self, index: int) -> str:
         """File (and record) as an error message names it."""
+        ...
 
 
-class StreamedImages:
+class RecordImages:
     """u8[n h w 3] decoded on demand.
 
     Args:
       records: the encoded images.
       image_size: as `images.decode` takes it; 0 = as they are, and then all must have the first one's size.
-      eval_crop: share of the shorter side that the centre crop keeps, see `images.decode`.
       identity: JSON value that changes whenever the files do, for what is remembered of a set between runs; only its
         hash is kept.
-      rows: numbers of the records that take part, in order; None = all.
-      shape: (h, w, 3), if known.
+      eval_crop: share of the shorter side that the centre crop keeps, see `images.decode`.
     """
 
     ndim, dtype = 4, np.dtype(np.uint8)
 
-    def __init__(self, records: Records, *, image_size: int, identity, eval_crop: float = 1.0, rows=None, shape=None):
+    def __init__(self, records: Records, image_size: int, identity, *, eval_crop: float = 1.0):
         self.records, self._size, self._share = records, image_size, eval_crop
         self._identity = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        self.rows = np.arange(len(records)) if rows is None else rows
-        if shape is None:
-            first = int(self.rows[0])
-            shape = (image_size,) * 2 + (3,) if image_size else decode(records.read(first), records.where(first)).shape
-        self.shape = (len(self.rows), *shape)
+        self.rows = np.arange(len(records))
+        one = (image_size, image_size, 3) if image_size else decode(records.read(0), records.where(0)).shape
+        self.shape = (len(records), *one)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +70,7 @@ class StreamedImages:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
 
-    def select(self, rows) -> "StreamedImages":
+    def select(self, rows) -> "RecordImages":
         """The same images, fewer of them; nothing is read."""
         part = copy.copy(self)
         part.rows = self.rows[rows]
@@ -118,9 +116,9 @@ class StreamedImages:
 
         What cannot be decoded is refused here, before anything is trained on the rest.
         """
-        rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         import PIL  # its JPEG decoder is part of what comes out
 
+        rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         about = ["scan", PIL.__version__, self._identity, rows, self._size, self._share, list(self.shape)]
         found = remember(about, self._scan)
         return found["digest"].tobytes().hex(), found["histogram"]
@@ -133,7 +131,7 @@ class StreamedImages:
         with tqdm(total=len(self), desc="checking images", unit="img", disable=None, leave=False) as bar:
             for first in range(0, len(self), CHUNK):
                 images = self[first : first + CHUNK]
-                state.update(memoryview(np.ascontiguousarray(images)).cast("B"))
+                state.update(np.ascontiguousarray(images).data.cast("B"))
                 for channel in range(self.shape[-1]):
                     histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
                 bar.update(len(images))
@@ -142,7 +140,7 @@ class StreamedImages:
     def _decode(self, index: int) -> np.ndarray:
         return decode(self.records.read(index), self.records.where(index), self._size, eval_crop=self._share)
 
-    def _fill(self, rows: Sequence[int], one: Callable[[int], np.ndarray], threads: int = 1) -> np.ndarray:
+    def _fill(self, rows: np.ndarray, one: Callable[[int], np.ndarray], threads: int = 1) -> np.ndarray:
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def fill(place: int) -> None:
@@ -153,18 +151,13 @@ class StreamedImages:
                 raise DataError(message, "Set data.image_size to bring images of several sizes to one.")
             out[place] = image
 
-        if threads > 1 and len(rows) > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(fill, range(len(rows))))
-        else:
-            for place in range(len(rows)):
-                fill(place)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in (pool.map if threads > 1 else map)(fill, range(len(rows))):
+                pass
         return out
 
 
-def draw_crop(
-    generator: np.random.Generator, width: int, height: int, *, scale: float
-) -> tuple[float, float, float, float]:
+def draw_crop(generator: np.random.Generator, width: int, height: int, *, scale: float) -> tuple[int, int, int, int]:
     """A random resized crop's box (left, top, right, bottom) in pixels.
 
     Area uniform in [scale, 1] of the image, width / height log-uniform in RATIO; after ten boxes that do not fit, the
@@ -185,11 +178,7 @@ def draw_crop(
 
 def too_large(count: int, image_size: int) -> bool:
     """Whether so many decoded RGB images are more than HOST_SHARE of this machine's memory."""
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not known on this system
-        return False
-    return count * image_size**2 * 3 > HOST_SHARE * there
+    return count * image_size**2 * 3 > HOST_SHARE * memory_of_machine()
 
 
 def remember(about: list, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -200,7 +189,7 @@ def remember(about: list, make: Callable[[], dict[str, np.ndarray]]) -> dict[str
       make: -> arrays by name.
     """
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-    path = cache_dir() / "streams" / f"{name}.npz"
+    path = cache_dir() / "encoded" / f"{name}.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays}
@@ -212,7 +201,8 @@ def remember(about: list, make: Callable[[], dict[str, np.ndarray]]) -> dict[str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{name}-{os.getpid()}.npz")
-        np.savez(temporary, **value)
+        save: Callable[..., None] = np.savez  # its own signature would have an array named allow_pickle
+        save(temporary, **value)
         os.replace(temporary, path)
     except OSError:
         pass  # it is made again the next time

@@ -9,7 +9,9 @@ the limits below is refused with a DataError that names archive and member.
 """
 
 import bz2
+import functools
 import gzip
+import io
 import lzma
 import os
 import stat
@@ -17,8 +19,9 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from sem_jax.errors import DataError
+from sem_jax.errors import DataError, one_line
 
 MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (an SVHN .mat) has 182 MB
 TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
@@ -38,6 +41,10 @@ class Files:
     def read(self, name: str) -> bytes:
         """Content of one file; DataError if it is missing, damaged or too large."""
         raise NotImplementedError
+
+    def find(self, name: str) -> str:
+        """Full name of the first file that is called `name`, in whatever folder; "" if there is none."""
+        return next((found for found in self.names if found == name or found.endswith(f"/{name}")), "")
 
     def where(self, name: str) -> str:
         """The file's name as an error message shows it."""
@@ -106,9 +113,8 @@ class ZipFiles(Files):
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise DataError(f"{self.where(name)} cannot be unpacked: {error}", REMEDY) from error
         if len(data) > MEMBER_LIMIT or len(data) != info.file_size:
-            raise DataError(
-                f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes", REMEDY
-            )
+            message = f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes"
+            raise DataError(message, REMEDY)
         return data
 
 
@@ -119,26 +125,25 @@ class TarFiles(Files):
         self._content: dict[str, bytes] = {}
         total = 0
         try:
-            with _decompressed(root) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            with _decompressed(root) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
                 for count, member in enumerate(tar):
                     _check_name(root, member.name)
                     if count >= COUNT_LIMIT:
                         raise DataError(f"{root} has more than {COUNT_LIMIT} members", REMEDY)
                     if member.isdir():
                         continue
-                    if not member.isreg():
+                    file = tar.extractfile(member) if member.isreg() else None
+                    if file is None:
                         raise DataError(f"{root}: {member.name} is a link or a device, not a file", REMEDY)
                     total += member.size
                     if member.size > MEMBER_LIMIT or total > TOTAL_LIMIT:
                         raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
-                    with tar.extractfile(member) as file:
-                        content = b"".join(iter(lambda file=file: file.read(HEADER_LIMIT), b""))
+                    content = b"".join(iter(functools.partial(file.read, HEADER_LIMIT), b""))
                     self._content[str(PurePosixPath(member.name))] = content
         except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, DataError):
                 raise
-            reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
-            raise DataError(f"{root} is not a readable tar archive: {reason}", REMEDY) from error
+            raise DataError(f"{root} is not a readable tar archive: {one_line(error)}", REMEDY) from error
         super().__init__(root, self._content)
 
     def read(self, name: str) -> bytes:
@@ -148,27 +153,30 @@ class TarFiles(Files):
             raise DataError(f"{self.where(name)} is missing", REMEDY) from None
 
 
-class _Bounded:
-    """A stream that unpacks at most HEADER_LIMIT bytes at once.
+class _Bounded(io.RawIOBase):
+    """A file that unpacks at most HEADER_LIMIT bytes at once.
 
     tarfile takes the lengths of names and attributes from the archive and reads them in one piece: a few bytes packed
     would become gigabytes before a member is seen.
     """
 
-    def __init__(self, stream):
-        self._stream = stream
-        self.seek, self.tell = stream.seek, stream.tell
+    def __init__(self, file: IO[bytes]):
+        self._file = file
 
-    def __enter__(self) -> "_Bounded":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._stream.close()
-
-    def read(self, size: int) -> bytes:
-        if size > HEADER_LIMIT:
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= HEADER_LIMIT:
             raise tarfile.ReadError(f"a header claims {size} bytes")
-        return self._stream.read(size)
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _decompressed(path: Path) -> _Bounded:

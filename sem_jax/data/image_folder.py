@@ -13,37 +13,25 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sem_jax.data.decoded_cache import cached
-from sem_jax.data.encoded import StreamedImages, too_large
+from sem_jax.data.decoded_cache import Labelled, identity, read_splits
+from sem_jax.data.encoded import RecordImages, too_large
+from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
-from sem_jax.data.public import Loaded, PublicSet, Raw, identity
-from sem_jax.data.sources import common_prefix, list_tree, read_tree
+from sem_jax.data.image_tree import common_prefix, list_tree, read_tree
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
-def load_image_folder(
-    *,
-    data_dir: str = "",
-    splits: Sequence[str] = ("train", "test"),
-    image_size: int = 0,
-    cache: bool = True,
-    prepare=True,
-    stream: bool | None = False,
-    eval_crop: float = 1.0,
-) -> Loaded:
+def load_image_folder(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `image_folder`.
 
     Args:
       data_dir: the folder or zip.
       splits: which of train and test to read.
       image_size: 0, or the size to bring every image to (shorter side resized, antialiased, then centre crop).
-      cache: keep the decoded arrays.
-      prepare: ignored; there is nothing to download.
-      stream: leave the images encoded on disk (see `stream`); None where they would take too much memory decoded.
-      eval_crop: see `images.decode`; streamed images only.
+      reading: nothing is downloaded.
 
     Raises:
       DataError: no data_dir, a split or class without images, classes of train and test that differ, an image that
@@ -54,34 +42,43 @@ def load_image_folder(
     path = Path(data_dir).expanduser()
     opened = functools.cache(lambda: open_files(path))
     if not path.exists():
-        open_files(path)  # raises
-    about = identity(path, image_size) if cache else []
-    out, names = {}, {}
-    if stream is None:
-        listed = [list_tree(opened(), find_split(opened(), split)) for split in splits if find_split(opened(), split)]
-        stream = too_large(sum(len(files) for files, *_ in listed), image_size or 64)
-    for split in splits:
-        if stream:
-            out[split], names[split] = _stream(opened(), split, image_size, eval_crop, about or identity(path))
-            continue
-        read = functools.partial(_read, opened, split, image_size)
-        out[split], names[split] = cached(f"image_folder-{split}", about, read) if cache else read()
-    _check_classes(path, names)
-    return Loaded(out, names[splits[0]], None, None)
+        opened()  # raises
+    encoded = reading.encoded
+    if encoded is None:
+        prefixes = [prefix for split in splits if (prefix := find_split(opened(), split))]
+        count = sum(len(list_tree(opened(), prefix)[0]) for prefix in prefixes)
+        encoded = too_large(count, image_size or 64)
+
+    def read(split: str) -> Labelled:
+        files = opened()
+        prefix = _prefix(files, split)
+        if not encoded:
+            images, labels, names, _ = read_tree(files, prefix, image_size=image_size)
+        elif not isinstance(files, FolderFiles):
+            raise DataError(f"{path} is an archive; images that stay encoded need a folder", "Unpack it.")
+        else:
+            listed, labels, names = list_tree(files, prefix)
+            about = [split, identity(path, image_size)]
+            images = RecordImages(FileRecords(path, listed), image_size, about, eval_crop=reading.eval_crop)
+        if not names:
+            message = f"{files.where(prefix.rstrip('/'))} has images but no class folders"
+            raise DataError(message, f"Expected {prefix}<class>/*: one folder of images for every class.")
+        return Split(images, labels), names
+
+    cache = reading.cache and not encoded
+    return Loaded(*read_splits("image_folder", path, [image_size], splits, read, cache=cache))
 
 
 def open_split_folders(spec: PublicSet, files: Files) -> dict[str, Callable[[], Raw]]:
     """Readers of a public set kept as an image folder: split -> reader. Class folders carry the set's class names."""
 
     def read(folder: str) -> Raw:
-        split, names = read_tree(files, folder, classes=spec.class_names or None, shape=spec.shape)
-        return Raw(split.images, split.labels, names)
+        return read_tree(files, folder, classes=spec.class_names or None, shape=spec.shape)
 
     folders = {name: find_split(files, name) for name in SPLIT_FOLDERS}
     if not any(folders.values()):
-        files_wanted = " or ".join(r.file for r in spec.remotes)
         message = f"{files.root} holds neither the official files of {spec.name} nor the folders train/ and test/"
-        raise DataError(message, f"Give {files_wanted}, unpacked or not, or an image folder.")
+        raise DataError(message, f"Give {spec.archives}, unpacked or not, or an image folder.")
     return {name: functools.partial(read, folder) for name, folder in folders.items() if folder}
 
 
@@ -95,30 +92,10 @@ def find_split(files: Files, split: str) -> str:
     return ""
 
 
-def _read(opened, split: str, image_size: int):
-    files = opened()
-    prefix = _prefix(files, split)
-    value, names = read_tree(files, prefix, image_size=image_size)
-    _check_labelled(files, prefix, names)
-    return value, names
-
-
-def _stream(files: Files, split: str, image_size: int, eval_crop: float, about: list):
-    if not isinstance(files, FolderFiles):
-        raise DataError(f"{files.root} is an archive; streaming needs a folder", "Unpack it.")
-    prefix = _prefix(files, split)
-    names, labels, class_names = list_tree(files, prefix)
-    _check_labelled(files, prefix, class_names)
-    records = FileRecords(files.root, tuple(names))
-    return Split(
-        StreamedImages(records, image_size=image_size, eval_crop=eval_crop, identity=[split, about]), labels
-    ), class_names
-
-
 class FileRecords:
-    """`stream.Records` of image files: their names below `root`, in order."""
+    """`encoded.Records` of image files: their names below `root`, in order."""
 
-    def __init__(self, root: Path, names: tuple[str, ...]):
+    def __init__(self, root: Path, names: Sequence[str]):
         self._files, self._names = FolderFiles(root, ()), names
 
     def __len__(self) -> int:
@@ -140,16 +117,4 @@ def _prefix(files: Files, split: str) -> str:
     return prefix
 
 
-def _check_labelled(files: Files, prefix: str, names: tuple[str, ...]) -> None:
-    if not names:
-        message = f"{files.where(prefix.rstrip('/'))} has images but no class folders"
-        raise DataError(message, f"Expected {prefix}<class>/*: one folder of images for every class.")
-
-
-def _check_classes(path: Path, names: dict[str, tuple[str, ...]]) -> None:
-    if len(names) < 2 or names["train"] == names["test"]:
-        return
-    odd = sorted(set(names["train"]) ^ set(names["test"]))[0]
-    has, lacks = ("train", "test") if odd in names["train"] else ("test", "train")
-    message = f"{path}: class {odd!r} is in {has} but not in {lacks}"
-    raise DataError(message, "Give both splits the same class folders.")
+SOURCE = Source(load_image_folder, channels=3, encodes=True)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sem_jax.errors import DataError
+from sem_jax.errors import DataError, one_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 # What Pillow may take a file for, whatever its name says; its reader of EPS, for one, starts a program.
@@ -76,13 +76,9 @@ def decode(
         raise DataError(f"{where} is too large to be a training image: {error}", remedy) from error
     except DataError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error ... on bad bytes
-        reason = " ".join(str(error).split(" <_io")[0].split())[:120]
-        raise DataError(
-            f"{where} is not a readable image: {reason}", "Delete it or replace it by a good copy."
-        ) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error ... on bad bytes
+        message = f"{where} is not a readable image: {one_line(error).split(' <_io')[0]}"
+        raise DataError(message, "Delete it or replace it by a good copy.") from error
 
 
 def decode_all(
@@ -125,16 +121,10 @@ def decode_all(
             _raise_size(image.shape, expected, where(index), where(0), shape)
         out[index] = image
 
-    if len(data) < THREADS_FROM:
-        work = map(one, range(count))
-        for _ in tqdm(work, total=count, desc=progress, unit="img", disable=None, leave=False):
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        done = (map if len(data) < THREADS_FROM else pool.map)(one, range(count))
+        for _ in tqdm(done, total=count, desc=progress, unit="img", disable=None, leave=False):
             pass
-    else:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in tqdm(
-                pool.map(one, range(count)), total=count, desc=progress, unit="img", disable=None, leave=False
-            ):
-                pass
     return out
 
 
@@ -142,18 +132,22 @@ def encode_png(image: np.ndarray) -> bytes:
     """u8[h w 3] -> lossless PNG bytes."""
     from PIL import Image
 
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(stream, "PNG")
-    return stream.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG")
+    return file.getvalue()
+
+
+def memory_of_machine() -> float:
+    """Bytes; infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
 
 
 def _check_memory(count: int, shape: tuple[int, ...], where: str) -> None:
     """A clear error in place of a process killed by the operating system half an hour later."""
-    needed = count * int(np.prod(shape))
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not known on this system
-        return
+    needed, there = count * int(np.prod(shape)), memory_of_machine()
     if needed > there:
         size = f"{count} images of {shape[1]}x{shape[0]} ({where} and others)"
         message = f"{size} need {needed / 1e9:.0f} GB of memory, this machine has {there / 1e9:.0f} GB"
@@ -163,9 +157,8 @@ def _check_memory(count: int, shape: tuple[int, ...], where: str) -> None:
 def _raise_size(found, expected, where: str, where_first: str, shape) -> None:
     size, want = (f"{s[1]}x{s[0]}" for s in (found, expected))
     if shape:
-        raise DataError(
-            f"{where} has {size} pixels, expected {want}", "Prepare the data again from the official files."
-        )
+        remedy = "Prepare the data again from the official files."
+        raise DataError(f"{where} has {size} pixels, expected {want}", remedy)
     message = f"images differ in size: {where_first} has {want} pixels, {where} has {size}"
     raise DataError(message, "Set data.image_size (for example --config.data.image_size=64) to bring them to one size.")
 

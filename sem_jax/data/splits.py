@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sem_jax.errors import DataError
-from sem_jax.interfaces import Split
+from sem_jax.interfaces import Images, Split
 
 
 def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:
@@ -26,8 +26,9 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
       every_class: also ask for at least one image of each class.
     """
     images, labels = split
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{where}: images are {images.dtype}{list(images.shape)}, expected uint8 [n h w c]")
+    dtype = images.dtype if isinstance(images, np.ndarray) else np.dtype(np.uint8)
+    if len(images.shape) != 4 or dtype != np.uint8:
+        raise DataError(f"{where}: images are {dtype}{list(images.shape)}, expected uint8 [n h w c]")
     if 0 in images.shape:
         raise DataError(f"{where}: no images (shape {list(images.shape)})", "Give a data set with at least one image.")
     if labels.shape != images.shape[:1]:
@@ -116,7 +117,7 @@ def take_balanced(split: Split, *, size: int) -> Split:
     return _part(split, chosen)
 
 
-def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_stats(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels scaled to [0, 1], exactly (from a histogram).
 
     Args:
@@ -128,7 +129,7 @@ def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     values = np.arange(256) / 255.0
     mean, std = [], []
     for channel in range(images.shape[-1]):
-        if not isinstance(images, np.ndarray):  # streamed
+        if not isinstance(images, np.ndarray):  # encoded: counted while they are checked
             histogram = images.scan()[1][channel]
         else:  # in chunks: bincount makes an int64 copy of its input, eight times its size
             histogram = np.zeros(256, np.int64)
@@ -140,12 +141,12 @@ def channel_stats(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(mean), tuple(std)
 
 
-def digest(array: np.ndarray) -> str:
-    """Hex SHA-256 of an array's dtype, shape and bytes."""
-    if not isinstance(array, np.ndarray):  # streamed: taken while its images are checked
+def digest(array: Images) -> str:
+    """Hex SHA-256 of an array's dtype, shape and bytes; of encoded images, that of the array they stand for."""
+    if not isinstance(array, np.ndarray):
         return array.scan()[0]
     state = hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode())
-    state.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    state.update(np.ascontiguousarray(array).data.cast("B"))
     return state.hexdigest()
 
 

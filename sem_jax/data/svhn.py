@@ -15,26 +15,23 @@ from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
-from sem_jax.data.public import PublicSet, Raw, Remote
-from sem_jax.errors import DataError
+from sem_jax.data.public import source_of
+from sem_jax.errors import DataError, one_line
 
+_COMPRESSED = 15  # kind of an element, in the MATLAB 5 MAT-file format
+_SLACK = 1 << 16  # bytes of headers
 MAX_IMAGES = 1_000_000  # the largest official file has 531,131
 
 
 def open_svhn(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
     """Readers (split -> Raw) of the .mat files or the image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
-    mats = {split: _find(files, f"{split}_32x32.mat") for split in spec.sizes}
-    there = {split: name for split, name in mats.items() if name}
-    if there:
-        return {split: functools.partial(_read, spec, files, name) for split, name in there.items()}
-    return open_split_folders(spec, files)
-
-
-def _find(files: Files, wanted: str) -> str:
-    return next((name for name in files.names if name == wanted or name.endswith("/" + wanted)), "")
+    there = {split: name for split in spec.sizes if (name := files.find(f"{split}_32x32.mat"))}
+    readers = {split: functools.partial(_read, spec, files, name) for split, name in there.items()}
+    return readers or open_split_folders(spec, files)
 
 
 def _read(spec: PublicSet, files: Files, name: str) -> Raw:
@@ -58,11 +55,10 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
     except DataError:
         raise
     except Exception as error:  # scipy raises anything on damaged bytes: ValueError, TypeError, zlib.error ...
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{where} is not a readable MATLAB file: {reason}", remedy) from error
+        raise DataError(f"{where} is not a readable MATLAB file: {one_line(error)}", remedy) from error
     if images.dtype != np.uint8 or len(labels) != images.shape[3]:
-        message = f"{where} holds X {images.dtype}{list(images.shape)} and {len(labels)} labels"
-        raise DataError(message, remedy)
+        what = f"X {images.dtype}{list(images.shape)} and {len(labels)} labels"
+        raise DataError(f"{where} holds {what}", remedy)
     if labels.size == 0 or labels.min() < 1 or labels.max() > 10:
         raise DataError(f"{where}: labels are not all in 1..10 ({len(labels)} labels)", remedy)
     labels = (labels.astype(np.int32) % 10).astype(np.int32)
@@ -88,8 +84,6 @@ def _unpacks_to_more(data: bytes, limit: int) -> bool:
     return False
 
 
-_COMPRESSED = 15  # kind of an element, in the MATLAB 5 MAT-file format
-_SLACK = 1 << 16  # bytes of headers
 _URL = "http://ufldl.stanford.edu/housenumbers/"
 
 SVHN_CROPPED = PublicSet(
@@ -118,3 +112,4 @@ SVHN_CROPPED = PublicSet(
     open_raw=open_svhn,
     markers=("train_32x32.mat", "test_32x32.mat"),
 )
+SOURCE = source_of(SVHN_CROPPED)

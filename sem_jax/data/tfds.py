@@ -10,33 +10,25 @@ from train.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sem_jax.data import prepared
-from sem_jax.data.decoded_cache import cached
+from sem_jax.data.array_records import read_encoded_split
+from sem_jax.data.decoded_cache import Labelled, read_splits
 from sem_jax.data.encoded import too_large
-from sem_jax.data.public import Loaded, identity
+from sem_jax.data.facts import Loaded, Reading, Source
+from sem_jax.data.tfds_folder import INFO, read_split, splits_of
 from sem_jax.errors import DataError
 
 SPLITS = {"train": ("train",), "test": ("test", "validation")}
 UNLABELLED = ("imagenet2012",)  # sets whose official test split has no labels (-1)
 
 
-def load_tfds(
-    *,
-    data_dir: str = "",
-    splits: Sequence[str] = ("train", "test"),
-    image_size: int = 0,
-    cache: bool = True,
-    prepare=True,
-    stream: bool | None = False,
-    eval_crop: float = 1.0,
-) -> Loaded:
+def load_tfds(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `tfds`; arguments and errors as those of `image_folder.load_image_folder`."""
     if not data_dir:
         raise DataError("data.dir is empty, but tfds needs a prepared folder", "Give --config.data.dir=FOLDER.")
     path = Path(data_dir).expanduser()
-    if not (path / prepared.INFO).is_file():
-        raise DataError(f"{path} has no {prepared.INFO}", "Give the folder of one version: <name>/<version>.")
-    sizes = prepared.splits_of(path)
+    if not (path / INFO).is_file():
+        raise DataError(f"{path} has no {INFO}", "Give the folder of one version: <name>/<version>.")
+    sizes = splits_of(path)
     if path.parent.name in UNLABELLED:
         sizes.pop("test", None)
     found = {split: next((name for name in SPLITS[split] if name in sizes), "") for split in splits}
@@ -44,17 +36,17 @@ def load_tfds(
         if not name:
             wanted, has = " or ".join(SPLITS[split]), ", ".join(sizes) or "none"
             raise DataError(f"{path} has no split {wanted} (it has: {has})", "Prepare the set with this split.")
-    if stream is None:
-        stream = too_large(sum(sizes[name] for name in found.values()), image_size or 64)
-    about = identity(path, image_size) if cache else []
-    out, names = {}, None
-    for split, name in found.items():
+    encoded = reading.encoded
+    if encoded is None:
+        encoded = too_large(sum(sizes[name] for name in found.values()), image_size or 64)
 
-        def read(name=name):
-            return prepared.read_split(path, name, None, image_size=image_size)
+    def read(split: str) -> Labelled:
+        if encoded:
+            return read_encoded_split(path, found[split], image_size=image_size, eval_crop=reading.eval_crop)
+        return read_split(path, found[split], None, image_size=image_size)
 
-        if stream:
-            out[split], names = prepared.stream_split(path, name, image_size=image_size, eval_crop=eval_crop)
-        else:
-            out[split], names = cached(f"tfds-{split}", about, read) if cache else read()
-    return Loaded(out, names, None, None)
+    cache = reading.cache and not encoded
+    return Loaded(*read_splits("tfds", path, [image_size], splits, read, cache=cache))
+
+
+SOURCE = Source(load_tfds, channels=3, encodes=True)

@@ -1,14 +1,13 @@
 """TFRecord files without TensorFlow: framing and masked CRC-32C, in numpy.
 
     read_records(path)         # list[bytes], every checksum checked
-    write_records(path, rows)  # the same framing, for tests and small tools
     crc32c_many(rows)          # u32[n]
 
 A record is: u64 length, u32 masked crc of those 8 bytes, the bytes, u32 masked crc of the bytes; little endian.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +78,8 @@ def _crc_short(row: bytes) -> int:
     return crc ^ 0xFFFFFFFF
 
 
-def _mask(crc: np.ndarray) -> np.ndarray:
+def masked(crc: np.ndarray) -> np.ndarray:
+    """CRC-32C, u32[n], as the format stores it."""
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 
@@ -107,19 +107,9 @@ def read_records(path: Path) -> list[bytes]:
         records.append(data[at + 12 : at + 12 + length])
         expected.append(int.from_bytes(data[at + 12 + length : at + 16 + length], "little"))
         at += 16 + length
-    bad = (_mask(crc32c_many(headers)) != np.array(header_expected, np.uint32)) | (
-        _mask(crc32c_many(records)) != np.array(expected, np.uint32)
+    bad = (masked(crc32c_many(headers)) != np.array(header_expected, np.uint32)) | (
+        masked(crc32c_many(records)) != np.array(expected, np.uint32)
     )
     if bad.any():
         raise DataError(f"{path}: checksum of record {int(bad.argmax())} of {len(records)} does not agree", remedy)
     return records
-
-
-def write_records(path: Path, rows: Iterable[bytes]) -> None:
-    """Writes `rows` as one TFRecord file."""
-    rows = list(rows)
-    lengths = [struct.pack("<Q", len(row)) for row in rows]
-    with path.open("wb") as file:
-        crcs = zip(_mask(crc32c_many(lengths)), _mask(crc32c_many(rows)), strict=True)
-        for row, length, (length_crc, row_crc) in zip(rows, lengths, crcs, strict=True):
-            file.write(length + struct.pack("<I", length_crc) + row + struct.pack("<I", row_crc))

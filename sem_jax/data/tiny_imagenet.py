@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
 from sem_jax.data.images import FORMATS, decode_all, encode_png, is_image
-from sem_jax.data.public import PublicSet, Raw, Remote
+from sem_jax.data.public import source_of
 from sem_jax.errors import DataError
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -27,10 +28,10 @@ REMEDY = "Take the official archive again: http://cs231n.stanford.edu/tiny-image
 def open_tiny_imagenet(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
     """Readers (split -> Raw) of the official layout or an image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
-    found = [name for name in files.names if name == ANNOTATIONS or name.endswith("/" + ANNOTATIONS)]
+    found = files.find(ANNOTATIONS)
     if not found:
         return open_split_folders(spec, files)
-    top = found[0][: -len(ANNOTATIONS)]
+    top = found.removesuffix(ANNOTATIONS)
     train = [name for name in files.names if name.startswith(f"{top}train/") and is_image(name)]
     classes = tuple(sorted({name[len(top) :].split("/")[1] for name in train}))
     if not train:
@@ -107,3 +108,4 @@ TINY_IMAGENET = PublicSet(
     markers=(ANNOTATIONS,),
     folders=("tiny-imagenet-200",),
 )
+SOURCE = source_of(TINY_IMAGENET)

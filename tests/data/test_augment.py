@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sem_jax.data.augment import AugmentDraw, apply_augment, draw_augment, normalise
-from sem_jax.data.pipeline import DeviceData, Feeder, epoch_order, make_fetch
+from sem_jax.data.pipeline import ArrayFeed, DeviceData, epoch_order, make_fetch
 from sem_jax.interfaces import Split
 
 
@@ -69,9 +69,10 @@ def test_take_gives_the_batch_by_index(split):
 
 def test_host_and_device_residency_feed_the_same_batches(split):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    order = epoch_order(jax.random.key(0), 0, num_items=30, batch_size=4)
-    options = {"steps": 3, "batch_size": 4, "sharding": place}
-    device, host = (Feeder(split, resident=resident, **options) for resident in (True, False))
+    options = {"key": jax.random.key(0), "batch_size": 4, "sharding": place, "by_batch": place}
+    device, host = (ArrayFeed(split, steps=steps, **options) for steps in (0, 3))
+    order = host.order(0)
+    np.testing.assert_array_equal(order, epoch_order(jax.random.key(0), 0, num_items=30, batch_size=4))
     for first, count in ((0, 3), (3, 3), (6, 1)):
         for step in range(count):
             images = []

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from sem_jax.data import load
-from sem_jax.data.prepared import read_split
+from sem_jax.data import Reading, load
 from sem_jax.data.public import load_public
+from sem_jax.data.tfds_folder import read_split
 from sem_jax.errors import DataError
 from tests.helpers.data_faults import HANDLED, PREPARED_FAULTS, RAW_FAULTS, SHARD, flip
 from tests.helpers.data_sets import CIFAR10, assert_equal, check_message, small_cifar10
@@ -46,7 +46,7 @@ def test_broken_raw_directory(tmp_path, monkeypatch, fault):
     name, word = fault(tmp_path / "d")
     there = tmp_path / "d" / "photos.zip"
     with pytest.raises(DataError) as caught:
-        load(name, data_dir=str(there if there.is_file() else tmp_path / "d"), prepare=False)
+        load(name, data_dir=str(there if there.is_file() else tmp_path / "d"), reading=Reading(download=False))
     check_message(caught.value, word)
 
 

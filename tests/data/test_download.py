@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from sem_jax.data import download
-from sem_jax.data.preparing import prepare
-from sem_jax.data.public import Remote, load_public
+from sem_jax.data.facts import Reading, Remote
+from sem_jax.data.prepare import prepare
+from sem_jax.data.public import load_public
 from sem_jax.errors import DataError
 from tests.helpers.data_sets import check_message, cifar10_archive, small_cifar10
 
@@ -94,7 +95,7 @@ def test_load_downloads_and_prepares(server, tmp_path, monkeypatch, own_home, ca
     home = str(own_home / "tensorflow_datasets")
     check_message(caught.value, home, "404", "python -m sem_jax prepare cifar10")
     with pytest.raises(DataError) as caught:
-        load_public(spec, data_dir=str(tmp_path / "here"), prepare=False)
+        load_public(spec, data_dir=str(tmp_path / "here"), reading=Reading(download=False))
     check_message(caught.value, home, str(tmp_path / "here"), "python -m sem_jax prepare cifar10")
 
     assert capsys.readouterr() == ("", "")  # the error is all there is to read

@@ -1,4 +1,4 @@
-"""Streamed images: the array they stand for, crops, batches by number, shards, damaged files."""
+"""Images that stay encoded: the array they stand for, crops, batches by number, shards, damaged files."""
 
 import io
 import sys
@@ -9,18 +9,19 @@ import pytest
 from PIL import Image
 
 from sem_jax import data as data_lib
-from sem_jax.data import encoded as stream
-from sem_jax.data import prepared, splits
-from sem_jax.data.encoded import StreamedImages, draw_crop, remember
-from sem_jax.data.encoded_feed import BatchSource, StreamFeeder, open_stream
+from sem_jax.data import Reading, encoded, splits
+from sem_jax.data.array_records import read_encoded_split
+from sem_jax.data.encoded import RecordImages, draw_crop, remember
+from sem_jax.data.encoded_feed import BatchSource, EncodedFeed, open_batches
 from sem_jax.data.image_folder import FileRecords
 from sem_jax.data.images import decode
+from sem_jax.data.pipeline import epoch_order
 from sem_jax.errors import DataError
 from tests.helpers.data_sets import check_message, to_tfrecord, write_tree
 
 
-def streamed(root, **options):
-    return data_lib.load("image_folder", data_dir=str(root), stream=True, **options)
+def load_encoded(root, **options):
+    return data_lib.load("image_folder", data_dir=str(root), reading=Reading(encoded=True), **options)
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def tree(tmp_path):
     return write_tree(tmp_path / "photos", n=11, size=20)
 
 
-def test_everything_of_a_streamed_set_is_that_of_the_same_images_in_memory(tree):
+def test_everything_of_an_encoded_set_is_that_of_the_same_images_in_memory(tree):
     for options in ({}, {"image_size": 12}, {"val_size": 6}):
-        whole, parts = data_lib.load("image_folder", data_dir=str(tree), **options), streamed(tree, **options)
+        whole, parts = data_lib.load("image_folder", data_dir=str(tree), **options), load_encoded(tree, **options)
         assert parts[2:] == whole[2:]  # class names, mean, std, fingerprint
         for name, split in whole.splits.items():
             np.testing.assert_array_equal(parts.splits[name].labels, split.labels)
@@ -42,24 +43,24 @@ def test_everything_of_a_streamed_set_is_that_of_the_same_images_in_memory(tree)
             np.testing.assert_array_equal(np.asarray(images), split.images)
 
 
-def test_array_record_is_streamed_in_the_official_order(made):
+def test_array_record_is_read_in_the_official_order(made):
     root, loaded = made
     for name, where in (("cifar10", root), ("tfds", root / "cifar10/3.0.2")):
-        dataset = data_lib.load(name, data_dir=str(where), stream=True)
+        dataset = data_lib.load(name, data_dir=str(where), reading=Reading(encoded=True))
         for split, value in loaded.splits.items():
             np.testing.assert_array_equal(dataset.splits[split].images[:], value.images)
             np.testing.assert_array_equal(dataset.splits[split].labels, value.labels)
     in_memory = data_lib.load("tfds", data_dir=str(root / "cifar10/3.0.2"), image_size=16)
-    parts = data_lib.load("tfds", data_dir=str(root / "cifar10/3.0.2"), image_size=16, stream=True)
+    parts = data_lib.load("tfds", data_dir=str(root / "cifar10/3.0.2"), image_size=16, reading=Reading(encoded=True))
     assert in_memory[2:] == parts[2:]  # class names, mean, std, fingerprint
 
 
-def test_a_set_is_streamed_by_itself_when_it_would_take_too_much_memory(tree, made, monkeypatch):
+def test_a_set_stays_encoded_by_itself_when_it_would_take_too_much_memory(tree, made, monkeypatch):
     places = {"image_folder": tree, "tfds": made[0] / "cifar10/3.0.2"}
-    for share, kind in ((0.4, np.ndarray), (1e-9, StreamedImages)):
-        monkeypatch.setattr(stream, "HOST_SHARE", share)
+    for share, kind in ((0.4, np.ndarray), (1e-9, RecordImages)):
+        monkeypatch.setattr(encoded, "HOST_SHARE", share)
         for name, place in places.items():
-            dataset = data_lib.load(name, data_dir=str(place), image_size=16, stream=None)
+            dataset = data_lib.load(name, data_dir=str(place), image_size=16, reading=Reading(encoded=None))
             assert isinstance(dataset.splits["train"].images, kind)
 
 
@@ -90,7 +91,7 @@ def test_random_resized_crops_follow_their_distribution():
 
 @pytest.fixture
 def source(tree):
-    split = streamed(tree, image_size=12).splits["train"]
+    split = load_encoded(tree, image_size=12).splits["train"]
     return lambda **options: BatchSource(
         split, **{"seed": 3, "batch_size": 4, "epochs": 2, "crop_scale": 0.08} | options
     )
@@ -112,7 +113,7 @@ def test_a_batch_is_a_function_of_seed_and_number(source):
     assert not first & second, "the crops of another epoch are others"
     plain = source(crop_scale=0.0)
     images = np.asarray(plain._split.images)
-    rows = data_lib.pipeline.epoch_order(jax.random.key(3), 1, num_items=22, batch_size=4)
+    rows = epoch_order(jax.random.key(3), 1, num_items=22, batch_size=4)
     np.testing.assert_array_equal(plain[6]["images"], images[np.asarray(rows)[1]])
 
 
@@ -124,11 +125,11 @@ def test_hosts_read_disjoint_halves_of_every_batch(source):
         assert_batches({n: np.concatenate([part[n] for part in parts]) for n in ("images", "labels")}, whole[k])
 
 
-def test_a_stream_starts_at_every_position(source):
+def test_the_batches_start_at_every_position(source):
     pytest.importorskip("grain")
     batches = [source()[k] for k in range(10)]
     for position in range(10):
-        got = list(open_stream(source(), position, 0))
+        got = list(open_batches(source(), position, 0))
         assert len(got) == 10 - position
         for a, b in zip(got, batches[position:], strict=True):
             assert_batches(a, b)
@@ -140,7 +141,7 @@ def test_worker_processes_make_the_same_batches_and_name_a_damaged_file(tree, so
     batches = [source()[k] for k in range(10)]
     path = next((tree / "train/dog").iterdir())
     path.write_bytes(path.read_bytes()[:100])
-    iterator = open_stream(source(), 0, workers)
+    iterator = open_batches(source(), 0, workers)
     got = []
     with pytest.raises(DataError) as error:
         for batch in iterator:
@@ -154,10 +155,10 @@ def test_worker_processes_make_the_same_batches_and_name_a_damaged_file(tree, so
 
 def test_the_feeder_hands_out_what_is_asked_for_wherever_it_starts(source, tree):
     pytest.importorskip("grain")
-    whole, split = source(), streamed(tree, image_size=12).splits["train"]
+    whole, split = source(), load_encoded(tree, image_size=12).splits["train"]
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     options = {"seed": 3, "batch_size": 4, "epochs": 2, "crop_scale": 0.08, "workers": 0, "sharding": sharding}
-    feed = StreamFeeder(split, steps=2, **options)
+    feed = EncodedFeed(split, steps=2, **options)
     assert feed.steps == 2
     order = [feed.order(0), feed.order(1)]
     shapes, rows, _ = feed.example(order[0])
@@ -169,34 +170,34 @@ def test_the_feeder_hands_out_what_is_asked_for_wherever_it_starts(source, tree)
             at = rows[start + i]
             assert_batches({"images": data.images[at], "labels": data.labels[at]}, whole[k])
     feed.close()
-    assert StreamFeeder(split, steps=0, **options).steps == 5  # 32 MB would be more than an epoch
+    assert EncodedFeed(split, steps=0, **options).steps == 5  # 32 MB would be more than an epoch
 
 
 def test_without_grain_the_extra_is_named(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(DataError) as error:
-        open_stream(source(), 0, 0)
+        open_batches(source(), 0, 0)
     check_message(error.value, "grain", "pip install 'sem-jax[grain]'")
 
 
-def test_what_cannot_be_streamed_is_refused(tmp_path, copy, tree):
+def test_what_cannot_stay_encoded_is_refused(tmp_path, copy, tree):
     with pytest.raises(DataError) as error:
-        data_lib.load("digits", stream=True)
+        data_lib.load("digits", reading=Reading(encoded=True))
     check_message(error.value, "digits", "image_folder", "runtime.residency=auto")
     with pytest.raises(DataError) as error:
-        streamed(tree.parent / "none")
+        load_encoded(tree.parent / "none")
     check_message(error.value, "none")
     folder = to_tfrecord(copy)
     with pytest.raises(DataError) as error:
-        prepared.stream_split(folder, "train")
+        read_encoded_split(folder, "train")
     check_message(error.value, str(folder), "array_record")
     Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save(tree / "train/cat/odd.png")
     with pytest.raises(DataError) as error:
-        streamed(tree)
+        load_encoded(tree)
     check_message(error.value, "odd.png", "5x5", "data.image_size")
     (tree / "test/dog/1.png").write_bytes(b"")
     with pytest.raises(DataError) as error:
-        streamed(tree, image_size=8)
+        load_encoded(tree, image_size=8)
     check_message(error.value, "test/dog/1.png", "empty")
 
 
@@ -206,7 +207,7 @@ def test_a_damaged_shard_is_named(copy):
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
     shard.write_bytes(bytes(data))
     with pytest.raises(DataError) as error:
-        data_lib.load("cifar10", data_dir=str(copy), stream=True)
+        data_lib.load("cifar10", data_dir=str(copy), reading=Reading(encoded=True))
     check_message(error.value, shard.name, "sem_jax prepare cifar10")
 
 
@@ -219,7 +220,7 @@ def test_what_is_remembered_of_a_set_survives_a_damaged_file(own_home, tree):
 
     for damage in (None, b"", b"PK\x03\x04 no zip"):
         if damage is not None:
-            for path in (own_home / "cache/streams").iterdir():
+            for path in (own_home / "cache/encoded").iterdir():
                 path.write_bytes(damage)
         for _ in range(2):
             np.testing.assert_array_equal(remember(["x"], make)["a"], np.arange(3))
@@ -228,8 +229,8 @@ def test_what_is_remembered_of_a_set_survives_a_damaged_file(own_home, tree):
 
 def test_digest_and_statistics_are_taken_in_one_pass(tree, monkeypatch):
     names = tuple(sorted(p.relative_to(tree).as_posix() for p in tree.rglob("train/*/*.png")))
-    images = StreamedImages(FileRecords(tree, names), image_size=0, identity="x")
+    images = RecordImages(FileRecords(tree, names), image_size=0, identity="x")
     decoded = []
-    monkeypatch.setattr(stream, "decode", lambda *args, **named: decoded.append(1) or decode(*args, **named))
+    monkeypatch.setattr(encoded, "decode", lambda *args, **named: decoded.append(1) or decode(*args, **named))
     splits.digest(images), splits.channel_stats(images), splits.digest(images)
     assert len(decoded) == len(names)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sem_jax.data import DATASETS, PUBLIC, load
+from sem_jax.data import DATASETS, PUBLIC, Reading, load
 from sem_jax.data import decoded_cache as cache
 from sem_jax.data.splits import channel_stats, fingerprint, hold_out
 from sem_jax.errors import ConfigError, DataError
@@ -171,6 +171,6 @@ def test_unwritable_cache_is_a_warning(tmp_path, monkeypatch, caplog):
 
 
 def test_no_cache_writes_nothing(tmp_path):
-    load("image_folder", data_dir=str(write_tree(tmp_path / "photos")), cache=False)
+    load("image_folder", data_dir=str(write_tree(tmp_path / "photos")), reading=Reading(cache=False))
     load("arrays", data_dir=str(write_arrays(tmp_path / "arrays")))
     assert not cache.cache_dir().exists()

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from sem_jax.data import PUBLIC, load
-from sem_jax.data.preparing import prepare
-from sem_jax.data.public import Raw, load_public
-from sem_jax.data.tfrecord import crc32c_many, read_records, write_records
+from sem_jax.data.facts import Raw, Reading
+from sem_jax.data.prepare import prepare
+from sem_jax.data.public import load_public
+from sem_jax.data.tfrecord import crc32c_many, read_records
 from sem_jax.errors import DataError
 from tests.helpers.data_sets import (
     CLASSES,
@@ -26,6 +27,7 @@ from tests.helpers.data_sets import (
     small_cifar10,
     to_tfrecord,
     write_cifar10,
+    write_records,
     write_tiny_imagenet,
 )
 
@@ -201,7 +203,7 @@ def test_interrupted_prepare_leaves_nothing_believed(tmp_path, monkeypatch):
         prepare(dataclasses.replace(spec, open_raw=broken), data_dir=tmp_path / "sets", source=raw)
     assert [p.name for p in (tmp_path / "sets/cifar10").iterdir()] == [".prepare.lock"]
     with pytest.raises(DataError):
-        load_public(spec, data_dir=str(tmp_path / "sets"), prepare=False)
+        load_public(spec, data_dir=str(tmp_path / "sets"), reading=Reading(download=False))
     directory = prepare(spec, data_dir=tmp_path / "sets", source=raw)
     before = directory.stat().st_mtime_ns
     lines = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sem_jax.data import DATASETS, PUBLIC, load, read_array_pair, read_image_tree
-from sem_jax.data.preparing import prepare
+from sem_jax.data.prepare import prepare
 from sem_jax.data.public import load_public
 from sem_jax.data.splits import channel_stats
 

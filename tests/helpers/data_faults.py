@@ -4,7 +4,7 @@
     word = fault(copy)               # PREPARED_FAULTS: damages the copy of a prepared CIFAR-10
     name, options, check = row(folder)   # HANDLED: odd, but documented; check(dataset) says what it becomes
 
-Read by test_data_broken.py and by experiments/refusals.py.
+Read by tests/data/test_broken.py and by experiments/drills.
 """
 
 import io
@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sem_jax.data.tfrecord import read_records, write_records
+from sem_jax.data.tfrecord import read_records
 from tests.helpers.data_sets import (
     cifar10_archive,
     images,
     to_tfrecord,
     write_arrays,
     write_cifar10,
+    write_records,
     write_tiny_imagenet,
     write_tree,
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 import tarfile
 import tempfile
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sem_jax.data import CIFAR10, cifar
-from sem_jax.data.preparing import prepare
-from sem_jax.data.public import PublicSet, load_public
-from sem_jax.data.tfrecord import write_records
+from sem_jax.data import cifar
+from sem_jax.data.cifar import CIFAR10
+from sem_jax.data.facts import PublicSet, Reading
+from sem_jax.data.prepare import prepare
+from sem_jax.data.public import load_public
+from sem_jax.data.tfrecord import crc32c_many, masked
 from sem_jax.errors import DataError
 
 CLASSES = CIFAR10.class_names
@@ -56,7 +59,7 @@ def made_cifar10(folder: Path | None = None):
         with pytest.MonkeyPatch.context() as patch:
             spec = small_cifar10(patch)
             prepare(spec, data_dir=root / "sets", source=write_cifar10(root / "raw"))
-            _made.append((root / "sets", load_public(spec, data_dir=str(root / "raw"), cache=False)))
+            _made.append((root / "sets", load_public(spec, str(root / "raw"), reading=Reading(cache=False))))
     return _made[0]
 
 
@@ -111,6 +114,15 @@ def check_message(error: DataError, *words: str) -> None:
     assert len(text.splitlines()) <= 3, text
     for word in words:
         assert word in text, f"{word!r} not in: {text}"
+
+
+def write_records(path: Path, rows: list[bytes]) -> None:
+    """Writes `rows` as one TFRecord file."""
+    lengths = [struct.pack("<Q", len(row)) for row in rows]
+    with path.open("wb") as file:
+        crcs = zip(masked(crc32c_many(lengths)), masked(crc32c_many(rows)), strict=True)
+        for row, length, (length_crc, row_crc) in zip(rows, lengths, crcs, strict=True):
+            file.write(length + struct.pack("<I", length_crc) + row + struct.pack("<I", row_crc))
 
 
 def to_tfrecord(root: Path) -> Path:

@@ -3,7 +3,7 @@
     call, word = row(folder, canary)     # writes the file below `folder`; call() is to raise an error that says `word`
 
 `canary` is a path: a payload that runs creates it. Bombs unpack to 10 GB from some megabytes or less.
-Read by test_data_hostile.py and by experiments/refusals.py.
+Read by tests/data/test_hostile.py and by experiments/drills.
 """
 
 import bz2
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data import load, read_array_pair, read_image_tree
+from sem_jax.data import Reading, load, read_array_pair, read_image_tree
 from tests.helpers.data_sets import made_cifar10, to_tfrecord, write_arrays, write_cifar10, write_tree
 
 TEN_GB = 10 << 30
@@ -159,7 +159,7 @@ def _tar(root: Path, *members: tarfile.TarInfo):
     with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as tar:
         for member in members:
             tar.addfile(member, io.BytesIO(bytes(member.size)))
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "cifar-10-binary.tar.gz"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "cifar-10-binary.tar.gz"
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
@@ -216,14 +216,14 @@ def tar_bomb(root, canary):
     block = bz2.compress(bytes(64 << 20))
     (root / "cifar-10-binary.tar.bz2").write_bytes(bz2.compress(head) + block * (TEN_GB // (64 << 20)))
     (root / "cifar-10-binary.tar.bz2").rename(root / "cifar-10-binary.tar.gz")  # told by content, not by name
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "unpacks to too much"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "unpacks to too much"
 
 
 def _tar_header_bomb(root: Path, kind: bytes):
     root.mkdir()
     head = _member("././@LongLink", kind, size=TEN_GB).tobuf(tarfile.GNU_FORMAT)
     (root / "cifar-10-binary.tar.gz").write_bytes(_zeros(TEN_GB, head, raw=False))
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "a header claims"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "a header claims"
 
 
 @hostile
@@ -360,7 +360,7 @@ def image_tree_bomb(root, canary):
 def pickled_cifar10(root, canary):
     (root / "cifar-10-batches-py").mkdir(parents=True)
     (root / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(Payload(canary)))
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "Take the binary version"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "Take the binary version"
 
 
 @hostile
@@ -370,19 +370,19 @@ def pickled_cifar10_archive(root, canary):
     member = _member("cifar-10-batches-py/data_batch_1", size=len(data))
     with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as tar:
         tar.addfile(member, io.BytesIO(data))
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "Take the binary version"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "Take the binary version"
 
 
 @hostile
 def binary_cifar10_that_is_a_pickle(root, canary):
     (write_cifar10(root) / "data_batch_1.bin").write_bytes(pickle.dumps(Payload(canary)))
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "data_batch_1.bin"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "data_batch_1.bin"
 
 
 def _prepared(root: Path, change):
     shutil.copytree(made_cifar10()[0], root)
     change(root / "cifar10/3.0.2")
-    return lambda: load("cifar10", data_dir=str(root), prepare=False), "cifar10"
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "cifar10"
 
 
 def _foreign_class(canary: Path, wrap):
@@ -462,7 +462,9 @@ def _variable(name: str, shape: tuple[int, ...], data: bytes, *, cls: int = 9, z
 def _mat(root: Path, *variables: bytes):
     root.mkdir()
     (root / "train_32x32.mat").write_bytes(_MAT + b"".join(variables))
-    return lambda: load("svhn_cropped", data_dir=str(root), splits=("train",), prepare=False), "train_32x32.mat"
+    return lambda: load(
+        "svhn_cropped", data_dir=str(root), splits=("train",), reading=Reading(download=False)
+    ), "train_32x32.mat"
 
 
 _X, _Y = _variable("X", (32, 32, 3, 10), bytes(30720)), _variable("y", (10, 1), bytes(range(1, 11)))

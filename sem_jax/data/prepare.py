@@ -1,4 +1,4 @@
-"""Writes a public data set as tensorflow-datasets would, in array_record and without TensorFlow.
+"""Prepares a public data set: writes it as tensorflow-datasets would, in array_record and without TensorFlow.
 
     prepare(CIFAR10)                                        # download, check, write; returns the directory
     prepare(CIFAR10, source=Path("cifar-10-binary.tar.gz")) # from a local archive, folder, image folder or zip
@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data import download, prepared
+from sem_jax.data.download import fetch, is_official
+from sem_jax.data.facts import PublicSet, Raw
 from sem_jax.data.files import is_archive
 from sem_jax.data.images import encode_png
-from sem_jax.data.public import PublicSet, Raw, find_raw, missing, places
+from sem_jax.data.places import find_raw, missing, places
+from sem_jax.data.tfds_folder import INFO, read_split
 from sem_jax.errors import DataError
 
 
@@ -54,10 +56,11 @@ def prepare(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.parent / ".prepare.lock"):
-            if (target / prepared.INFO).is_file() and not force:
+            if (target / INFO).is_file() and not force:
                 say(f"{spec.name} is prepared already in {target}; --force makes it anew")
                 return target
-            _sweep(target.parent)
+            for stale in target.parent.glob("incomplete.*"):  # of interrupted runs: under the lock nobody writes there
+                shutil.rmtree(stale, ignore_errors=True)
             readers = spec.open_raw(spec, _source(spec, source, root, say))
             splits = {name: read() for name, read in readers.items()}
             for name, raw in splits.items():
@@ -74,7 +77,7 @@ def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
     if source is None:
         folder = root / "downloads" / "manual"
         try:
-            files = [download.fetch(remote, folder, say=say) for remote in spec.remotes]
+            files = [fetch(remote, folder, say=say) for remote in spec.remotes]
         except DataError as error:
             raise missing(spec, places(root), str(error).split("\n")[0]) from error
         return files[0] if len(files) == 1 else folder
@@ -82,21 +85,18 @@ def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
         raise DataError(f"{source} does not exist", "Give the archive with --archive, or a folder with --folder.")
     found = find_raw(spec, source)
     if found is None:
-        wanted = " or ".join(remote.file for remote in spec.remotes)
-        message = f"{source} holds nothing of {spec.name}"
-        raise DataError(message, f"Expected {wanted}, unpacked or not, or an image folder with train/ and test/.")
-    if is_archive(found) and not any(download.is_official(found, remote) for remote in spec.remotes):
+        remedy = f"Expected {spec.archives}, unpacked or not, or an image folder with train/ and test/."
+        raise DataError(f"{source} holds nothing of {spec.name}", remedy)
+    if is_archive(found) and not any(is_official(found, remote) for remote in spec.remotes):
         say(f"warning: {found} has not the official checksum; it is taken because you named it")
     return found
 
 
 def _summary(spec: PublicSet, name: str, raw: Raw) -> str:
     classes = len(np.unique(raw.labels))
-    line = f"{name}: {len(raw.labels)} images of {classes} classes"
-    official = (spec.sizes[name], spec.num_classes)
-    return (
-        line if (len(raw.labels), classes) == official else f"{line} (the official set: {official[0]} of {official[1]})"
-    )
+    found, official = (len(raw.labels), classes), (spec.sizes[name], spec.num_classes)
+    line = f"{name}: {found[0]} images of {found[1]} classes"
+    return line if found == official else f"{line} (the official set: {official[0]} of {official[1]})"
 
 
 def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
@@ -108,11 +108,11 @@ def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
         _build(spec, splits, class_names, temporary)
         built = temporary / spec.name / spec.version
         for name, raw in splits.items():
-            split, names = prepared.read_split(built, name, spec.shape)
-            if names != class_names or not all(map(np.array_equal, split, (raw.images, raw.labels))):
-                raise DataError(
-                    f"{built}: what was read back of {name} is not what was written", "Is the disk in order?"
-                )
+            (images, labels), names = read_split(built, name, spec.shape)
+            same = isinstance(images, np.ndarray) and np.array_equal(images, raw.images)
+            if not same or not np.array_equal(labels, raw.labels) or names != class_names:
+                message = f"{built}: what was read back of {name} is not what was written"
+                raise DataError(message, "Is the disk in order?")
         if target.exists():  # --force, or a directory without dataset_info.json
             os.replace(target, temporary / "replaced")
         os.replace(built, target)
@@ -169,12 +169,6 @@ def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, .
     finally:
         logging.getLogger("absl").setLevel(level)
         tfds.enable_progress_bar()
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what interrupted runs have left; the caller holds the lock, so nobody is writing there."""
-    for stale in folder.glob("incomplete.*"):
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,8 @@
-"""Readers for the formats people have: .npy/.npz array pairs and trees of image files. Used by the loaders and the
-evaluation alike.
+"""NumPy's files: pairs of images and labels in .npy or .npz, as data sets for evaluations are published.
 
     read_array_pair("cinic10/cinic10_imagenet_data.npy")      # Split; the labels are found beside it
-    read_image_tree("places_crops")                           # (Split, class names); folders, zip or tar
-    read_image_tree("photos", image_size=32)                  # no class folders: labels are -1, class names ()
 
-Nothing is unpickled, nothing is extracted; a file that cannot be used raises a DataError that names it.
+Nothing is unpickled; a file that cannot be used raises a DataError that names it.
 """
 
 import lzma
@@ -13,18 +10,18 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from sem_jax.data.files import TOTAL_LIMIT, Files, open_files
-from sem_jax.data.images import decode_all, is_image
-from sem_jax.errors import DataError
+from sem_jax.data.files import TOTAL_LIMIT
+from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
 
 _IMAGE_KEYS, _LABEL_KEYS = ("images", "data", "x"), ("labels", "targets", "y")
+_SAVE = "Save it again as a plain array: numpy.save(path, array)."
+_SAVE_PAIR = "Save it with numpy.savez(path, images=..., labels=...)."
 
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:
@@ -77,35 +74,29 @@ def read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
     Raises:
       DataError: no NumPy array, one of objects, or another number of bytes than shape and dtype say.
     """
-    remedy = "Save it again as a plain array: numpy.save(path, array)."
     dtype, shape, fortran, start = read_npy_header(stream, size, where)
     needed = math.prod(shape) * dtype.itemsize
     data = stream.read(needed)
     if len(data) != needed:
-        raise DataError(f"{where} has {start + len(data)} bytes, its header says {start + needed}", remedy)
+        raise DataError(f"{where} has {start + len(data)} bytes, its header says {start + needed}", _SAVE)
     array = np.frombuffer(bytearray(data), dtype)
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
 def read_npy_header(stream: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
     """(dtype, shape, Fortran order, bytes of the header) of an array in NumPy's format; see `read_npy`."""
-    remedy = "Save it again as a plain array: numpy.save(path, array)."
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
     except Exception as error:  # NumPy parses it as Python: SyntaxError, TokenError, RecursionError, MemoryError ...
-        raise DataError(f"{where} is not a readable .npy file: {_line(error)}", remedy) from error
+        raise DataError(f"{where} is not a readable .npy file: {one_line(error)}", _SAVE) from error
     if dtype.hasobject:
-        raise DataError(f"{where} holds pickled objects, which are never loaded", remedy)
+        raise DataError(f"{where} holds pickled objects, which are never loaded", _SAVE)
     start = stream.tell()
-    # In Python's integers: NumPy's would overflow.
-    if (
-        dtype.itemsize == 0
-        or any(not 0 <= n <= size for n in shape)
-        or math.prod(shape) * dtype.itemsize > size - start
-    ):
+    needed = math.prod(shape) * dtype.itemsize  # in Python's integers: NumPy's would overflow
+    if dtype.itemsize == 0 or any(not 0 <= n <= size for n in shape) or needed > size - start:
         found = f"{size} bytes, too few for the {dtype} {list(shape)}"
-        raise DataError(f"{where} has {found:.120} of its header", remedy)
+        raise DataError(f"{where} has {found:.120} of its header", _SAVE)
     return dtype, shape, fortran, start
 
 
@@ -138,109 +129,21 @@ def read_array_pair(path: str | os.PathLike) -> Split:
     return Split(images, as_labels(load_npy(labels_path), len(images), str(labels_path)))
 
 
-def read_image_tree(
-    path: str | os.PathLike, *, classes: Sequence[str] | None = None, image_size: int = 0
-) -> tuple[Split, tuple[str, ...]]:
-    """Images of a folder, zip or tar: one class a sub-folder, or all directly in the folder without labels.
-
-    Args:
-      path: the folder or archive. Folders inside a class folder belong to that class.
-      classes: class names in label order; None takes the sub-folders' names, sorted. A sub-folder that is not among
-        them is an error, a class without a sub-folder is not (`labels` then lack it).
-      image_size: 0 if all images have one size; else the size to bring them to (see `images.decode`).
-
-    Returns:
-      (Split(u8[n h w 3], i32[n]), class names); for a folder without class folders labels are -1 and names `classes`
-      or ().
-
-    Raises:
-      DataError: no images, an empty class folder, images beside class folders, or an image that can't be used.
-    """
-    files = open_files(Path(path).expanduser())
-    return read_tree(
-        files, common_prefix(files) if files.root.is_file() else "", classes=classes, image_size=image_size
-    )
-
-
-def common_prefix(files: Files) -> str:
-    """'top/' if every file of the archive lies below one folder that holds folders; else ''."""
-    tops = {name.split("/")[0] for name in files.names}
-    deep = all(name.count("/") >= 2 for name in files.names if is_image(name))
-    return f"{tops.pop()}/" if len(tops) == 1 and deep and files.names else ""
-
-
-def read_tree(
-    files: Files, prefix: str, *, classes: Sequence[str] | None = None, image_size: int = 0, shape=None
-) -> tuple[Split, tuple[str, ...]]:
-    """`read_image_tree` for the files of `files` whose names start with `prefix` ('' or ending in '/')."""
-    names, labels, class_names = list_tree(files, prefix, classes=classes)
-    images = decode_all(
-        len(names),
-        lambda i: files.read(names[i]),
-        lambda i: files.where(names[i]),
-        image_size=image_size,
-        shape=shape,
-        progress=f"decoding {files.where(prefix.rstrip('/')) if prefix else files.root}",
-    )
-    return Split(images, labels), class_names
-
-
-def list_tree(
-    files: Files, prefix: str, *, classes: Sequence[str] | None = None
-) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
-    """(file names, labels i32[n], class names) of what `read_tree` reads; nothing is opened."""
-    where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
-    inside = [name for name in files.names if name.startswith(prefix)]
-    names = [name for name in inside if is_image(name)]
-    if not names:
-        raise DataError(f"{where} holds no images", "Expected one folder of image files for every class.")
-    folders = [name[len(prefix) :].rpartition("/")[0].split("/")[0] for name in names]
-    found = sorted(set(folders))
-    if found == [""]:
-        class_names, labels = tuple(classes or ()), np.full(len(names), -1, np.int32)
-    else:
-        if "" in found:
-            loose = names[folders.index("")]
-            raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
-        if empty := sorted(_folders(files, prefix, inside) - set(found)):
-            raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Fill the folder or delete it.")
-        class_names = tuple(classes or found)
-        index = {name: i for i, name in enumerate(class_names)}
-        if unknown := [name for name in found if name not in index]:
-            message = (
-                f"{where}: folder {unknown[0]!r} is none of the {len(index)} classes ({', '.join(class_names)[:80]})"
-            )
-            raise DataError(message, "Name the class folders as the classes are named.")
-        labels = np.array([index[folder] for folder in folders], np.int32)
-    return names, labels, class_names
-
-
-def _folders(files: Files, prefix: str, inside: list[str]) -> set[str]:
-    """Sub-folders of `prefix`, also those on disk with nothing in them (archives list files only)."""
-    found = {name[len(prefix) :].split("/")[0] for name in inside if "/" in name[len(prefix) :]}
-    folder = files.root / prefix
-    if folder.is_dir():
-        found |= {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX"))}
-    return found
-
-
 def _read_npz(path: Path) -> Split:
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Give an .npz with the keys images and labels.")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            keys = [next((k for k in wanted if k in members), None) for wanted in (_IMAGE_KEYS, _LABEL_KEYS)]
-            if None in keys:
+            keys = [key for wanted in (_IMAGE_KEYS, _LABEL_KEYS) for key in [k for k in wanted if k in members][:1]]
+            if len(keys) < 2:
                 expected = "expected images (or data, x) and labels (or targets, y)"
-                message = f"{path} has the keys {', '.join(members)[:80]}; {expected}"
-                raise DataError(message, "Save it with numpy.savez(path, images=..., labels=...).")
+                raise DataError(f"{path} has the keys {', '.join(members)[:80]}; {expected}", _SAVE_PAIR)
             images, labels = (_read_member(archive, members[key], f"{path}: {key}") for key in keys)
     except DataError:
         raise
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        message = f"{path} is not a readable .npz file: {_line(error)}"
-        raise DataError(message, "Save it again with numpy.savez(path, images=..., labels=...).") from error
+        raise DataError(f"{path} is not a readable .npz file: {one_line(error)}", _SAVE_PAIR) from error
     images = as_images(images, f"{path}: {keys[0]}")
     return Split(images, as_labels(labels, len(images), f"{path}: {keys[1]}"))
 
@@ -250,7 +153,3 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) ->
         raise DataError(f"{where} unpacks to {info.file_size} bytes", f"At most {TOTAL_LIMIT} are read from an .npz.")
     with archive.open(info) as member:
         return read_npy(member, info.file_size, where)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

@@ -1,0 +1,75 @@
+"""`load`: from a data set's name to arrays that are read, checked and split."""
+
+from collections.abc import Sequence
+
+from sem_jax.data.facts import DATASETS, DEFAULT, Reading
+from sem_jax.data.splits import channel_stats, check_split, fingerprint, hold_out, take_balanced
+from sem_jax.errors import DataError
+from sem_jax.interfaces import Dataset
+from sem_jax.registry import lookup
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str = "",
+    splits: Sequence[str] = ("train", "test"),
+    image_size: int = 0,
+    val_size: int = 0,
+    val_seed: int = 0,
+    train_size: int = 0,
+    reading: Reading = DEFAULT,
+) -> Dataset:
+    """Reads, checks and, if asked, splits a data set.
+
+    >>> dataset = load("digits", val_size=100, train_size=500)
+    >>> {name: split.images.shape for name, split in dataset.splits.items()}
+    {'train': (500, 8, 8, 1), 'val': (100, 8, 8, 1), 'test': (360, 8, 8, 1)}
+    >>> dataset.mean
+    (0.3054,)
+
+    Args:
+      name: a key of `DATASETS`.
+      data_dir: where to look first (public sets: also a raw archive or folder), or the folder of one's own images.
+      splits: which of "train" and "test" to read; an evaluation may do with ("test",). Without train, mean and std of
+        image_folder, tfds and arrays are those of test: use the ones of the training run instead.
+      image_size: 0, or the size images of an image_folder or of tfds are brought to; other sets have their own.
+      val_size: images held out of train as `splits["val"]`, class-balanced; 0 for none.
+      val_seed: of the choice of these images.
+      train_size: images of train, after val is held out, that are kept, class-balanced; 0 for all.
+      reading: cache, download, and whether images stay encoded on disk, as `encoded.RecordImages`. Every encoded
+        image is decoded once for a check, the statistics and the fingerprint, which are those of the same images in
+        memory; the outcome is kept in the cache.
+
+    Returns:
+      Dataset; images u8[n h w c], labels i32[n].
+
+    Raises:
+      ConfigError: an unknown name.
+      DataError: data missing, damaged or of the wrong kind, or a val_size that can't be; names file or field.
+    """
+    source = lookup(DATASETS, "data set", name)
+    if image_size and source.image_size and image_size != source.image_size:
+        message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
+        raise DataError(message, "Set data.image_size=0; only image_folder and tfds are resized.")
+    if not splits or set(splits) - {"train", "test"}:
+        raise DataError(f"splits={list(splits)}, expected one or both of 'train' and 'test'")
+    if val_size and "train" not in splits:
+        raise DataError(f"data.val_size={val_size}, but the train split is not read")
+    if reading.encoded and not source.encodes:
+        known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
+        raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
+    loaded = source.load(data_dir, tuple(splits), image_size, reading)
+    out = dict(loaded.splits)
+    for split, value in out.items():
+        where = f"{name} {split}" + (f" ({data_dir})" if data_dir else "")
+        check_split(value, len(loaded.class_names), where, every_class=split == "train")
+    if val_size:
+        train, val = hold_out(out["train"], val_size=val_size, seed=val_seed)
+        out = {"train": train, "val": val} | {k: v for k, v in out.items() if k != "train"}
+    if train_size and "train" in out:
+        out["train"] = take_balanced(out["train"], size=train_size)
+    mean, std = loaded.mean, loaded.std
+    if mean is None or std is None:
+        mean, std = channel_stats(out["train" if "train" in out else "test"].images)
+    return Dataset(name, out, loaded.class_names, mean, std, fingerprint(out, loaded.class_names))

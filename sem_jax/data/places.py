@@ -1,0 +1,93 @@
+"""Where public data sets are looked for: `data_dir`, $TFDS_DATA_DIR, ~/tensorflow_datasets, in this order.
+
+Each may hold a directory prepared by tensorflow-datasets or `python -m sem_jax prepare`, the official files unpacked,
+their archive, or an image folder with train/ and test/.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sem_jax.data import tfds_folder
+from sem_jax.data.facts import PublicSet
+from sem_jax.data.files import is_archive
+from sem_jax.errors import DataError
+
+
+class Found(NamedTuple):
+    path: Path
+    prepared: bool  # a directory as tensorflow-datasets writes it; else official files, archive or image folder
+
+
+def places(data_dir: str | os.PathLike = "") -> list[Path]:
+    """Folders in which public sets are looked for, first to last."""
+    named = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
+    return list(dict.fromkeys(Path(p).expanduser() for p in named if p))
+
+
+def locate(spec: PublicSet, looked_at: Sequence[Path]) -> Found | None:
+    """The set in the first of some folders that has it; None if it is in none.
+
+    Raises:
+      DataError: a folder that cannot be read, or holds the pickled version or another set.
+    """
+    for place in looked_at:
+        try:
+            if (directory := tfds_folder.find(place, spec.name, spec.version)) is not None:
+                return Found(directory, prepared=True)
+            if place.exists() and (raw := find_raw(spec, place)) is not None:
+                return Found(raw, prepared=False)
+        except OSError as error:  # above all: no permission
+            raise DataError(f"cannot look into {place}: {error.strerror}", "Give another data.dir.") from error
+    return None
+
+
+def find_raw(spec: PublicSet, place: Path) -> Path | None:
+    """The official files, their archive or an image folder at or below `place`; None if there is nothing of the kind.
+
+    Raises:
+      DataError: only the pickled version of the archive is there.
+    """
+    if place.is_file():
+        if place.name in spec.refused:
+            raise pickled(spec, place)
+        if is_archive(place):
+            return place
+        raise DataError(f"{place} is no archive that can hold {spec.name}", "Give a folder, a .zip or a .tar.gz.")
+    bases = [place, place / spec.name]
+    for base in bases:
+        for folder in (base, *(base / name for name in spec.folders)):
+            if any((folder / marker).is_file() for marker in spec.markers) or _has_splits(folder):
+                return folder
+        for remote in spec.remotes:
+            if is_archive(base / remote.file):
+                return base / remote.file
+    for path in (base / name for base in bases for name in spec.refused):
+        if path.exists():
+            raise pickled(spec, path)
+    return None
+
+
+def missing(spec: PublicSet, looked_at: Sequence[Path], reason: str = "") -> DataError:
+    """The error for a set that is nowhere: where it was looked for and what to run."""
+    where = ", ".join(str(p) for p in looked_at)
+    files = " and ".join(remote.file for remote in spec.remotes)
+    option = "--archive FILE" if len(spec.remotes) == 1 else "--folder DIR"
+    return DataError(
+        f"no data set {spec.name!r} in {where}{'; ' + reason if reason else ''}",
+        f"Run, with a network: python -m sem_jax prepare {spec.name}\n"
+        f"Or, with {files} at hand: python -m sem_jax prepare {spec.name} {option}",
+    )
+
+
+def pickled(spec: PublicSet, path: Path) -> DataError:
+    """The error for the version of a set that is refused."""
+    return DataError(
+        f"{path} is the pickled (Python) version of {spec.name}; pickles can run code and are never loaded",
+        f"Take the binary version: {spec.remotes[0].url}, or run python -m sem_jax prepare {spec.name}",
+    )
+
+
+def _has_splits(folder: Path) -> bool:
+    return (folder / "train").is_dir() and any((folder / name).is_dir() for name in ("test", "val"))
