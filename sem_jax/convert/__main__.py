@@ -1,4 +1,4 @@
-"""The command line of `sem_jax.convert`; exit status 0 done, 2 refused (one message says why)."""
+"""The command `python -m sem_jax convert`; exit status 0 done, 2 refused (one message says why)."""
 
 import argparse
 import logging
@@ -10,10 +10,10 @@ from sem_jax.errors import exit_on_error
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `python -m sem_jax.convert`."""
-    summary, _, more = convert.__doc__.partition("\n")
+    """Entry point of `python -m sem_jax convert`."""
+    summary, _, more = (convert.__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
-        prog="python -m sem_jax.convert",
+        prog="python -m sem_jax convert",
         description=summary,
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -26,25 +26,27 @@ def main(argv: list[str] | None = None) -> None:
     way.add_argument("--to", dest="target", type=Path, metavar="FILE", help=".safetensors")
     add("--checkpoint", default="final", help="with --to: final, best_val or a step")
     add("--data", default="cifar10", metavar="NAME", help="with --from: data set the model is scored on")
-    add("--data-dir", default="", metavar="DIR", help="with --from: where that is")
-    add("--image-size", type=int, default=0, metavar="N", help="with --from: of an image folder")
+    add("--data-dir", default="", metavar="DIR", help="with --from: folder of that data set")
+    add("--image-size", type=int, default=0, metavar="N", help="with --from: size of the images of an image folder")
     add("--mean", type=float, nargs="+", help="with --from: normalisation in training; default: the data set's own")
     add("--std", type=float, nargs="+", help="with --from: likewise")
     add("--stem", default="", help="with --from: 3x3s2, whose weights look like those of 3x3")
-    add("--variant", default="", help="with --from: of a PreActResNet, if the names mislead")
+    add("--variant", default="", help="with --from: variant of a PreActResNet, if the names mislead")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of an empty optimizer state
     with exit_on_error():
+        from sem_jax.convert.runs import export_weights, import_weights  # brings jax, which --help does not need
+
         if args.target:
             target = args.target.expanduser()
-            convert.export_weights(args.workdir, target, checkpoint=args.checkpoint)
+            export_weights(args.workdir, target, checkpoint=args.checkpoint)
             print(f"Wrote {target}")
             return
         workdir = Path(args.workdir).expanduser()
         data = {"name": args.data, "dir": args.data_dir, "image_size": args.image_size}
         options = {"mean": args.mean, "std": args.std, "stem": args.stem, "variant": args.variant}
-        convert.import_weights(args.source.expanduser(), workdir, data=data, **options)
-        print(f"Wrote {workdir}; score it with: python -m sem_jax.evaluation --workdir={workdir}")
+        import_weights(args.source.expanduser(), workdir, data=data, **options)
+        print(f"Wrote {workdir}; score it with: python -m sem_jax evaluate --workdir={workdir}")
 
 
 if __name__ == "__main__":

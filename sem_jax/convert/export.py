@@ -6,130 +6,79 @@
     predict = jax.export.deserialize(bytearray(Path("wrn.stablehlo").read_bytes())).call
     features, logits, probabilities = predict(images)       # u8[b h w c], any b; a process with jax and no sem_jax
 
-The safetensors hold what the checkpoint does, under our names ("params/stem/kernel"), for PyTorch's see
-`sem_jax.convert`; its metadata are config.json and data.json. The program holds the weights and the normalisation by
-the training data's mean and std, and computes in float32; it runs on CPU, CUDA and TPU. It is guaranteed to be readable
-for six months. Both need `pip install sem-jax[export]`.
+The safetensors hold the checkpoint's arrays under the names of this package ("params/stem/kernel"); `python -m sem_jax
+convert` writes PyTorch's names. Their metadata are config.json and data.json. The program holds the weights and the
+normalisation by the training data's mean and std, and computes in float32; it runs on CPU, CUDA and TPU. JAX guarantees
+that it can be read for six months. Both formats need `pip install sem-jax[export]`.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import export as jax_export
 
-from sem_jax.errors import ConfigError, RunError, exit_on_error
+from sem_jax.convert.files import write_bytes, write_safetensors
+from sem_jax.convert.naming import named_leaves
+from sem_jax.errors import ConfigError, RunError, exit_on_error, one_line
+from sem_jax.models import make_model
+from sem_jax.runs.opening import open_run
+from sem_jax.runs.predict import make_predict_step
+from sem_jax.runs.records import read_json
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def _safetensors():
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise RunError(
-            "safetensors is not installed", "pip install sem-jax[export], or pip install safetensors"
-        ) from None
-    return safetensors
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file by name; float16 becomes float32.
-
-    Raises:
-      RunError: a file that is missing or damaged, or of a type NumPy does not have.
-    """
-    safetensors = _safetensors()
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist") from None
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise RunError(f"{path} cannot be read as safetensors: {reason}", "Copy or download it once more.") from None
-    return {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
-
-
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes arrays by name, through a temporary file."""
-    contiguous = {name: np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for name, x in arrays.items()}
-    _write(path, _safetensors().numpy.save(contiguous, dict(metadata)))
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-def flat_arrays(variables: Mapping) -> dict[str, np.ndarray]:
+def flat_arrays(variables: Any) -> dict[str, np.ndarray]:
     """{"params/stem/kernel": array, ...} of nested variables."""
-    import jax
-
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    return {"/".join(str(entry.key) for entry in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def make_predict(model, variables, *, mean: tuple[float, ...], std: tuple[float, ...]):
-    """predict(images u8[b h w c]) -> (features f32[b d], logits f32[b k], probabilities f32[b k])."""
-    import jax
-
-    from sem_jax.runs.predict import make_predict_step
-
-    step = make_predict_step(model, mean=mean, std=std)
-
-    def predict(images):
-        features, logits = step(variables, images)
-        return features, logits, jax.nn.softmax(logits, axis=-1)
-
-    return predict
+    return {"/".join(path): np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
 def export_program(workdir: str, *, checkpoint: str = "final") -> bytes:
     """The predictions of a checkpoint as serialised StableHLO, for any number of images.
 
+    The program maps images u8[b h w c] to (features f32[b d], logits f32[b k], probabilities f32[b k]).
+
     Raises:
       SemError: a run that cannot be opened; flatbuffers is not installed.
     """
-    import importlib.util
-
-    import jax
-    import jax.numpy as jnp
-    from jax import export as jax_export
-
-    from sem_jax.models import make_model
-    from sem_jax.runs.opening import open_run
-
     if importlib.util.find_spec("flatbuffers") is None:
         raise RunError("flatbuffers is not installed", "pip install sem-jax[export], or pip install flatbuffers")
     run = open_run(workdir, checkpoint)
-    # float32 on every platform: what is exported here must not depend on where that is.
-    fields = {**run.config.model, "num_classes": len(run.data.class_names), "dtype": "float32"}
-    predict = make_predict(make_model(**fields), run.variables, mean=run.data.mean, std=run.data.std)
+    # float32 on every platform: the program must not depend on the machine that exports it.
+    model = make_model(**{**run.config.model, "num_classes": len(run.data.class_names), "dtype": "float32"})
+    step = make_predict_step(model, mean=run.data.mean, std=run.data.std)
+
+    def predict(images):
+        features, logits = step(run.variables, images)
+        return features, logits, jax.nn.softmax(logits, axis=-1)
+
     (batch,) = jax_export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *run.data.image_shape), jnp.uint8)
     return bytes(jax_export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
 
 
-def load_program(path: Path):
-    """images u8[b h w c] -> (features, logits, probabilities), of a file that `export_program` made.
+def load_program(path: Path) -> Callable[..., Any]:
+    """images u8[b h w c] -> (features, logits, probabilities), from a file that `export_program` made.
 
     Raises:
       RunError: a file that is missing, damaged, or made by a version too far from this one.
     """
-    from jax import export as jax_export
-
     if not path.is_file():
         raise RunError(f"{path} does not exist")
     try:
         return jax_export.deserialize(bytearray(path.read_bytes())).call
     except Exception as error:  # flatbuffers, MLIR and struct each have their own
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise RunError(f"{path} cannot be read as StableHLO: {reason}", "Copy it or export it once more.") from None
+        remedy = "Copy it or export it once more."
+        raise RunError(f"{path} cannot be read as StableHLO: {one_line(error)}", remedy) from None
 
 
 def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final") -> None:
@@ -144,15 +93,11 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final")
     Raises:
       SemError: a run that cannot be opened, or a package that is missing.
     """
-    from sem_jax.runs.opening import open_run
-    from sem_jax.runs.records import read_json
-
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a file")
     if kind == "stablehlo":
-        _write(out, export_program(workdir, checkpoint=checkpoint))
+        write_bytes(out, export_program(workdir, checkpoint=checkpoint))
         return
-    _safetensors()
     run = open_run(workdir, checkpoint)
     metadata = {name: json.dumps(read_json(run.folder / name)) for name in ("config.json", "data.json")}
     write_safetensors(out, flat_arrays(run.variables), metadata | {"step": str(run.step)})
@@ -160,7 +105,7 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final")
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax export`."""
-    summary, _, more = __doc__.partition("\n")
+    summary, _, more = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         prog="python -m sem_jax export",
         description=summary,

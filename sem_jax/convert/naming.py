@@ -1,28 +1,29 @@
-"""Names and layouts of PyTorch's state dicts, from and to ours; no file is touched.
+"""Names and layouts of PyTorch's state dicts and of this package's variables, each from the other; reads no file.
 
-fields = recognise(arrays, where="resnet18.pth")             # {"name": "resnet", "depth": 18, ...}
-variables = to_variables("resnet", arrays, like, where="resnet18.pth")
-arrays = to_state_dict("resnet", variables)
+    fields = recognise(arrays, where="resnet18.pth")             # {"name": "resnet", "depth": 18, ...}
+    variables = to_variables("resnet", arrays, like, where="resnet18.pth")
+    arrays = to_state_dict("resnet", variables)
+
+`arrays` is a state dict: PyTorch's names and layouts, NumPy arrays.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from sem_jax.errors import RunError
 
-Arrays = dict[str, np.ndarray]  # a state dict: PyTorch's names and layouts
-
 
 class Naming(NamedTuple):
-    """How a family's modules are called in PyTorch."""
+    """PyTorch's names of a family's modules."""
 
-    source: str  # whose naming it is
-    top: dict[str, str]  # outside of the blocks
-    block: str  # of a stage, from 1, and a block, from 0
-    inner: dict[str, str]  # within a block, where it differs
+    source: str  # who names them so
+    top: dict[str, str]  # our name -> PyTorch's, of what lies outside the blocks
+    block: str  # to be filled with the stage, from 1, and the block, from 0
+    inner: dict[str, str]  # the same within a block, where the two names differ
 
 
 NAMINGS = {
@@ -49,7 +50,11 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 
 
 def torch_name(family: str, path: tuple[str, ...]) -> str:
-    """ "layer2.0.bn1.running_mean" for ("batch_stats", "stage2_block1", "bn1", "mean")."""
+    """PyTorch's name of a leaf.
+
+    >>> torch_name("resnet", ("batch_stats", "stage2_block1", "bn1", "mean"))
+    'layer2.0.bn1.running_mean'
+    """
     naming, (_, *modules, leaf) = NAMINGS[family], path
     if found := re.fullmatch(r"stage(\d+)_block(\d+)", modules[0]):
         stage, block = map(int, found.groups())
@@ -60,24 +65,23 @@ def torch_name(family: str, path: tuple[str, ...]) -> str:
     return ".".join([*modules, LEAVES[leaf]])
 
 
-def _paths(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
-    import jax
-
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    return [(tuple(entry.key for entry in path), leaf) for path, leaf in leaves]
+def named_leaves(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """[(("params", "stem", "kernel"), leaf), ...] of nested variables."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf) for path, leaf in leaves]
 
 
 def _turned(array: np.ndarray, to_torch: bool) -> np.ndarray:
-    """A weight in the other side's layout; vectors are the same on both."""
+    """A weight in the other side's layout; vectors have one layout."""
     if array.ndim == 4:
         return array.transpose((3, 2, 0, 1) if to_torch else (2, 3, 1, 0))
     return array.T if array.ndim == 2 else array
 
 
-def to_state_dict(family: str, variables: Any) -> Arrays:
+def to_state_dict(family: str, variables: Any) -> dict[str, np.ndarray]:
     """{"params", "batch_stats"} as a state dict, num_batches_tracked included."""
     arrays = {}
-    for path, leaf in _paths(variables):
+    for path, leaf in named_leaves(variables):
         name = torch_name(family, path)
         arrays[name] = np.ascontiguousarray(_turned(np.asarray(leaf), to_torch=True))
         if path[-1] == "var":
@@ -89,41 +93,33 @@ def to_variables(family: str, arrays: Mapping[str, np.ndarray], like: Any, *, wh
     """A state dict as {"params", "batch_stats"} in float32, of the shapes of `like`.
 
     Raises:
-      RunError: names missing, unknown or of another shape; `where` is the file the message names.
+      RunError: names missing, unknown or of another shape; the message names the file `where`.
     """
-    import jax
-
-    paths = _paths(like)
-    expected = {torch_name(family, path): leaf.shape for path, leaf in paths}
+    expected = {torch_name(family, path): leaf.shape for path, leaf in named_leaves(like)}
     given = {name: _turned(array, to_torch=False) for name, array in arrays.items() if "num_batches" not in name}
-    problems = [
-        ("missing", [name for name in expected if name not in given]),
-        ("unknown", [name for name in given if name not in expected]),
-        (
-            "of another shape",
-            [
-                f"{name} {list(arrays[name].shape)}"
-                for name in expected
-                if name in given and given[name].shape != expected[name]
-            ],
-        ),
+    reshaped = [name for name in expected if name in given and given[name].shape != expected[name]]
+    problems = {
+        "missing": [name for name in expected if name not in given],
+        "unknown": [name for name in given if name not in expected],
+        "of another shape": [f"{name} {list(arrays[name].shape)}" for name in reshaped],
+    }
+    found = [
+        f"{len(names)} {what}: {', '.join(names[:2])}" + (", ..." if len(names) > 2 else "")
+        for what, names in problems.items()
+        if names
     ]
-    if any(names for _, names in problems):
-        text = "; ".join(
-            f"{len(names)} {what}: {', '.join(names[:2])}" + (", ..." if len(names) > 2 else "")
-            for what, names in problems
-            if names
-        )
-        raise RunError(f"{where} does not fit {family}: {text}", f"Expected the names of {NAMINGS[family].source}.")
-    leaves = [np.asarray(given[torch_name(family, path)], np.float32) for path, _ in paths]
+    if found:
+        remedy = f"Expected the names of {NAMINGS[family].source}."
+        raise RunError(f"{where} does not fit {family}: {'; '.join(found)}", remedy)
+    leaves = [np.asarray(given[name], np.float32) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def recognise(arrays: Mapping[str, np.ndarray], *, where: str) -> dict[str, Any]:
-    """The fields of the `model` group, and num_classes, that a state dict's names and shapes tell.
+    """The fields of the `model` group, num_classes among them, that follow from a state dict's names and shapes.
 
     Raises:
-      RunError: for another naming.
+      RunError: names that are none of NAMINGS; the message names the file `where`.
     """
     blocks: dict[str, list[int]] = {}
     for name in arrays:

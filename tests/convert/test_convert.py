@@ -11,7 +11,7 @@ import pytest
 
 from sem_jax.convert import NAMINGS, read_state_dict, recognise, to_state_dict, to_variables
 from sem_jax.convert.__main__ import main
-from sem_jax.convert.export import write_safetensors
+from sem_jax.convert.files import write_safetensors
 from sem_jax.errors import RunError
 from sem_jax.models import make_model
 from sem_jax.models.resnet import ResNet

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from sem_jax.convert.export import flat_arrays, load_program, main, read_safetensors
+from sem_jax.convert.export import flat_arrays, load_program, main
+from sem_jax.convert.files import read_safetensors
 from sem_jax.data import DATASETS
 from sem_jax.errors import RunError
 from sem_jax.runs.opening import open_run

@@ -1,0 +1,101 @@
+"""Files of weights: safetensors and PyTorch's, read without running code from them.
+
+arrays = read_state_dict(Path("resnet18.pth"))                          # PyTorch's names and layouts
+write_safetensors(Path("net.safetensors"), arrays, {"model": "resnet"})
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sem_jax.errors import RunError, one_line
+from sem_jax.runs.records import replacing
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replaces a file and makes the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        remedy = "pip install sem-jax[export], or pip install safetensors"
+        raise RunError("safetensors is not installed", remedy) from None
+    return safetensors
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file by name; float16 becomes float32.
+
+    Raises:
+      RunError: a file that is missing or damaged, or of a type NumPy does not have; safetensors is not installed.
+    """
+    safetensors = _safetensors()
+    try:
+        arrays = safetensors.numpy.load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        remedy = "Copy or download it once more."
+        raise RunError(f"{path} cannot be read as safetensors: {one_line(error)}", remedy) from None
+    return {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Replaces a .safetensors file.
+
+    Raises:
+      RunError: safetensors is not installed.
+    """
+    contiguous = {name: np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for name, x in arrays.items()}
+    write_bytes(path, _safetensors().numpy.save(contiguous, dict(metadata)))
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a .safetensors, .pt or .pth file, without the "module." of a parallel run; runs no code from it.
+
+    Raises:
+      RunError: a file that is missing, damaged or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise RunError(f"{path} does not exist", "Give a .safetensors, .pt or .pth file: --from=FILE.")
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path)
+    elif path.suffix in (".pt", ".pth"):
+        arrays = _read_torch(path)
+    else:
+        raise RunError(f"{path} must be a .safetensors, .pt or .pth file")
+    if arrays and all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    return arrays
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise RunError(f"{path} needs PyTorch to be read", "pip install torch, or save it as .safetensors.") from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each have their own
+        remedy = "Damaged, or it holds Python objects; save model.state_dict() where it was made."
+        raise RunError(f"{path} cannot be read as tensors alone: {one_line(error)}", remedy) from None
+    for name in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
+    if not isinstance(loaded, Mapping) or not all(isinstance(x, torch.Tensor) for x in loaded.values()):
+        raise RunError(f"{path} holds no state dict, but a {type(loaded).__name__}")
+
+    def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+        at_least_f32 = torch.promote_types(tensor.dtype, torch.float32)
+        return tensor.detach().to(at_least_f32).numpy() if tensor.is_floating_point() else tensor.numpy()
+
+    return {name: to_numpy(tensor) for name, tensor in loaded.items()}
