@@ -1,60 +1,54 @@
 """Mixers by name: `MIXERS[name](alpha=...)` makes one, `make_mix` turns it into a function of a batch.
 
-    from sem_jax.mixers import MIXERS, make_mix
-
-    mix = make_mix(MIXERS["cutmix"](alpha=1.0))
-    mixed, (lam, pairing) = mix(key, images)
+    >>> import jax
+    >>> from sem_jax.mixers import MIXERS, make_mix
+    >>> mix = make_mix(MIXERS["cutmix"](alpha=1.0))
+    >>> mixed, (lam, pairing) = mix(jax.random.key(0), jax.numpy.zeros((4, 8, 8, 3)))
+    >>> mixed.shape, lam.shape, pairing.shape
+    ((4, 8, 8, 3), (4,), (4,))
 
 `python -m sem_jax.mixers` draws what each of them does, `--list` names their options.
 
-To add one: a file with `sample_<name>`, `apply_<name>` and `make_<name>`, and a line here; the contract tests pick
-it up.
+To add one: a file with `sample_<name>`, `apply_<name>` and `make_<name>`, and a line in `table.py`; the contract tests
+pick it up. Importing this package imports no mixer and no jax: each name comes when it is asked for.
 """
 
-from sem_jax.mixers.alignmix import make_alignmix
-from sem_jax.mixers.attentive_cutmix import make_attentive_cutmix
-from sem_jax.mixers.build import make_mixer
-from sem_jax.mixers.choice import make_choice
-from sem_jax.mixers.cutmix import make_cutmix
-from sem_jax.mixers.fmix import make_fmix
-from sem_jax.mixers.gridmix import make_gridmix
-from sem_jax.mixers.manifold_mixup import make_manifold_mixup
-from sem_jax.mixers.mixer import Mixer, make_mix
-from sem_jax.mixers.mixup import make_mixup
-from sem_jax.mixers.none import make_none
-from sem_jax.mixers.pairing import PAIRINGS, draw_pairing
-from sem_jax.mixers.puzzlemix import make_puzzlemix
-from sem_jax.mixers.resizemix import make_resizemix
-from sem_jax.mixers.saliency import gradient_saliency, make_scorer
-from sem_jax.mixers.saliencymix import make_saliencymix
-from sem_jax.mixers.schedule import SCHEDULES, make_schedule
-from sem_jax.mixers.smoothmix import make_smoothmix
+from typing import TYPE_CHECKING
 
-MIXERS = {
-    "none": make_none,
-    "mixup": make_mixup,
-    "cutmix": make_cutmix,
-    "resizemix": make_resizemix,
-    "fmix": make_fmix,
-    "gridmix": make_gridmix,
-    "smoothmix": make_smoothmix,
-    "saliencymix": make_saliencymix,
-    "attentive_cutmix": make_attentive_cutmix,
-    "puzzlemix": make_puzzlemix,
-    "manifold_mixup": make_manifold_mixup,
-    "alignmix": make_alignmix,
-    "choice": make_choice,
-}
+from sem_jax.mixers.table import MIXERS, make_mixer
+from sem_jax.registry import on_demand
+
+if TYPE_CHECKING:  # what the table below offers, for editors and type checkers
+    from sem_jax.mixers.mixer import SCOPES, Mixer, make_mix
+    from sem_jax.mixers.pairing import PAIRINGS, draw_pairing
+    from sem_jax.mixers.saliency import gradient_saliency, make_scorer
+    from sem_jax.mixers.strength import STRENGTHS, make_strength
+
+__getattr__ = on_demand(
+    __name__,
+    {
+        "SCOPES": "sem_jax.mixers.mixer:SCOPES",
+        "Mixer": "sem_jax.mixers.mixer:Mixer",
+        "make_mix": "sem_jax.mixers.mixer:make_mix",
+        "PAIRINGS": "sem_jax.mixers.pairing:PAIRINGS",
+        "draw_pairing": "sem_jax.mixers.pairing:draw_pairing",
+        "gradient_saliency": "sem_jax.mixers.saliency:gradient_saliency",
+        "make_scorer": "sem_jax.mixers.saliency:make_scorer",
+        "STRENGTHS": "sem_jax.mixers.strength:STRENGTHS",
+        "make_strength": "sem_jax.mixers.strength:make_strength",
+    },
+)
 
 __all__ = [
     "MIXERS",
     "PAIRINGS",
-    "SCHEDULES",
+    "SCOPES",
+    "STRENGTHS",
     "Mixer",
     "draw_pairing",
     "gradient_saliency",
     "make_mix",
     "make_mixer",
-    "make_schedule",
     "make_scorer",
+    "make_strength",
 ]

@@ -20,12 +20,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
-from sem_jax.mixers.manifold_mixup import mix_hidden
-from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, sample_beta
-
-
-class AlignmixDraw(NamedTuple):
-    lam: jax.Array  # f32[]
+from sem_jax.mixers.manifold_mixup import apply_manifold_mixup, mix_hidden, sample_manifold_mixup
+from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, require
 
 
 class AlignmixStep(NamedTuple):
@@ -33,16 +29,8 @@ class AlignmixStep(NamedTuple):
     reverse: jax.Array  # bool[], x_i aligned to x_j
 
 
-def sample_alignmix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> AlignmixDraw:
-    """lam ~ Beta(alpha, alpha)."""
-    del image_shape
-    return AlignmixDraw(sample_beta(key, alpha))
-
-
-def apply_alignmix(draw: AlignmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(anchor, lam): everything is mixed by `hook_alignmix`, the images too."""
-    del partner
-    return anchor, draw.lam
+sample_alignmix = sample_manifold_mixup  # lam ~ Beta(alpha, alpha)
+apply_alignmix = apply_manifold_mixup  # (anchor, lam): everything is mixed by `hook_alignmix`, the images too
 
 
 def sinkhorn(a: jax.Array, b: jax.Array, *, epsilon: float, iterations: int, tolerance: float) -> jax.Array:
@@ -127,20 +115,14 @@ def make_alignmix(
       epsilon: of the entropy, > 0.
       iterations: of Sinkhorn's updates, at most; >= 1.
       tolerance: where they stop; 0 = never early.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not (0.0 <= input_prob <= 1.0 and 0.0 <= reverse_prob <= 1.0):
-        raise ConfigError(f"alignmix: probabilities must be in [0, 1], got {input_prob} and {reverse_prob}")
-    if not (epsilon > 0.0 and iterations >= 1 and tolerance >= 0.0):
-        raise ConfigError(
-            "alignmix needs epsilon > 0, iterations >= 1 and tolerance >= 0, "
-            f"got {epsilon}, {iterations} and {tolerance}"
-        )
-    if stage == 0:
-        raise ConfigError("alignmix: stage must not be 0, the images; they are mixed with probability input_prob")
+    fitting = 0.0 <= input_prob <= 1.0 and 0.0 <= reverse_prob <= 1.0
+    require(fitting, "alignmix: probabilities must be in [0, 1]", input_prob, reverse_prob)
+    fitting = epsilon > 0.0 and iterations >= 1 and tolerance >= 0.0
+    needs = "alignmix needs epsilon > 0, iterations >= 1 and tolerance >= 0"
+    require(fitting, needs, epsilon, iterations, tolerance)
+    require(stage != 0, "alignmix needs a stage of the model; images are mixed with probability input_prob", stage)
 
     def sample_step(key: Key) -> AlignmixStep:
         images_key, reverse_key = jax.random.split(key)

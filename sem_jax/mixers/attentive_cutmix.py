@@ -12,21 +12,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key, Scorer
-from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.masks import blend, on_pixels
+from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 
 class AttentiveCutmixDraw(NamedTuple):
     share: jax.Array  # of the cells to paste, f32[]; not looked at when k is fixed
-
-
-def cells_of(side: int, cells: int) -> np.ndarray:
-    """The cell each pixel of a side belongs to, i32[side]; cells differ by a pixel where they do not divide it."""
-    return np.arange(side, dtype=np.int32) * cells // side
 
 
 def sample_attentive_cutmix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> AttentiveCutmixDraw:
@@ -44,26 +38,19 @@ def apply_attentive_cutmix(
     *,
     k: int = 6,
 ) -> tuple[jax.Array, jax.Array]:
-    """The k strongest cells of the partner pasted into the anchor.
+    """The k strongest cells of the partner pasted into the anchor, and lam, the share of the pixels outside them.
 
     Args:
-      draw: the share of the cells, for k = 0.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
+      draw, anchor, partner: see `Mixer.apply`.
       anchor_map: not looked at.
       partner_map: the scorer's map of the partner, f32[gh gw], at most as fine as the image.
       k: number of cells (at most all); 0 = round(share gh gw).
-
-    Returns:
-      The mixed image f32[h w c] and lam, the share of the pixels outside the cells, f32[].
     """
     del anchor_map
-    rows, columns = partner_map.shape
     count = jnp.round(draw.share * partner_map.size) if k == 0 else float(k)
-    rank = jnp.argsort(jnp.argsort(-partner_map.ravel())).reshape(rows, columns)
+    rank = jnp.argsort(jnp.argsort(-partner_map.ravel())).reshape(partner_map.shape)
     keep = (rank >= count).astype(jnp.float32)
-    mask = keep[cells_of(anchor.shape[0], rows)][:, cells_of(anchor.shape[1], columns)]
-    return blend(mask, anchor, partner)
+    return blend(on_pixels(keep, anchor.shape), anchor, partner)
 
 
 def make_attentive_cutmix(*, alpha: float = 1.0, k: int = 6, scorer: Scorer | None = None) -> Mixer:
@@ -75,11 +62,10 @@ def make_attentive_cutmix(*, alpha: float = 1.0, k: int = 6, scorer: Scorer | No
       scorer: (images, labels) -> f32[b gh gw]; None = `mix` is given one at every call.
 
     Raises:
-      ConfigError: for values out of range; by `mix`, when there is no scorer at all.
+      ConfigError: by `mix`, when there is no scorer at all.
     """
     check_alpha(alpha)
-    if k < 0:
-        raise ConfigError(f"attentive_cutmix needs k >= 0 cells, got {k}")
+    require(k >= 0, "attentive_cutmix needs k >= 0 cells", k)
 
     def score(images, labels, given):
         if (use := scorer or given) is None:

@@ -1,14 +1,17 @@
-"""Boxes of whole pixels, as CutMix, ResizeMix and SaliencyMix cut and paste them.
+"""Boxes of whole pixels, as CutMix, ResizeMix, SaliencyMix and GridMix place, cut and paste them.
 
-box = box_around(row, column, ratio, (height, width))       # clipped to the image
-mixed = jnp.where(inside(box, (height, width))[:, :, None], partner, anchor)
-lam = anchor_share(box, (height, width))                    # what is really left of the anchor
+box = box_around(row, column, ratio, anchor.shape)    # clipped to the image
+mixed, lam = paste(partner, box, anchor)              # lam is what is really left of the anchor
+
+Everywhere `shape` is (h, w) or (h, w, c).
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from sem_jax.interfaces import Key
 
 
 class Box(NamedTuple):
@@ -20,7 +23,12 @@ class Box(NamedTuple):
     right: jax.Array
 
 
-def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple[int, int]) -> Box:
+def any_pixel(row_key: Key, column_key: Key, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Row and column of a pixel, uniform over the image; i32[] each."""
+    return jax.random.randint(row_key, (), 0, shape[0]), jax.random.randint(column_key, (), 0, shape[1])
+
+
+def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple[int, ...]) -> Box:
     """The box of floor(side ratio) pixels around a centre; what hangs over an edge is cut off.
 
     As in the code of CutMix the half side is rounded down, so an odd box loses one pixel.
@@ -29,9 +37,9 @@ def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple
       row: of the centre, i32[].
       column: of the centre, i32[].
       ratio: side of the box as a part of the image's, f32[] in [0, 1].
-      shape: (height, width).
+      shape: of the image.
     """
-    height, width = shape
+    height, width = shape[:2]
     half_height = (height * ratio).astype(jnp.int32) // 2
     half_width = (width * ratio).astype(jnp.int32) // 2
     return Box(
@@ -42,14 +50,23 @@ def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple
     )
 
 
-def inside(box: Box, shape: tuple[int, int]) -> jax.Array:
+def box_within(row_key: Key, column_key: Key, rows: jax.Array, columns: jax.Array, shape: tuple[int, ...]) -> Box:
+    """A box of `rows` by `columns` pixels, i32[] each, at a uniform place wholly inside the image."""
+    top = jax.random.randint(row_key, (), 0, shape[0] - rows + 1)
+    left = jax.random.randint(column_key, (), 0, shape[1] - columns + 1)
+    return Box(top, top + rows, left, left + columns)
+
+
+def inside(box: Box, shape: tuple[int, ...]) -> jax.Array:
     """bool[h w], true for the pixels of the box."""
     rows = jnp.arange(shape[0])[:, None]
     columns = jnp.arange(shape[1])[None, :]
     return (box.top <= rows) & (rows < box.bottom) & (box.left <= columns) & (columns < box.right)
 
 
-def anchor_share(box: Box, shape: tuple[int, int]) -> jax.Array:
-    """lam = 1 - area / (h w) of the clipped box, f32[]."""
+def paste(image: jax.Array, box: Box, anchor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The anchor with the box of another image in it, f32[h w c], and lam = 1 - area / (h w) of the box, f32[]."""
+    height, width, _ = anchor.shape
     area = (box.bottom - box.top) * (box.right - box.left)
-    return 1.0 - area.astype(jnp.float32) / (shape[0] * shape[1])
+    mixed = jnp.where(inside(box, anchor.shape)[:, :, None], image, anchor)
+    return mixed, 1.0 - area.astype(jnp.float32) / (height * width)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
-from sem_jax.mixers.mixer import HiddenDraw, Mixer
+from sem_jax.mixers.mixer import HiddenDraw, Mixer, require
+from sem_jax.mixers.table import make_mixer
 
 
 class ChoiceDraw(NamedTuple):
@@ -34,17 +34,9 @@ def sample_choice(
 def apply_choice(
     draw: ChoiceDraw, anchor: jax.Array, partner: jax.Array, *maps: tuple, mixers: tuple[Mixer, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """What the mixer of the index makes of the pair.
+    """What the mixer of the index makes of the pair; see `Mixer.apply`.
 
-    Args:
-      draw: index and draws.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-      *maps: of the anchor and of the partner, a tuple with a place for each mixer, where one of them looks at any.
-      mixers: what is chosen from.
-
-    Returns:
-      The mixed image f32[h w c] and lam f32[].
+    `maps` are of the anchor and of the partner, a tuple with a place for each mixer, where one of them looks at any.
     """
 
     def branch(i):
@@ -86,15 +78,12 @@ def make_choice(
     Raises:
       ConfigError: for an unknown name or option, or weights that do not fit.
     """
-    from sem_jax.mixers.build import make_mixer_of_text  # which knows this row too
-
-    if isinstance(choices, str) or not choices:
-        raise ConfigError(f"choice: choices must be names of mixers, such as ('mixup', 'cutmix'), got {choices!r}")
+    named = bool(choices) and not isinstance(choices, str)
+    require(named, "choice: choices must be names of mixers, such as ('mixup', 'cutmix')", repr(choices))
     weights = tuple(weights) or (1.0,) * len(choices)
     fitting = len(weights) == len(choices) and min(weights) >= 0 and 0 < sum(weights) < float("inf")
-    if not fitting:
-        raise ConfigError(f"choice: weights must be {len(choices)} numbers >= 0, not all 0, got {weights}")
-    mixers = tuple(make_mixer_of_text(c, alpha=alpha, scorer=scorer) if isinstance(c, str) else c for c in choices)
+    require(fitting, f"choice: weights must be {len(choices)} numbers >= 0, not all 0", weights)
+    mixers = tuple(make_mixer(c, alpha=alpha, scorer=scorer) if isinstance(c, str) else c for c in choices)
     hooked = any(m.hook is not None for m in mixers)
 
     def sample_step(key: Key) -> tuple:

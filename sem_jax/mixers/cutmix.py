@@ -12,10 +12,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
-from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
-from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.boxes import Box, any_pixel, box_around, box_within, paste
+from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 CutmixDraw = Box  # the clipped box
 
@@ -32,29 +31,15 @@ def sample_cutmix(
     lam_key, row_key, column_key = jax.random.split(key, 3)
     area = 1.0 - sample_beta(lam_key, alpha)
     if (min_area, max_area) == (0.0, 1.0):
-        row = jax.random.randint(row_key, (), 0, height)
-        column = jax.random.randint(column_key, (), 0, width)
-        return box_around(row, column, jnp.sqrt(area), (height, width))
+        return box_around(*any_pixel(row_key, column_key, image_shape), jnp.sqrt(area), image_shape)
     ratio = jnp.sqrt(jnp.clip(area, min_area, max_area))
-    rows, columns = jnp.round(height * ratio).astype(jnp.int32), jnp.round(width * ratio).astype(jnp.int32)
-    top = jax.random.randint(row_key, (), 0, height - rows + 1)
-    left = jax.random.randint(column_key, (), 0, width - columns + 1)
-    return CutmixDraw(top, top + rows, left, left + columns)
+    rows, columns = (jnp.round(side * ratio).astype(jnp.int32) for side in (height, width))
+    return box_within(row_key, column_key, rows, columns, image_shape)
 
 
 def apply_cutmix(draw: CutmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """B x_i + (1 - B) x_j with B = 0 in the box.
-
-    Args:
-      draw: the clipped box.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-
-    Returns:
-      The mixed image f32[h w c] and lam = mean(B), f32[].
-    """
-    shape = anchor.shape[:2]
-    return jnp.where(inside(draw, shape)[:, :, None], partner, anchor), anchor_share(draw, shape)
+    """B x_i + (1 - B) x_j with B = 0 in the box, f32[h w c], and lam = mean(B), f32[]; see `Mixer.apply`."""
+    return paste(partner, draw, anchor)
 
 
 def make_cutmix(*, alpha: float = 1.0, min_area: float = 0.0, max_area: float = 1.0) -> Mixer:
@@ -64,11 +49,8 @@ def make_cutmix(*, alpha: float = 1.0, min_area: float = 0.0, max_area: float = 
       alpha: concentration, > 0.
       min_area: smallest share of the image that is pasted, in [0, 1).
       max_area: largest one, in (min_area, 1]; with either limit the box lies wholly inside the image.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not 0.0 <= min_area < max_area <= 1.0:
-        raise ConfigError(f"cutmix needs 0 <= min_area < max_area <= 1, got {min_area} and {max_area}")
+    fitting = 0.0 <= min_area < max_area <= 1.0
+    require(fitting, "cutmix needs 0 <= min_area < max_area <= 1", min_area, max_area)
     return Mixer(partial(sample_cutmix, alpha=alpha, min_area=min_area, max_area=max_area), apply_cutmix)

@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
 from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 
 class FmixDraw(NamedTuple):
@@ -95,7 +94,7 @@ def sample_fmix(
 
 
 def apply_fmix(draw: FmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """mask x_i + (1 - mask) x_j and lam = mean(mask); see `masks.blend`."""
+    """mask x_i + (1 - mask) x_j and lam = mean(mask); see `Mixer.apply`."""
     return blend(draw.mask, anchor, partner)
 
 
@@ -107,12 +106,9 @@ def make_fmix(*, alpha: float = 1.0, decay: float = 3.0, max_soft: float = 0.0, 
       decay: of the power with frequency, > 0; the higher, the fewer and larger the patches.
       max_soft: half width of the soft edge as a share of the pixels, in [0, 0.5].
       reformulate: lam ~ Beta(alpha + 1, alpha), for a loss with the anchor's label alone.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not 0.0 < decay < float("inf") or not 0.0 <= max_soft <= 0.5:
-        raise ConfigError(f"fmix needs decay > 0 and max_soft in [0, 0.5], got {decay} and {max_soft}")
+    fitting = 0.0 < decay < float("inf") and 0.0 <= max_soft <= 0.5
+    require(fitting, "fmix needs decay > 0 and max_soft in [0, 0.5]", decay, max_soft)
     options = {"decay": float(decay), "max_soft": float(max_soft), "reformulate": reformulate}
     return Mixer(partial(sample_fmix, alpha=alpha, **options), apply_fmix)

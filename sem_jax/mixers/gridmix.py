@@ -12,11 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
-from sem_jax.mixers.boxes import Box, inside
+from sem_jax.mixers.boxes import Box, box_within, inside
 from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 
 class GridmixDraw(NamedTuple):
@@ -59,37 +58,24 @@ def sample_gridmix(
     rows = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, height).astype(jnp.int32)
     columns = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, width).astype(jnp.int32)
     top_key, left_key = jax.random.split(place_key)
-    top = jax.random.randint(top_key, (), 0, height - rows + 1)
-    left = jax.random.randint(left_key, (), 0, width - columns + 1)
+    crop = box_within(top_key, left_key, rows, columns, image_shape)
     holes = jax.random.randint(holes_key, (), min_holes, max_holes + 1)
     patch = -(-columns // holes)
     hole = jnp.floor(patch * ratio).astype(jnp.int32)
     row, column = jax.random.randint(hole_key, (2,), 0, patch - hole + 1)
-    return GridmixDraw(Box(top, top + rows, left, left + columns), patch, hole, row, column)
+    return GridmixDraw(crop, patch, hole, row, column)
 
 
 def apply_gridmix(draw: GridmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The partner in the holes, the anchor elsewhere.
+    """The partner in the holes, the anchor elsewhere, and lam, the share of the pixels outside; see `Mixer.apply`."""
 
-    Args:
-      draw: crop, patch and hole.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
+    def in_hole(side, first):  # the grid starts with a whole patch: there is no hole before the first one
+        pixel = jnp.arange(side)
+        return ((pixel - first) % draw.patch < draw.hole) & (pixel >= first)
 
-    Returns:
-      The mixed image f32[h w c] and lam, the share of the pixels outside the holes, f32[].
-    """
-    shape = anchor.shape[:2]
-
-    def in_hole(side, start, offset):
-        return (jnp.arange(side) - start - offset) % draw.patch < draw.hole
-
-    def reached(side, start, offset):  # the grid starts with a whole patch: no hole from before its first row
-        return jnp.arange(side) >= start + offset
-
-    rows = in_hole(shape[0], draw.crop.top, draw.row) & reached(shape[0], draw.crop.top, draw.row)
-    columns = in_hole(shape[1], draw.crop.left, draw.column) & reached(shape[1], draw.crop.left, draw.column)
-    holes = rows[:, None] & columns[None, :] & inside(draw.crop, shape)
+    rows = in_hole(anchor.shape[0], draw.crop.top + draw.row)
+    columns = in_hole(anchor.shape[1], draw.crop.left + draw.column)
+    holes = rows[:, None] & columns[None, :] & inside(draw.crop, anchor.shape)
     return blend(1.0 - holes.astype(jnp.float32), anchor, partner)
 
 
@@ -104,15 +90,10 @@ def make_gridmix(
       max_holes: most of them.
       min_crop: smallest area of the crop as a share of the image, in (0, 1].
       max_aspect: largest ratio of the crop's sides, >= 1.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not 1 <= min_holes <= max_holes or not 0.0 < min_crop <= 1.0 or not 1.0 <= max_aspect < float("inf"):
-        raise ConfigError(
-            "gridmix needs 1 <= min_holes <= max_holes, min_crop in (0, 1] and max_aspect >= 1, "
-            f"got {min_holes}, {max_holes}, {min_crop} and {max_aspect}"
-        )
+    fitting = 1 <= min_holes <= max_holes and 0.0 < min_crop <= 1.0 and 1.0 <= max_aspect < float("inf")
+    needs = "gridmix needs 1 <= min_holes <= max_holes, min_crop in (0, 1] and max_aspect >= 1"
+    require(fitting, needs, min_holes, max_holes, min_crop, max_aspect)
     options = {"min_holes": min_holes, "max_holes": max_holes, "min_crop": min_crop, "max_aspect": max_aspect}
     return Mixer(partial(sample_gridmix, alpha=alpha, **options), apply_gridmix)

@@ -9,27 +9,18 @@ is compared with the mixture of the clean g's. Layer 0 is mixup itself.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Key
-from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, sample_beta
+from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, require
+from sem_jax.mixers.mixup import MixupDraw, sample_mixup
+
+sample_manifold_mixup = sample_mixup
 
 
-class ManifoldMixupDraw(NamedTuple):
-    lam: jax.Array  # f32[]
-
-
-def sample_manifold_mixup(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> ManifoldMixupDraw:
-    """lam ~ Beta(alpha, alpha)."""
-    del image_shape
-    return ManifoldMixupDraw(sample_beta(key, alpha))
-
-
-def apply_manifold_mixup(draw: ManifoldMixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
+def apply_manifold_mixup(draw: MixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(anchor, lam): the pixels stay, the hidden states are mixed by `hook_manifold_mixup`."""
     del partner
     return anchor, draw.lam
@@ -57,13 +48,10 @@ def make_manifold_mixup(*, alpha: float = 2.0, layers: tuple[int, ...] = (0, 1, 
     Args:
       alpha: concentration, > 0; 2 in the paper for CIFAR, 0.2 for Tiny-ImageNet.
       layers: what is drawn from, uniformly: 0 the images, k the output of stage k.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not layers or not all(type(k) is int and k >= 0 for k in layers):
-        raise ConfigError(f"manifold_mixup needs layers >= 0, such as (0, 1, 2), got {layers}")
+    fitting = bool(layers) and all(type(k) is int and k >= 0 for k in layers)
+    require(fitting, "manifold_mixup needs layers >= 0, such as (0, 1, 2)", layers)
     return Mixer(
         partial(sample_manifold_mixup, alpha=alpha),
         apply_manifold_mixup,

@@ -44,7 +44,7 @@ class Mixer(NamedTuple):
       score: (images f32[b h w c], labels i32[b] or None, scorer or None) -> maps [b ...]; None: no maps.
       hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. Where lam is 1 it has to
         leave an item as it is.
-      sample_step: key -> what the hook has drawn once a step.
+      sample_step: key -> what the hook has drawn once a step; None: nothing.
       shared: fields of the Draw that are drawn once for all pairs of a batch, whatever the scope: what decides which
         program runs. A `lax.switch` by a number of each pair's own would run every branch for every pair.
     """
@@ -62,6 +62,11 @@ def make_mix(
 ) -> MixFn:
     """The batch form of a mixer: a pairing, the mixer vmapped over keys and pairs.
 
+    >>> mix = make_mix(make_mixer("mixup"), scope="batch", pairing="roll")
+    >>> mixed, (lam, pairing) = mix(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
+    >>> mixed.shape, pairing.tolist()
+    ((4, 8, 8, 3), [3, 0, 1, 2])
+
     Args:
       mixer: a row of `MIXERS`, made with its options.
       scope: "sample" draws for every pair, "batch" draws once and uses it for all pairs of the batch.
@@ -77,46 +82,44 @@ def make_mix(
       `take(pairing) -> f32[b h w c]` says how to fetch the partners; the default indexes `images`. A trainer whose
       images are sharded over devices gathers them from its data set instead, so that no image travels.
       `labels` i32[b] are for pairings by class and for scorers that want them.
-      `strength` f32[] in [0, 1], traced or not, multiplies `prob` (see `schedule`).
+      `strength` in [0, 1], a number or a traced f32[], multiplies `prob` (see `strength.make_strength`); None = 1.
       `scorer(images, labels) -> f32[b gh gw]` is used by a mixer that wants saliency and was made without a scorer.
 
     Raises:
       ConfigError: for an unknown scope or pairing or a probability outside [0, 1]; by `mix`, when a pairing by class
         gets no labels or a saliency mixer no scorer.
     """
-    if scope not in SCOPES:
-        raise ConfigError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
-    if not 0.0 <= prob <= 1.0:
-        raise ConfigError(f"prob must be in [0, 1], got {prob}")
+    lookup(dict.fromkeys(SCOPES), "scope", scope)
+    require(0.0 <= prob <= 1.0, "prob must be in [0, 1]", prob)
     pair = paired_within(lookup(PAIRINGS, "pairing", pairing), groups)
 
     def mix(
         key: Key,
         images: jax.Array,
-        take: Callable | None = None,
+        take: Callable[[jax.Array], jax.Array] | None = None,
         *,
         labels: jax.Array | None = None,
         strength: jax.Array | float | None = None,
         scorer: Scorer | None = None,
     ) -> tuple[jax.Array | Hooked, Mix]:
-        batch_size, *image_shape = images.shape
+        batch_size, height, width, channels = images.shape
+        image_shape = (height, width, channels)
         if labels is None and pairing in BY_LABEL:
             raise ConfigError(f"pairing {pairing!r} needs the labels: mix(key, images, labels=labels)")
         pair_key, draw_key, prob_key = jax.random.split(key, 3)
         indices = pair(pair_key, jnp.zeros(batch_size, jnp.int32) if labels is None else labels)
-        partners = images[indices] if take is None else take(indices)
-        arguments = (images, partners)
+        arguments = (images, images[indices] if take is None else take(indices))
         if mixer.score is not None:
             maps = jax.lax.stop_gradient(mixer.score(images, labels, scorer))
             arguments += (maps, jax.tree.map(lambda x: x[indices], maps))
-        if scope == "sample":
-            draw = jax.vmap(lambda k: mixer.sample(k, tuple(image_shape)))(jax.random.split(draw_key, batch_size))
+        if scope == "batch":
+            draw, draw_axis = mixer.sample(draw_key, image_shape), None
         else:
-            draw = mixer.sample(draw_key, tuple(image_shape))
-        draw_axis = 0 if scope == "sample" else None
-        if scope == "sample" and mixer.shared:
-            draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
-            draw_axis = type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
+            draw = jax.vmap(lambda k: mixer.sample(k, image_shape))(jax.random.split(draw_key, batch_size))
+            draw_axis = 0
+            if mixer.shared:
+                draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
+                draw_axis = type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
         mixed, lam = jax.vmap(mixer.apply, in_axes=(draw_axis, *[0] * len(arguments)))(draw, *arguments)
         if prob < 1.0 or strength is not None:
             shape = (batch_size,) if scope == "sample" else (1,)
@@ -125,17 +128,27 @@ def make_mix(
             mixed = jnp.where(chosen[:, None, None, None], mixed, images)
             lam = jnp.where(chosen, lam, 1.0)
         if mixer.hook is not None:
-            step = mixer.sample_step(jax.random.fold_in(prob_key, 1))
+            step = None if mixer.sample_step is None else mixer.sample_step(jax.random.fold_in(prob_key, 1))
             mixed = Hooked(mixed, HiddenDraw(draw, step, lam, indices), mixer.hook)
         return mixed, Mix(lam, indices)
 
     return mix
 
 
+def require(holds: bool, needs: str, *found: Any) -> None:
+    """Refuses options that a mixer cannot work with.
+
+    Raises:
+      ConfigError: unless `holds`; `needs` says what has to hold, `found` are the values that do not.
+    """
+    if not holds:
+        *some, last = map(str, found)
+        raise ConfigError(f"{needs}, got {', '.join(some)}{' and ' if some else ''}{last}")
+
+
 def check_alpha(alpha: float) -> None:
     """Raises ConfigError unless the Beta concentration is finite and positive."""
-    if not 0.0 < alpha < float("inf"):
-        raise ConfigError(f"alpha must be > 0 and finite, got {alpha}")
+    require(0.0 < alpha < float("inf"), "alpha must be > 0 and finite", alpha)
 
 
 def sample_beta(key: Key, alpha: float) -> jax.Array:

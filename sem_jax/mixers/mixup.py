@@ -23,24 +23,11 @@ def sample_mixup(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -
 
 
 def apply_mixup(draw: MixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """lam x_i + (1 - lam) x_j.
-
-    Args:
-      draw: the mixing weight.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-
-    Returns:
-      The mixed image f32[h w c] and lam f32[].
-    """
+    """lam x_i + (1 - lam) x_j, f32[h w c], and lam f32[]; see `Mixer.apply`."""
     return draw.lam * anchor + (1.0 - draw.lam) * partner, draw.lam
 
 
 def make_mixup(*, alpha: float = 1.0) -> Mixer:
-    """mixup with Beta(alpha, alpha).
-
-    Raises:
-      ConfigError: unless alpha > 0.
-    """
+    """mixup with Beta(alpha, alpha), alpha > 0."""
     check_alpha(alpha)
     return Mixer(partial(sample_mixup, alpha=alpha), apply_mixup)

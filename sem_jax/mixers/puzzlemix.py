@@ -26,10 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Key
-from sem_jax.mixers.attentive_cutmix import cells_of
-from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
+from sem_jax.interfaces import Key, Scorer
+from sem_jax.mixers.masks import blend, cells_of, on_pixels
+from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 from sem_jax.mixers.transport import transport
 
 LABELS = np.array([0.0, 0.5, 1.0], np.float32)  # of z
@@ -67,7 +66,7 @@ def unary_costs(anchor: jax.Array, partner: jax.Array, lam: jax.Array, eta: floa
     """
     chances = jnp.stack([jnp.square(1.0 - lam), 2.0 * lam * (1.0 - lam), jnp.square(lam)])
     prior = -eta * jnp.log(chances + TINY)
-    z = LABELS[:, None, None]
+    z = jnp.asarray(LABELS)[:, None, None]
     return anchor.size * ((1.0 - z) * anchor[None] + z * partner[None]) + prior[:, None, None]
 
 
@@ -84,6 +83,12 @@ def energy(z: jax.Array, unary: jax.Array, weight: float) -> jax.Array:
     return own + weight * seams
 
 
+def sum_around(grid: jax.Array) -> jax.Array:
+    """The sum over the neighbours above, below, left and right of every cell of f32[n n]."""
+    padded = jnp.pad(grid, 1)
+    return padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+
+
 def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
     """z f32[n n] of small energy: checkerboard mean field, cooled from 1 to 0.01, then descents to a local minimum.
 
@@ -92,13 +97,11 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
     size = unary.shape[1]
     row, column = np.indices((size, size))
     even = (row + column) % 2 == 0
-    degree = sum(np.pad(np.ones((size, size), np.float32), 1)[a : a + size, b : b + size] for a, b in _AROUND)
-    z_all = LABELS[:, None, None]
+    degree = sum_around(jnp.ones((size, size)))
+    z_all = jnp.asarray(LABELS)[:, None, None]
 
     def local(mean):  # cost of each label of a cell, given its neighbours' means, up to a constant
-        around = jnp.pad(mean, 1)
-        total = sum(around[a : a + size, b : b + size] for a, b in _AROUND)
-        return unary + weight * (jnp.square(z_all) * degree[None] - 2.0 * z_all * total[None])
+        return unary + weight * (jnp.square(z_all) * degree[None] - 2.0 * z_all * sum_around(mean)[None])
 
     def cool(i, mean):
         temperature = 0.01 ** (i / (SWEEPS - 1))
@@ -117,9 +120,6 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
     starts = jnp.stack([annealed, alone, *[jnp.full((size, size), v) for v in LABELS]])
     found = jax.vmap(descend)(starts)
     return found[jnp.argmin(jax.vmap(energy, in_axes=(0, None, None))(found, unary, weight))]
-
-
-_AROUND = ((0, 1), (2, 1), (1, 0), (1, 2))  # the four neighbours, in a grid padded by one
 
 
 def pool_saliency(saliency: jax.Array, cells: int) -> jax.Array:
@@ -143,18 +143,13 @@ def apply_puzzlemix(
     move: bool = True,
     epsilon: float = 0.8,
 ) -> tuple[jax.Array, jax.Array]:
-    """mask Pi_i x_i + (1 - mask) Pi_j x_j, with the mask and the permutations of cells described above.
+    """mask Pi_i x_i + (1 - mask) Pi_j x_j, with the mask and the permutations of cells described above; mean(mask).
 
     Args:
-      draw: prior weight and grid.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
+      draw, anchor, partner: see `Mixer.apply`.
       anchor_map: saliency of x_i, f32[gh gw], >= 0.
       partner_map: of x_j.
       blocks, eta, beta, move, epsilon: see `make_puzzlemix`.
-
-    Returns:
-      The mixed image f32[h w c] and lam = mean(mask), f32[].
     """
     height, width, _ = anchor.shape
 
@@ -169,7 +164,7 @@ def apply_puzzlemix(
                     transport(anchor, pool_saliency(anchor_map, cells), fine > 0.0, epsilon=epsilon),
                     transport(partner, pool_saliency(partner_map, cells), fine < 1.0, epsilon=epsilon),
                 )
-            return blend(z[cells_of(height, n)][:, cells_of(width, n)], *moved)
+            return blend(on_pixels(z, anchor.shape), *moved)
 
         return run
 
@@ -195,7 +190,7 @@ def make_puzzlemix(
     beta: float = 1.2,
     move: bool = True,
     epsilon: float = 0.8,
-    scorer=None,
+    scorer: Scorer | None = None,
 ) -> Mixer:
     """PuzzleMix.
 
@@ -211,13 +206,13 @@ def make_puzzlemix(
         net's gradients as it is now, whatever frozen net other mixers of a `choice` look at.
 
     Raises:
-      ConfigError: for values out of range; by `mix`, when there is no scorer at all.
+      ConfigError: by `mix`, when there is no scorer at all.
     """
     check_alpha(alpha)
-    if not (eta >= 0.0 and beta >= 0.0 and epsilon >= 0.0):
-        raise ConfigError(f"puzzlemix needs eta, beta and epsilon >= 0, got {eta}, {beta} and {epsilon}")
-    if not blocks or not all(type(n) is int and n >= 1 for n in blocks):
-        raise ConfigError(f"puzzlemix needs blocks >= 1, such as (2, 4, 8, 16), got {blocks}")
+    fitting = eta >= 0.0 and beta >= 0.0 and epsilon >= 0.0
+    require(fitting, "puzzlemix needs eta, beta and epsilon >= 0", eta, beta, epsilon)
+    fitting = bool(blocks) and all(type(n) is int and n >= 1 for n in blocks)
+    require(fitting, "puzzlemix needs blocks >= 1, such as (2, 4, 8, 16)", blocks)
 
     def score(images, labels, given):
         if (use := given or scorer) is None:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Key
-from sem_jax.mixers.boxes import Box, anchor_share, box_around, inside
+from sem_jax.mixers.boxes import Box, any_pixel, box_around, paste
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.registry import lookup
 
@@ -34,7 +34,6 @@ def sample_resizemix(
     key: Key, image_shape: tuple[int, int, int], *, alpha: float, variant: str = "side"
 ) -> ResizemixDraw:
     """The scale by the variant's law, a uniform centre, the clipped box."""
-    height, width, _ = image_shape
     scale_key, again_key, row_key, column_key = jax.random.split(key, 4)
     if variant == "area":
         ratio = jnp.sqrt(1.0 - (LOW + (HIGH - LOW) * sample_beta(scale_key, alpha)))
@@ -43,9 +42,7 @@ def sample_resizemix(
         if variant == "side_beta":
             drawn = sample_beta(scale_key, alpha)
             ratio = jnp.where((LOW <= drawn) & (drawn <= HIGH), drawn, ratio)
-    row = jax.random.randint(row_key, (), 0, height)
-    column = jax.random.randint(column_key, (), 0, width)
-    return ResizemixDraw(box_around(row, column, ratio, (height, width)))
+    return ResizemixDraw(box_around(*any_pixel(row_key, column_key, image_shape), ratio, image_shape))
 
 
 def _source(start: jax.Array, stop: jax.Array, side: int) -> jax.Array:
@@ -69,21 +66,14 @@ def _resize(image: jax.Array, source: jax.Array, axis: int, smooth: bool) -> jax
 def apply_resizemix(
     draw: ResizemixDraw, anchor: jax.Array, partner: jax.Array, *, smooth: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """The anchor with the shrunk partner in the box.
+    """The anchor with the shrunk partner in the box, and lam, the share of the pixels outside; see `Mixer.apply`.
 
-    Args:
-      draw: the clipped box.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-      smooth: bilinear instead of the nearest pixel.
-
-    Returns:
-      The mixed image f32[h w c] and lam, the share of the pixels outside the box, f32[].
+    `smooth` reads the partner bilinearly instead of at the nearest pixel.
     """
-    shape = anchor.shape[:2]
-    small = _resize(partner, _source(draw.box.top, draw.box.bottom, shape[0]), 0, smooth)
-    small = _resize(small, _source(draw.box.left, draw.box.right, shape[1]), 1, smooth)
-    return jnp.where(inside(draw.box, shape)[:, :, None], small, anchor), anchor_share(draw.box, shape)
+    height, width, _ = anchor.shape
+    small = _resize(partner, _source(draw.box.top, draw.box.bottom, height), 0, smooth)
+    small = _resize(small, _source(draw.box.left, draw.box.right, width), 1, smooth)
+    return paste(small, draw.box, anchor)
 
 
 def make_resizemix(*, alpha: float = 1.0, variant: str = "side") -> Mixer:
@@ -92,9 +82,6 @@ def make_resizemix(*, alpha: float = 1.0, variant: str = "side") -> Mixer:
     Args:
       alpha: concentration, > 0; unused by the variant "side".
       variant: "side", "side_beta" or "area", as above.
-
-    Raises:
-      ConfigError: for an unknown variant, or unless alpha > 0.
     """
     check_alpha(alpha)
     lookup(dict.fromkeys(VARIANTS), "variant of resizemix", variant)

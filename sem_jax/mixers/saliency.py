@@ -27,7 +27,9 @@ def _smooth(x: jax.Array, kernel: np.ndarray) -> jax.Array:
     for axis in (0, 1):
         width = [(half, half) if i == axis else (0, 0) for i in (0, 1)]
         padded = jnp.pad(x, width, mode="edge")
-        x = sum(w * jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i, w in enumerate(kernel))
+        side, x = x.shape[axis], jnp.zeros_like(x)
+        for i, weight in enumerate(kernel):
+            x += weight * jax.lax.slice_in_dim(padded, i, i + side, axis=axis)
     return x
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Key
-from sem_jax.mixers.boxes import anchor_share, box_around, inside
+from sem_jax.mixers.boxes import box_around, paste
 from sem_jax.mixers.mixer import Mixer, check_alpha, sample_beta
 from sem_jax.mixers.saliency import spectral_residual
 
@@ -32,17 +32,10 @@ def sample_saliencymix(key: Key, image_shape: tuple[int, int, int], *, alpha: fl
 def apply_saliencymix(
     draw: SaliencymixDraw, anchor: jax.Array, partner: jax.Array, anchor_map: jax.Array, partner_map: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The partner's most salient box pasted where it was.
+    """The partner's most salient box pasted where it was, and lam, the share of the pixels outside the clipped box.
 
-    Args:
-      draw: the box's size.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-      anchor_map: not looked at.
-      partner_map: how salient each place of the partner is, f32[gh gw] of any grid.
-
-    Returns:
-      The mixed image f32[h w c] and lam, the share of the pixels outside the clipped box, f32[].
+    `partner_map` says how salient each place of the partner is, f32[gh gw] of any grid; `anchor_map` is not looked
+    at. See `Mixer.apply`.
     """
     del anchor_map
     height, width, _ = anchor.shape
@@ -50,16 +43,11 @@ def apply_saliencymix(
     peak = jnp.argmax(partner_map)
     row = ((peak // columns) * 2 + 1) * height // (2 * rows)  # the pixel in the middle of the cell
     column = ((peak % columns) * 2 + 1) * width // (2 * columns)
-    box = box_around(row, column, draw.ratio, (height, width))
-    return jnp.where(inside(box, (height, width))[:, :, None], partner, anchor), anchor_share(box, (height, width))
+    return paste(partner, box_around(row, column, draw.ratio, anchor.shape), anchor)
 
 
 def make_saliencymix(*, alpha: float = 1.0) -> Mixer:
-    """SaliencyMix with Beta(alpha, alpha); the paper mixes with probability 0.5.
-
-    Raises:
-      ConfigError: unless alpha > 0.
-    """
+    """SaliencyMix with Beta(alpha, alpha), alpha > 0; the paper mixes with probability 0.5."""
     check_alpha(alpha)
     return Mixer(
         partial(sample_saliencymix, alpha=alpha),

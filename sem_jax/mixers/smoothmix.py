@@ -12,10 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
 from sem_jax.mixers.masks import blend
-from sem_jax.mixers.mixer import Mixer, check_alpha
+from sem_jax.mixers.mixer import Mixer, check_alpha, require
 
 
 class SmoothmixDraw(NamedTuple):
@@ -37,15 +36,9 @@ def sample_smoothmix(
 
 
 def apply_smoothmix(draw: SmoothmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """G x_i + (1 - G) x_j with G = exp(-d^2 / (2 sigma^2)), d from the centre in parts of the sides; lam = mean(G).
+    """G x_i + (1 - G) x_j with G = exp(-d^2 / (2 sigma^2)), and lam = mean(G); see `Mixer.apply`.
 
-    Args:
-      draw: centre and width.
-      anchor: x_i, f32[h w c].
-      partner: x_j, f32[h w c].
-
-    Returns:
-      The mixed image f32[h w c] and lam f32[].
+    d is the distance from the centre in parts of the sides.
     """
     height, width, _ = anchor.shape
     rows = jnp.exp(-0.5 * jnp.square((jnp.arange(height) + 0.5 - draw.row) / (height * draw.sigma)))
@@ -60,11 +53,8 @@ def make_smoothmix(*, alpha: float = 1.0, min_sigma: float = 0.25, max_sigma: fl
       alpha: unused, as every row takes it; lam follows from centre and width.
       min_sigma: smallest standard deviation of the bell as a part of the sides, > 0.
       max_sigma: largest one.
-
-    Raises:
-      ConfigError: for values out of range.
     """
     check_alpha(alpha)
-    if not 0.0 < min_sigma <= max_sigma < float("inf"):
-        raise ConfigError(f"smoothmix needs 0 < min_sigma <= max_sigma, got {min_sigma} and {max_sigma}")
+    fitting = 0.0 < min_sigma <= max_sigma < float("inf")
+    require(fitting, "smoothmix needs 0 < min_sigma <= max_sigma", min_sigma, max_sigma)
     return Mixer(partial(sample_smoothmix, min_sigma=min_sigma, max_sigma=max_sigma), apply_smoothmix)

@@ -12,7 +12,7 @@ ROUNDS, STEP = 32, 1e-3  # of the auction: saliency sums to one over the cells
 
 def distances(cells: int) -> np.ndarray:
     """Squared distances between the cells of a grid in sides of the image, f32[cells^2 cells^2]."""
-    places = np.stack(np.indices((cells, cells)), axis=-1).reshape(-1, 2) / max(cells - 1, 1)
+    places = np.indices((cells, cells)).reshape(2, -1).T / max(cells - 1, 1)
     return np.square(places[:, None] - places[None]).sum(-1).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ def transport(image: jax.Array, saliency: jax.Array, wanted: jax.Array, *, epsil
     """
     cells = len(saliency)
     height, width, channels = image.shape
-    cost = epsilon * distances(cells) - saliency.reshape(-1, 1) * wanted.reshape(1, -1)
+    cost = epsilon * jnp.asarray(distances(cells)) - saliency.reshape(-1, 1) * wanted.reshape(1, -1)
     source = assign(cost)
     tiles = image.reshape(cells, height // cells, cells, width // cells, channels).swapaxes(1, 2)
     tiles = tiles.reshape(cells * cells, *tiles.shape[2:])[source].reshape(tiles.shape)

@@ -12,10 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Outputs, StageHook
-from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, global_pool, no_hook
-from sem_jax.models.tokens import EMBED_INIT, check_grid, layer_norm
+from sem_jax.interfaces import Model, Outputs, StageHook
+from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, global_pool, no_hook, one_of
+from sem_jax.models.tokens import EMBED_INIT, check_grid, layer_norm, patch_conv
 
 # 18 are the published T, 36 S (width 96) and B (width 128); the two smaller ones keep T's proportions.
 STAGES = {6: (1, 1, 3, 1), 12: (2, 2, 6, 2), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}
@@ -65,15 +64,8 @@ class ConvNeXt(nn.Module):
             size = self.patch_size if stage == 1 else 2
             if stage > 1:
                 x = layer_norm(dtype=self.dtype, name=f"stage{stage}_norm")(x)
-            x = nn.Conv(
-                self.width * 2 ** (stage - 1),
-                (size, size),
-                strides=(size, size),
-                padding="VALID",
-                dtype=self.dtype,
-                kernel_init=EMBED_INIT,
-                name=f"stage{stage}_down",
-            )(x)
+            width, name = self.width * 2 ** (stage - 1), f"stage{stage}_down"
+            x = patch_conv(width, size=size, init=EMBED_INIT, dtype=self.dtype, name=name)(x)
             if stage == 1:
                 x = layer_norm(dtype=self.dtype, name="stage1_norm")(x)
             for block in range(blocks):
@@ -92,23 +84,18 @@ def make_convnext(
     patch_size: int = 4,
     stochastic_depth: float = 0.0,
     dtype: jnp.dtype = jnp.float32,
-) -> ConvNeXt:
+) -> Model:
     """A ConvNeXt.
 
     Args:
-      num_classes: k.
       depth: number of blocks, 6, 12, 18 or 36.
       width: channels of the first stage; the features have 8 width entries.
       patch_size: pixels of the stem's patches; 8 of them divide the image's sides. 4 for 224 pixels, 2 for 32.
       stochastic_depth: rate of the last block, in [0, 1).
-      dtype: of the computation; parameters and normalisation are in float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
-    if depth not in STAGES:
-        raise ConfigError(f"model.depth of convnext must be one of {', '.join(map(str, STAGES))}, got {depth}")
-    check_rate("stochastic_depth", stochastic_depth)
+    one_of("depth of convnext", depth, STAGES)
+    check_fields(stochastic_depth=stochastic_depth)
     return ConvNeXt(
         num_classes=num_classes,
         stages=STAGES[depth],

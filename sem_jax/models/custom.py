@@ -1,6 +1,6 @@
-"""Anyone's model by the name of its factory: `model.name=module.path:factory`, a Linen or an NNX module.
+"""Custom models, by the name of a factory: `model.name=module.path:factory`, a Linen or an NNX module.
 
-    model = make_own("my_nets:make_net", num_classes=10, dtype=jnp.float32, width=32)
+    model = make_model(name="my_nets:make_net", num_classes=10, width=32)
     features, logits = model.apply(variables, images, train=False)
 
 `make_net(num_classes=..., dtype=...)` returns a Linen module called as `net(images, train=...)`; an NNX factory also
@@ -10,7 +10,6 @@ names `rngs` and its module is called as `net(images)`, in the mode that `net.tr
 Naming a module imports it, which executes it; the current working directory is looked in too.
 """
 
-import ast
 import functools
 import hashlib
 import importlib
@@ -23,10 +22,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Key, Outputs
+from sem_jax.interfaces import Key, Model, Outputs
+from sem_jax.registry import parameters_of
 
 
 def find_factory(name: str) -> Callable:
@@ -56,42 +56,18 @@ def find_factory(name: str) -> Callable:
     return factory
 
 
-def parse_options(text: str) -> dict[str, Any]:
-    """{"hidden": 64, "act": "gelu"} from "hidden=64, act='gelu'": Python literals, nothing is executed.
-
-    Raises:
-      ConfigError: for anything else.
-    """
-    try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
-            raise ValueError
-        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, TypeError):
-        raise ConfigError(f"model.options must look like \"hidden=64, act='gelu'\", got {text!r}") from None
-
-
-def parameters_of(factory: Callable) -> dict[str, inspect.Parameter]:
-    """The parameters a factory is called with, by name; of a class those of its constructor."""
-    if not inspect.isclass(factory):
-        return dict(inspect.signature(factory).parameters)
-    # Not the signature of the class: NNX's metaclass takes anything, and so says inspect.
-    names = dict(inspect.signature(factory.__init__).parameters)
-    return {name: p for name, p in names.items() if name not in ("self", "parent", "name")}
-
-
-def make_own(name: str, *, num_classes: int, dtype: jnp.dtype, **options) -> "OwnLinen | OwnNnx":
+def make_custom(name: str, factory: Callable, *, num_classes: int, dtype: jnp.dtype, **options: Any) -> Model:
     """The model that a factory makes, behind the methods `init` and `apply` of a Linen module.
 
     Args:
-      name: "module.path:factory".
+      name: "module.path:factory", for messages and for what tells models apart.
+      factory: what it names, from `find_factory`.
       num_classes, dtype: handed on; a factory without `dtype` computes in what it likes.
       **options: handed on.
 
     Raises:
       ConfigError: for a factory that cannot be called so, or returns something else.
     """
-    factory = find_factory(name)
     names = parameters_of(factory)
     arguments = {"num_classes": num_classes, "dtype": dtype} | options
     if "dtype" not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
@@ -103,9 +79,9 @@ def make_own(name: str, *, num_classes: int, dtype: jnp.dtype, **options) -> "Ow
         raise ConfigError(f"model.name={name!r} cannot be called with {_spell(arguments)}: {error}") from error
     label = f"{name}({_spell(arguments)})"
     if isinstance(module, nnx.Module) and "rngs" in names:
-        return OwnNnx(label, make, module, dtype)
+        return CustomNnx(label, make, module, dtype)
     if isinstance(module, nn.Module):
-        return OwnLinen(label, module, dtype)
+        return CustomLinen(label, module, dtype)
     raise ConfigError(
         f"model.name={name!r} must return a Linen module, or an NNX module and take rngs; got {type(module).__name__}"
     )
@@ -115,21 +91,7 @@ def _spell(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}={jnp.dtype(v).name if k == 'dtype' else repr(v)}" for k, v in sorted(arguments.items()))
 
 
-def _outputs(label: str, returned: Any) -> Outputs:
-    """(features, logits), checked, in float32."""
-    try:
-        features, logits = returned
-        shapes = features.ndim, logits.ndim
-    except (TypeError, ValueError, AttributeError):
-        shapes = None
-    if shapes != (2, 2):
-        raise ConfigError(
-            f"{label} must return (features [b d], logits [b k]), got {jax.tree.map(jnp.shape, returned)}"
-        )
-    return Outputs(features.astype(jnp.float32), logits.astype(jnp.float32))
-
-
-class _Own:
+class _Custom:
     """What both kinds share. `repr` tells models apart: name, options, and the text of the file that has the module."""
 
     def __init__(self, label: str, kind: type, dtype: jnp.dtype):
@@ -143,78 +105,85 @@ class _Own:
 
     def _arguments(self, train: bool, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the module is called with beside the images."""
-        unknown = set(options) - set(self._names)
-        if "at_stage" in unknown:
+        if "at_stage" in set(options) - set(self._names):
             raise ConfigError(
                 f"{self._label} has no argument at_stage, which a mixer of hidden states calls",
                 "Add it (README, Your own model), or choose a mixer of images.",
             )
         return {**options, "train": train} if "train" in self._names else dict(options)
 
+    def _outputs(self, returned: Any) -> Outputs:
+        """(features, logits), checked, in float32."""
+        try:
+            features, logits = returned
+            shapes = features.ndim, logits.ndim
+        except (TypeError, ValueError, AttributeError):
+            shapes = None
+        if shapes != (2, 2):
+            raise ConfigError(
+                f"{self._label} must return (features [b d], logits [b k]), got {jax.tree.map(jnp.shape, returned)}"
+            )
+        return Outputs(features.astype(jnp.float32), logits.astype(jnp.float32))
 
-class OwnLinen(_Own):
+
+class CustomLinen(_Custom):
     """A Linen module whose outputs are made `Outputs`."""
 
     def __init__(self, label: str, module: nn.Module, dtype: jnp.dtype):
         super().__init__(label, type(module), dtype)
         self._module = module
 
-    def init(self, key: Key, images: jax.Array, *, train: bool = False) -> dict:
+    def init(self, key: Key, images: jax.Array, /, *, train: bool = False, **options: Any) -> Any:
         """Fresh variables: "params" and, for a model with BatchNorm, "batch_stats"."""
-        variables = self._module.init(key, images, **self._arguments(train, {}))
+        variables = self._module.init(key, images, **self._arguments(train, options))
         if other := sorted(set(variables) - {"params", "batch_stats"}):
             raise ConfigError(f"{self._label} keeps {other[0]!r}; a run keeps params and batch_stats alone")
         return variables
 
-    def apply(self, variables: Mapping, images: jax.Array, *, train: bool, mutable=False, rngs=None, **options):
+    def apply(self, variables: Any, images: jax.Array, /, *, train: bool, mutable=False, rngs=None, **options: Any):
         """As a Linen module's, returning Outputs, or (Outputs, updated collections) with `mutable`."""
         arguments = self._arguments(train, options)
         returned = self._module.apply(variables, images, mutable=mutable, rngs=rngs, **arguments)
         if mutable is False:
-            return _outputs(self._label, returned)
-        return _outputs(self._label, returned[0]), returned[1]
+            return self._outputs(returned)
+        return self._outputs(returned[0]), returned[1]
 
 
-class OwnNnx(_Own):
+class CustomNnx(_Custom):
     """An NNX module as a pure function of "params" (nnx.Param) and "batch_stats" (nnx.BatchStat).
 
     Collections are nested dicts with the module's attribute names as keys, numbers as text.
     """
 
+    _KINDS = (nnx.Param, nnx.BatchStat, nnx.RngState)
+
     def __init__(self, label: str, make: Callable, abstract: nnx.Module, dtype: jnp.dtype):
         super().__init__(label, type(abstract), dtype)
         self._make = make
-        self._graph, *states = nnx.split(abstract, *self._KINDS, ...)
-        if rest := nnx.to_flat_state(states[-1]):
-            path, variable = next(iter(rest))
+        self._graph, *self._states, rest = nnx.split(abstract, *self._KINDS, ...)
+        if others := nnx.to_flat_state(rest):
+            path, variable = next(iter(others))
             where = ".".join(map(str, path))
             raise ConfigError(
                 f"{label}: {where} is an nnx.{type(variable).__name__}; a run keeps nnx.Param and nnx.BatchStat alone"
             )
-        self._states = states[:-1]
 
-    _KINDS = (nnx.Param, nnx.BatchStat, nnx.RngState)
-
-    def init(self, key: Key, images: jax.Array, *, train: bool = False) -> dict:
+    def init(self, key: Key, images: jax.Array, /, **options: Any) -> Any:
         """Fresh variables, drawn by the key; the images are not looked at: NNX modules know their shapes."""
-        del images, train
+        del images, options
         params, stats, _ = nnx.state(self._make(rngs=nnx.Rngs(key)), *self._KINDS)
         return {"params": _to_dict(params), **({"batch_stats": _to_dict(stats)} if len(stats) else {})}
 
-    def apply(self, variables: Mapping, images: jax.Array, *, train: bool, mutable=False, rngs=None, **options):
-        """As a Linen module's; the key rngs["dropout"] feeds every random stream of the module."""
+    def apply(self, variables: Any, images: jax.Array, /, *, train: bool, mutable=False, rngs=None, **options: Any):
+        """As a Linen module's; the key rngs["dropout"] feeds every random generator of the module."""
         key = (rngs or {}).get("dropout")
         if key is None:
             key = jax.random.key(0)  # evaluation: nothing is drawn
         params, stats, random = self._states
-        states = (
-            _from_dict(params, variables["params"]),
-            _from_dict(stats, variables.get("batch_stats", {})),
-            _seeded(random, key),
-        )
-        module = nnx.merge(self._graph, *states)
+        params, stats = _from_dict(params, variables["params"]), _from_dict(stats, variables.get("batch_stats", {}))
+        module = nnx.merge(self._graph, params, stats, _seeded(random, key))
         module.train() if train else module.eval()
-        outputs = _outputs(self._label, module(images, **self._arguments(train, options)))
+        outputs = self._outputs(module(images, **self._arguments(train, options)))
         if mutable is False:
             return outputs
         stats = _to_dict(nnx.state(module, nnx.BatchStat))
@@ -223,14 +192,8 @@ class OwnNnx(_Own):
 
 def _to_dict(state: nnx.State) -> dict:
     """Nested dict of arrays; the numbers of list entries become text."""
-    nested: dict = {}
-    for path, variable in nnx.to_flat_state(state):
-        *groups, last = map(str, path)
-        place = nested
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = variable[...]
-    return nested
+    flat = {tuple(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
+    return traverse_util.unflatten_dict(flat)
 
 
 def _from_dict(like: nnx.State, nested: Mapping) -> nnx.State:
@@ -243,11 +206,11 @@ def _from_dict(like: nnx.State, nested: Mapping) -> nnx.State:
 
 
 def _seeded(like: nnx.State, key: Key) -> nnx.State:
-    """Every random stream with a key of its own and its counter at 0, so that a step is a function of its key."""
-    flat = []
-    for i, (path, variable) in enumerate(nnx.to_flat_state(like)):
+    """Every generator with a key of its own and its counter at 0, so that a step is a function of its key."""
+
+    def fresh(i, variable):
         if isinstance(variable, nnx.RngKey):
-            flat.append((path, variable.replace(jax.random.fold_in(key, i))))
-        else:
-            flat.append((path, variable.replace(jnp.zeros(variable.shape, variable.dtype))))
-    return nnx.from_flat_state(flat)
+            return variable.replace(jax.random.fold_in(key, i))
+        return variable.replace(jnp.zeros(variable.shape, variable.dtype))
+
+    return nnx.from_flat_state([(p, fresh(i, v)) for i, (p, v) in enumerate(nnx.to_flat_state(like))])

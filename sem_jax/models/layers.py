@@ -9,6 +9,7 @@ normalisation with statistics in float32.
 
 import functools
 import math
+from collections.abc import Callable, Iterable
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,7 @@ TORCH_INIT = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 # He et al. 2015, scaled by the fan-out, as in the code of the WideResNet paper.
 HE_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-STEMS = ("3x3", "3x3s2", "7x7s2")
+STEMS = {"3x3": (3, 1), "3x3s2": (3, 2), "7x7s2": (7, 2)}  # kernel and stride
 NORMS = ("batch", "group", "layer")
 
 
@@ -49,8 +50,11 @@ def conv(
     )
 
 
+he_conv = functools.partial(conv, init=HE_INIT)
+
+
 def norm(kind: str, *, train: bool, dtype: jnp.dtype, name: str) -> nn.Module:
-    """Normalisation of a convolution's output; one call normalises one stream.
+    """Normalisation of a convolution's output; one call normalises one pass.
 
     "batch": BatchNorm with PyTorch's constants (its momentum 0.1 is Flax's 0.9). Without running statistics: "group",
     GroupNorm of at most 32 groups (Wu and He 2018), and "layer", its case of a single group: over all pixels and
@@ -87,13 +91,20 @@ def drop_rates(rate: float, blocks: int) -> tuple[float, ...]:
 
 
 def stem(
-    images: jax.Array, features: int, kind: str, *, init: nn.initializers.Initializer = TORCH_INIT, dtype: jnp.dtype
+    images: jax.Array,
+    features: int,
+    kind: str,
+    *,
+    init: nn.initializers.Initializer = TORCH_INIT,
+    before_pool: Callable[[jax.Array], jax.Array] = lambda x: x,
+    dtype: jnp.dtype,
 ) -> jax.Array:
     """The first convolution: "3x3" keeps the size, "3x3s2" halves it, "7x7s2" (for 224) quarters it with a max-pool."""
-    if kind == "7x7s2":
-        x = conv(features, kernel=7, stride=2, init=init, dtype=dtype, name="stem")(images)
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-    return conv(features, kernel=3, stride=2 if kind == "3x3s2" else 1, init=init, dtype=dtype, name="stem")(images)
+    kernel, stride = STEMS[kind]
+    x = before_pool(conv(features, kernel=kernel, stride=stride, init=init, dtype=dtype, name="stem")(images))
+    if kind != "7x7s2":
+        return x
+    return nn.pooling.pool(x, -jnp.inf, jax.lax.max, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 def global_pool(x: jax.Array) -> jax.Array:
@@ -110,7 +121,7 @@ def no_hook(k: int, hidden: jax.Array) -> jax.Array:
 classifier = functools.partial(nn.Dense, dtype=jnp.float32, kernel_init=TORCH_INIT, name="classifier")
 
 
-def one_of(field: str, value: str | int, known: tuple) -> None:
+def one_of(field: str, value: str | int, known: Iterable) -> None:
     """Refuses a value of `model.<field>` that is not among the known ones.
 
     Raises:
@@ -120,7 +131,14 @@ def one_of(field: str, value: str | int, known: tuple) -> None:
         raise ConfigError(f"model.{field} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
-def check_rate(field: str, value: float) -> None:
-    """Refuses a rate of `model.<field>` outside [0, 1)."""
-    if not 0.0 <= value < 1.0:
-        raise ConfigError(f"model.{field} must be in [0, 1), got {value}")
+def check_fields(*, stem: str = "3x3", norm: str = "batch", **rates: float) -> None:
+    """Refuses values of the fields that several models have; `rates` are those in [0, 1), such as dropout.
+
+    Raises:
+      ConfigError: naming the field and what it may be.
+    """
+    one_of("stem", stem, STEMS)
+    one_of("norm", norm, NORMS)
+    for field, rate in rates.items():
+        if not 0.0 <= rate < 1.0:
+            raise ConfigError(f"model.{field} must be in [0, 1), got {rate}")

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sem_jax.interfaces import Outputs, StageHook
-from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook
+from sem_jax.interfaces import Model, Outputs, StageHook
+from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, no_hook
 from sem_jax.models.tokens import STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
 
 
@@ -69,24 +69,19 @@ def make_mlp_mixer(
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
     dtype: jnp.dtype = jnp.float32,
-) -> MlpMixer:
+) -> Model:
     """An MLP-Mixer.
 
     Args:
-      num_classes: k.
       patch_size: pixels; 4 for images of 32, 16 for 224.
       width: entries of a token, and of the features; at least 16.
       depth: number of blocks.
       dropout: rate in [0, 1), after both layers of every MLP.
       stochastic_depth: rate of the last block, in [0, 1).
-      dtype: of the computation; parameters and normalisation are in float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
     check_width(width, model="mlp_mixer")
-    check_rate("dropout", dropout)
-    check_rate("stochastic_depth", stochastic_depth)
+    check_fields(dropout=dropout, stochastic_depth=stochastic_depth)
     return MlpMixer(
         num_classes=num_classes,
         patch_size=patch_size,

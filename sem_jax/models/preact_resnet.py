@@ -15,9 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Outputs, StageHook
-from sem_jax.models.layers import NORMS, STEMS, classifier, conv, global_pool, no_hook, norm, one_of, stem
+from sem_jax.interfaces import Model, Outputs, StageHook
+from sem_jax.models.layers import check_fields, classifier, conv, global_pool, no_hook, norm, one_of, stem
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 VARIANTS = ("v1", "v2", "v3")
@@ -88,27 +87,20 @@ def make_preact_resnet(
     stem: str = "3x3",
     norm: str = "batch",
     dtype: jnp.dtype = jnp.float32,
-) -> PreActResNet:
+) -> Model:
     """A PreActResNet.
 
     Args:
-      num_classes: k.
       depth: 18 or 34.
       width: channels of the first stage; the features have 8 width entries.
       variant: "v1", "v2" or "v3".
       stem: "3x3", "3x3s2" or "7x7s2".
       norm: "batch", "group" or "layer".
-      dtype: of the computation; parameters and BatchNorm statistics stay float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
-    if depth not in STAGES:
-        raise ConfigError(f"model.depth of preact_resnet must be one of {', '.join(map(str, STAGES))}, got {depth}")
-    if variant not in VARIANTS:
-        raise ConfigError(f"model.variant of preact_resnet must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    one_of("stem", stem, STEMS)
-    one_of("norm", norm, NORMS)
+    one_of("depth of preact_resnet", depth, STAGES)
+    one_of("variant of preact_resnet", variant, VARIANTS)
+    check_fields(stem=stem, norm=norm)
     return PreActResNet(
         num_classes=num_classes, stages=STAGES[depth], width=width, variant=variant, stem=stem, norm=norm, dtype=dtype
     )

@@ -14,24 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Outputs, StageHook
+from sem_jax.interfaces import Model, Outputs, StageHook
 from sem_jax.models import layers
-from sem_jax.models.layers import (
-    HE_INIT,
-    NORMS,
-    STEMS,
-    check_rate,
-    classifier,
-    drop_path,
-    drop_rates,
-    global_pool,
-    no_hook,
-    norm,
-    one_of,
-)
+from sem_jax.models.layers import classifier, drop_path, drop_rates, global_pool, he_conv, no_hook, norm
 
-conv = functools.partial(layers.conv, init=HE_INIT)
 # depth -> (blocks per stage, bottleneck or not)
 STAGES = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
 
@@ -49,7 +35,7 @@ class ResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         normed = functools.partial(norm, self.norm, train=train, dtype=self.dtype)
-        convolved = functools.partial(conv, dtype=self.dtype)
+        convolved = functools.partial(he_conv, dtype=self.dtype)
         out = self.features * (4 if self.bottleneck else 1)
         if self.bottleneck:
             y = nn.relu(normed(name="bn1")(convolved(self.features, kernel=1, name="conv1")(x)))
@@ -80,12 +66,11 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        kernel, stride = {"3x3": (3, 1), "3x3s2": (3, 2), "7x7s2": (7, 2)}[self.stem]
         x = at_stage(0, images).astype(self.dtype)
-        x = conv(self.width, kernel=kernel, stride=stride, dtype=self.dtype, name="stem")(x)
-        x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")(x))
-        if self.stem == "7x7s2":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        normed = norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")
+        x = layers.stem(
+            x, self.width, self.stem, init=layers.HE_INIT, before_pool=lambda y: nn.relu(normed(y)), dtype=self.dtype
+        )
         rates = iter(drop_rates(self.stochastic_depth, sum(self.stages)))
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
@@ -112,26 +97,19 @@ def make_resnet(
     norm: str = "batch",
     stochastic_depth: float = 0.0,
     dtype: jnp.dtype = jnp.float32,
-) -> ResNet:
+) -> Model:
     """A ResNet.
 
     Args:
-      num_classes: k.
       depth: 18 or 50.
       width: channels of the first stage.
       stem: "3x3" (32 pixels), "3x3s2" or "7x7s2" with a max-pool (224 pixels).
       norm: "batch", "group" or "layer".
       stochastic_depth: rate of the last block, in [0, 1).
-      dtype: of the computation; parameters and BatchNorm statistics stay float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
-    if depth not in STAGES:
-        raise ConfigError(f"model.depth of resnet must be one of {', '.join(map(str, STAGES))}, got {depth}")
-    one_of("stem", stem, STEMS)
-    one_of("norm", norm, NORMS)
-    check_rate("stochastic_depth", stochastic_depth)
+    layers.one_of("depth of resnet", depth, STAGES)
+    layers.check_fields(stem=stem, norm=norm, stochastic_depth=stochastic_depth)
     stages, bottleneck = STAGES[depth]
     return ResNet(
         num_classes=num_classes,

@@ -42,17 +42,16 @@ def check_width(width: int, *, model: str) -> None:
         )
 
 
+def patch_conv(features: int, *, size: int, init: nn.initializers.Initializer, dtype: jnp.dtype, name: str) -> nn.Conv:
+    """A linear map of each square patch of `size` pixels a side."""
+    side = (size, size)
+    return nn.Conv(features, side, strides=side, padding="VALID", dtype=dtype, kernel_init=init, name=name)
+
+
 def patches(images: jax.Array, *, width: int, size: int, dtype: jnp.dtype) -> jax.Array:
     """Linear map of square patches, [b h w c] -> [b n d], in the order of rows; named "patch_embedding"."""
-    x = nn.Conv(
-        width,
-        (size, size),
-        strides=(size, size),
-        padding="VALID",
-        dtype=dtype,
-        kernel_init=nn.initializers.lecun_normal(),
-        name="patch_embedding",
-    )(images.astype(dtype))
+    init = nn.initializers.lecun_normal()
+    x = patch_conv(width, size=size, init=init, dtype=dtype, name="patch_embedding")(images.astype(dtype))
     return x.reshape(x.shape[0], -1, width)
 
 

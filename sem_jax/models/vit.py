@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Outputs, StageHook
-from sem_jax.models.layers import check_rate, classifier, drop_path, drop_rates, no_hook, one_of
+from sem_jax.interfaces import Model, Outputs, StageHook
+from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, no_hook, one_of
 from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
 
 POOLS = ("token", "mean")
@@ -93,11 +93,10 @@ def make_vit(
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
     dtype: jnp.dtype = jnp.float32,
-) -> ViT:
+) -> Model:
     """A ViT.
 
     Args:
-      num_classes: k.
       patch_size: pixels; 4 for images of 32, 16 for 224.
       width: entries of a token, and of the features; at least 16.
       depth: number of blocks.
@@ -105,18 +104,14 @@ def make_vit(
       pool: "token" (the class token) or "mean" (over the patches).
       dropout: rate in [0, 1), after the positions, the attention and both layers of the MLP.
       stochastic_depth: rate of the last block, in [0, 1).
-      dtype: of the computation; parameters, softmax and normalisation are in float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
     check_width(width, model="vit")
     heads = heads or max(1, width // HEAD_WIDTH)
     if width % heads:
         raise ConfigError(f"model.heads of vit must divide model.width = {width}, got {heads}")
     one_of("pool", pool, POOLS)
-    check_rate("dropout", dropout)
-    check_rate("stochastic_depth", stochastic_depth)
+    check_fields(dropout=dropout, stochastic_depth=stochastic_depth)
     return ViT(
         num_classes=num_classes,
         patch_size=patch_size,

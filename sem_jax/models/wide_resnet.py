@@ -8,29 +8,13 @@ shortcut is a 1x1 convolution of relu(bn1(x)), else the raw x; BatchNorm + ReLU 
 features are not negative.
 """
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Outputs, StageHook
-from sem_jax.models import layers
-from sem_jax.models.layers import (
-    HE_INIT,
-    NORMS,
-    STEMS,
-    check_rate,
-    classifier,
-    global_pool,
-    no_hook,
-    norm,
-    one_of,
-    stem,
-)
-
-conv = functools.partial(layers.conv, init=HE_INIT)
+from sem_jax.interfaces import Model, Outputs, StageHook
+from sem_jax.models.layers import HE_INIT, check_fields, classifier, global_pool, he_conv, no_hook, norm, stem
 
 
 class WideBlock(nn.Module):
@@ -46,11 +30,11 @@ class WideBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn1")(x))
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
-        y = conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
+            x = he_conv(self.features, kernel=1, stride=self.stride, dtype=self.dtype, name="shortcut")(y)
+        y = he_conv(self.features, kernel=3, stride=self.stride, dtype=self.dtype, name="conv1")(y)
         y = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="bn2")(y))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + x
+        return he_conv(self.features, kernel=3, dtype=self.dtype, name="conv2")(y) + x
 
 
 class WideResNet(nn.Module):
@@ -93,26 +77,20 @@ def make_wide_resnet(
     dropout: float = 0.0,
     norm: str = "batch",
     dtype: jnp.dtype = jnp.float32,
-) -> WideResNet:
+) -> Model:
     """WRN-depth-width.
 
     Args:
-      num_classes: k.
       depth: 10, 16, 22, 28, ...: 4 + 6 blocks per stage.
       width: the widen factor; the features have 64 width entries.
       stem: "3x3", "3x3s2" or "7x7s2".
       dropout: rate in [0, 1) between the two convolutions of a block.
       norm: "batch", "group" or "layer".
-      dtype: of the computation; parameters and BatchNorm statistics stay float32.
-
-    Raises:
-      ConfigError: for anything else.
+      num_classes, dtype: as every model; see `make_model`.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
-    one_of("stem", stem, STEMS)
-    one_of("norm", norm, NORMS)
-    check_rate("dropout", dropout)
+    check_fields(stem=stem, norm=norm, dropout=dropout)
     return WideResNet(
         num_classes=num_classes,
         blocks=(depth - 4) // 6,

@@ -1,4 +1,4 @@
-"""Combinators: choice, schedules, and mixers from the texts of a configuration."""
+"""Combinators: choice, strengths, and mixers from the texts of a configuration."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
-from sem_jax.mixers import MIXERS, SCHEDULES, make_mix, make_mixer, make_schedule
+from sem_jax.mixers import MIXERS, STRENGTHS, make_mix, make_mixer, make_strength
 
 B = 400
 KEY = jax.random.key(0)
@@ -69,7 +69,7 @@ def test_one_program_serves_every_strength():
     assert mix._cache_size() == 1
 
 
-def test_schedules_by_hand():
+def test_strengths_by_hand():
     at = jnp.asarray([0, 25, 50, 100, 150])
     expected = {
         "constant": [1, 1, 1, 1, 1],
@@ -77,9 +77,9 @@ def test_schedules_by_hand():
         "cosine": [1, 0.5 + np.sqrt(0.125), 0.5, 0, 0],
         "alternating": [1, 0, 1, 1, 1],
     }
-    assert set(expected) == set(SCHEDULES)
+    assert set(expected) == set(STRENGTHS)
     for name, values in expected.items():
-        strength = make_schedule(name, total_steps=100, steps_per_epoch=25)
+        strength = make_strength(name, total_steps=100, steps_per_epoch=25)
         np.testing.assert_allclose(jax.vmap(strength)(at), values, atol=1e-6, err_msg=name)
 
 
@@ -95,3 +95,12 @@ def test_options_are_texts_and_nothing_is_executed():
         make_mixer("cutmix", options="max_area='all'")
     with pytest.raises(ConfigError, match="scorer"):
         make_mixer("puzzlemix", options="scorer=None")
+
+
+def test_a_text_may_name_the_options_in_brackets_too():
+    assert lams(make_mixer("cutmix(min_area=0.25)")).max() <= 0.8
+    assert lams(make_mixer("cutmix(min_area=0.25)", options="min_area=0.5")).max() <= 0.55
+    with pytest.raises(ConfigError, match=r"a mixer is given as .* got 'cutmix\('"):
+        make_mixer("cutmix(")
+    with pytest.raises(ConfigError, match="Unknown option 'min_aera' of mixer 'cutmix'"):
+        make_mixer("cutmix(min_aera=0.25)")

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sem_jax import mixers
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Hooked, Mix
-from sem_jax.mixers import MIXERS, make_mix
+from sem_jax.mixers import MIXERS, SCOPES, make_mix
 
 SHAPE = (8, 6, 3)
 BATCH = 48
@@ -89,7 +88,7 @@ def test_where_lam_is_one_the_anchor_is_returned(name):
     assert bool(alone) == (name not in NEVER_THE_ANCHOR_ALONE)
 
 
-@pytest.mark.parametrize("scope", mixers.mixer.SCOPES)
+@pytest.mark.parametrize("scope", SCOPES)
 def test_batch_form(name, scope):
     mix = batch_form(name, scope=scope)
     x, key = images(), jax.random.key(3)

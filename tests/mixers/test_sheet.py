@@ -1,4 +1,7 @@
-"""`python -m sem_jax.mixers`: sheets of any pictures, the list of options, and one message for what cannot work."""
+"""`python -m sem_jax mixers`: a sheet of any two pictures, the list of options, one message for what cannot work.
+
+And the pictures of the documentation, which are drawn by the same functions.
+"""
 
 import re
 
@@ -6,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from docs import pictures as docs_pictures
 from sem_jax.mixers import MIXERS
-from sem_jax.mixers.__main__ import load_images, main
-from sem_jax.mixers.build import options_of
+from sem_jax.mixers.__main__ import CAPTION, GAP, MARGIN, TOP, load_pair, main
+from sem_jax.mixers.table import options_of
 
-SIZE, MARGIN, GAP, CAPTION, TOP = 16, 150, 4, 14, 20  # of a tile and of the sheet around it, pixels
+SIZE = 16  # of a tile, pixels
 RED, BLUE = (220, 20, 20), (20, 20, 220)
 
 
@@ -30,12 +34,12 @@ def tile(sheet, row, column):
     return np.asarray(sheet.convert("RGB"), float)[y + 4 : y + SIZE - 4, x + 4 : x + SIZE - 4].mean((0, 1))
 
 
-def test_sheets_of_given_pictures(pictures, tmp_path, capsys):
+def test_a_sheet_of_given_pictures(pictures, tmp_path, capsys):
     out = tmp_path / "sheet" / "of mine"
     texts = ["mixup", "cutmix(min_area=0.3, max_area=0.7)"]
     paths = [str(pictures / name / "0.png") for name in ("cat", "dog")]
     main([f"--out={out}", "--images", *paths, "--mixers", *texts, f"--size={SIZE}"])
-    assert sorted(p.name for p in out.iterdir()) == ["mixers.png", "pairings.png", "schedules.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["mixers.png"]
     assert str(out / "mixers.png") in capsys.readouterr().out
     with Image.open(out / "mixers.png") as sheet:
         # Partner, nine mixtures, anchor; a row a mixer.
@@ -50,23 +54,28 @@ def test_sheets_of_given_pictures(pictures, tmp_path, capsys):
         for column in (1, 9):  # areas that this cutmix does not reach
             np.testing.assert_allclose(tile(sheet, 1, column), 255, atol=1)
         assert tile(sheet, 1, 5).max() < 250
-    with Image.open(out / "pairings.png") as sheet:
+
+
+def test_the_pictures_of_the_documentation(tmp_path):
+    plain = [np.full((40, 30, 3), color, np.uint8) for color in (RED, BLUE)]
+    docs_pictures.draw_pairings(tmp_path / "pairings.png", plain, ("cat", "dog"), SIZE)
+    with Image.open(tmp_path / "pairings.png") as sheet:
         colors = [tile(sheet, 0, i).round() for i in range(10)]
         rows = (sheet.size[1] - TOP) // (SIZE + GAP + CAPTION)
         for row, kept in ((rows - 2, True), (rows - 1, False)):  # same_class and other_class come last
             assert all((np.abs(tile(sheet, row, i) - colors[i]).max() < 50) == kept for i in range(10))
-    with Image.open(out / "schedules.png") as sheet:
+    docs_pictures.draw_schedules(tmp_path / "schedules.png")
+    with Image.open(tmp_path / "schedules.png") as sheet:
         assert sheet.size[0] > 500
 
 
 def test_of_a_folder_one_of_each_class_is_taken_in_turn(pictures):
-    """However many pictures there are, eight are read; the two that are mixed are of two classes."""
+    """However many pictures there are, two are read, of two classes."""
     for i in range(40):
         Image.new("RGB", (9, 9), RED).save(pictures / "cat" / f"many{i:02}.jpg")
     (pictures / "cat" / "notes.txt").write_text("no picture")
-    pair, found, names = load_images([str(pictures)], SIZE)
+    pair = load_pair([str(pictures)], SIZE)
     assert pair.shape == (2, SIZE, SIZE, 3) and pair.dtype == np.float32 and 0 <= pair.min() <= pair.max() <= 1
-    assert names == ["cat", "dog", "cat", "dog", *["cat"] * 4] and len(found) == 8
     np.testing.assert_allclose(pair[:, 8, 8] * 255, [RED, BLUE], atol=1)
 
 
@@ -142,4 +151,4 @@ def test_what_cannot_work_is_refused_in_one_message_before_anything_is_drawn(
 def test_what_argparse_refuses(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    assert ended.value.code == 2 and "python -m sem_jax.mixers: error:" in capsys.readouterr().err
+    assert ended.value.code == 2 and "python -m sem_jax mixers: error:" in capsys.readouterr().err

@@ -13,8 +13,9 @@ from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Batch, Outputs
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import make_model
-from sem_jax.models.custom import find_factory, parse_options
+from sem_jax.models.custom import find_factory
 from sem_jax.objectives.build import make_objective
+from sem_jax.registry import parse_options
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.state import jit_init_state
 from sem_jax.training import loop
@@ -165,7 +166,7 @@ def test_a_hook_reaches_a_model_that_takes_it_and_is_refused_by_one_that_does_no
         ("my_nets:Counter", {}, "calls is an nnx.Variable; a run keeps nnx.Param and nnx.BatchStat alone"),
         ("my_nets:LinenNet", {"heads": 2}, "model.heads is no option of my_nets:LinenNet, got 2\nIt has: width"),
         ("my_nets:LinenNet", {"options": "hidden=2"}, "model.hidden is no option of my_nets:LinenNet"),
-        ("my_nets:LinenNet", {"options": "width"}, "model.options must look like"),
+        ("my_nets:LinenNet", {"options": "width"}, "model.options must be like"),
         ("vit", {"options": "depth=2"}, "model.options is for models named module.path:factory"),
     ],
 )
@@ -182,10 +183,11 @@ def test_a_model_with_one_output_is_refused():
 
 
 def test_options_are_literals_and_nothing_is_executed():
-    assert parse_options("hidden=64, act='gelu', sizes=(1, 2)") == {"hidden": 64, "act": "gelu", "sizes": (1, 2)}
+    found = parse_options("hidden=64, act='gelu', sizes=(1, 2)", "model.options")
+    assert found == {"hidden": 64, "act": "gelu", "sizes": (1, 2)}
     for text in ("__import__('os')", "x=print(1)", "**{}", "x=", "x=1) + (2"):
-        with pytest.raises(ConfigError, match="model.options must look like"):
-            parse_options(text)
+        with pytest.raises(ConfigError, match="model.options must be like"):
+            parse_options(text, "model.options")
 
 
 def test_a_changed_source_is_another_model(my_nets):

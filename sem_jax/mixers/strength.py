@@ -1,6 +1,6 @@
 """How much is mixed as training goes on: a strength in [0, 1] as a function of the step.
 
-    strength = make_schedule("cosine", total_steps=58_650, steps_per_epoch=391)
+    strength = make_strength("cosine", total_steps=58_650, steps_per_epoch=391)
     mixed, mix = mix(key, images, strength=strength(step))
 
 The strength multiplies the probability that a pair (or, with scope "batch", a batch) is mixed; alpha stays as it is.
@@ -20,46 +20,30 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-Schedule = Callable[[jax.Array], jax.Array]
+# name -> (share of the mixing stage that is done f32[], epoch i32[]) -> strength f32[]
+STRENGTHS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "constant": lambda done, epoch: jnp.ones_like(done),
+    "linear": lambda done, epoch: 1.0 - done,
+    "cosine": lambda done, epoch: 0.5 + 0.5 * jnp.cos(jnp.pi * done),
+    "alternating": lambda done, epoch: jnp.where(epoch % 2 == 0, jnp.ones_like(done), 0.0),
+}
 
 
-def _constant(done: jax.Array, epoch: jax.Array) -> jax.Array:
-    del epoch
-    return jnp.ones_like(done)
-
-
-def _linear(done: jax.Array, epoch: jax.Array) -> jax.Array:
-    del epoch
-    return 1.0 - done
-
-
-def _cosine(done: jax.Array, epoch: jax.Array) -> jax.Array:
-    del epoch
-    return 0.5 + 0.5 * jnp.cos(jnp.pi * done)
-
-
-def _alternating(done: jax.Array, epoch: jax.Array) -> jax.Array:
-    return jnp.where(epoch % 2 == 0, jnp.ones_like(done), 0.0)
-
-
-SCHEDULES = {"constant": _constant, "linear": _linear, "cosine": _cosine, "alternating": _alternating}
-
-
-def make_schedule(name: str, *, total_steps: int, steps_per_epoch: int) -> Schedule:
+def make_strength(name: str, *, total_steps: int, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
     """The strength of mixing at a step.
 
     Args:
-      name: a key of SCHEDULES.
+      name: a key of STRENGTHS.
       total_steps: of the mixing stage; from then on the value of its end is kept.
       steps_per_epoch: of the whole training.
 
     Returns:
-      schedule(step i32[]) -> f32[] in [0, 1].
+      strength(step i32[]) -> f32[] in [0, 1].
     """
-    shape = SCHEDULES[name]
+    shape = STRENGTHS[name]
 
-    def schedule(step: jax.Array) -> jax.Array:
+    def strength(step: jax.Array) -> jax.Array:
         done = jnp.clip(jnp.asarray(step, jnp.float32) / max(total_steps, 1), 0.0, 1.0)
         return shape(done, step // steps_per_epoch)
 
-    return schedule
+    return strength

@@ -1,0 +1,82 @@
+"""The table of models, and a model from the `model` group of a configuration.
+
+model = make_model(name="preact_resnet", num_classes=10, depth=18, width=64)
+features, logits = model.apply(variables, images, train=False)
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sem_jax.errors import ConfigError
+from sem_jax.registry import Table, lookup, parameters_of, parse_options
+
+if TYPE_CHECKING:  # it brings jax, which a list of names has no use for
+    from sem_jax.interfaces import Model
+
+MODELS: "Table[Callable[..., Model]]" = Table(
+    {
+        "preact_resnet": "sem_jax.models.preact_resnet:make_preact_resnet",
+        "wide_resnet": "sem_jax.models.wide_resnet:make_wide_resnet",
+        "resnet": "sem_jax.models.resnet:make_resnet",
+        "convnext": "sem_jax.models.convnext:make_convnext",
+        "vit": "sem_jax.models.vit:make_vit",
+        "mlp_mixer": "sem_jax.models.mlp_mixer:make_mlp_mixer",
+    }
+)
+"""name -> make(*, num_classes, dtype, ...) -> Model. Options are keyword-only; a wrong one raises a ConfigError."""
+
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str = "", **fields: Any) -> "Model":
+    """The model that the `model` group of a configuration describes.
+
+    >>> import jax
+    >>> model = make_model(name="vit", num_classes=10, depth=1, width=16, patch_size=4, dtype="float32")
+    >>> images = jax.numpy.zeros((2, 8, 8, 3))
+    >>> variables = model.init(jax.random.key(0), images, train=False)
+    >>> features, logits = model.apply(variables, images, train=False)
+    >>> features.shape, logits.shape
+    ((2, 16), (2, 10))
+
+    Args:
+      name: a key of MODELS, or "module.path:factory" (see `custom`): that module is imported, which executes it.
+      num_classes: k.
+      dtype: of the computation, one of DTYPES; "auto" is float32 on CPU, where bfloat16 is emulated, else bfloat16.
+        Parameters, BatchNorm statistics, features and logits are float32.
+      options: of a custom model, beside the fields: "hidden=64, act='gelu'".
+      **fields: the row's own. 0 and "" mean "not given": the row's default is taken.
+
+    Raises:
+      ConfigError: for an unknown name or an option the model does not take.
+    """
+    import jax
+
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if ":" in name:
+        from sem_jax.models.custom import find_factory, make_custom
+
+        factory = find_factory(name)
+        make = partial(make_custom, name, factory)
+    elif options:
+        raise ConfigError(f"model.options is for models named module.path:factory, got {options!r} for {name}")
+    else:
+        make = factory = lookup(MODELS, "model", name)
+    given = _given(name, factory, fields | parse_options(options, "model.options"))
+    return make(num_classes=num_classes, dtype=jax.numpy.dtype(dtype), **given)
+
+
+def _given(name: str, factory: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given, each of which the factory must name."""
+    parameters = parameters_of(factory)
+    known = [p for p in parameters if p not in ("num_classes", "dtype", "rngs")]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    given = {option: value for option, value in options.items() if value}
+    for option, value in given.items():
+        if option not in known and not anything:
+            raise ConfigError(
+                f"model.{option} is no option of {name}, got {value!r}", f"It has: {', '.join(sorted(known))}."
+            )
+    return given
