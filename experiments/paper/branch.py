@@ -36,8 +36,7 @@ def start_from(source: Path, folder: Path, cfg: ConfigDict) -> bool:
         return True
     if not (source / "config.json").exists() or not (source / "data.json").exists():
         return False
-    theirs, ours = _flat(read_json(source / "config.json")), dict(flatten(cfg))
-    ours = {name: list(value) if isinstance(value, tuple) else value for name, value in ours.items()}
+    theirs, ours = (dict(flatten(it)) for it in (read_json(source / "config.json"), to_dict(cfg)))
     unlike = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
     if any(not name.startswith(MAY_DIFFER) for name in unlike):
         return False
@@ -58,10 +57,3 @@ def start_from(source: Path, folder: Path, cfg: ConfigDict) -> bool:
     folder.parent.mkdir(parents=True, exist_ok=True)
     made.rename(folder)
     return True
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    out = {}
-    for name, value in values.items():
-        out.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return out

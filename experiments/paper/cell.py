@@ -19,7 +19,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments.paper import grid
 from experiments.paper.ledger import Ledger
@@ -55,11 +57,12 @@ class Job(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
-        def plain(value):
+        def plain(value: Any) -> Any:
             return tuple(map(plain, value)) if isinstance(value, list) else value
 
-        values = {name: plain(value) for name, value in json.loads(text).items()}
-        return cls(**values | {"cell": grid.Cell(**{n: plain(v) for n, v in values["cell"].items()})})
+        values = json.loads(text)
+        cell = grid.Cell(**{name: plain(value) for name, value in values.pop("cell").items()})
+        return cls(cell, **{name: plain(value) for name, value in values.items()})
 
 
 def facts(job: Job) -> dict:
@@ -84,7 +87,7 @@ def run(job: Job) -> dict:
     import jax
 
     from experiments.paper.branch import start_from
-    from sem_jax.evaluation import evaluate
+    from sem_jax.evaluation import Options, evaluate
     from sem_jax.training.loop import train_and_evaluate
 
     begin, cfg = time.time(), grid.make_config(job.cell, data_dir=job.data_dir)
@@ -99,8 +102,7 @@ def run(job: Job) -> dict:
         branched = source.cell.id if start_from(source.folder, job.folder, cfg) else ""
     train_and_evaluate(cfg, str(job.folder))
     size, items = grid.SIZES[job.cell.size], job.folder / "items.npz"
-    record = evaluate(
-        job.folder,
+    options = Options(
         suites=job.suites,
         data_dir=job.data_dir,
         shift=dict(job.shift),
@@ -113,10 +115,8 @@ def run(job: Job) -> dict:
         pictures=False,
         items=items,
         progress=False,
-        say=lambda line: print(line, flush=True),
     )
-    import numpy as np
-
+    record = evaluate(job.folder, options, say=lambda line: print(line, flush=True))
     with np.load(items, allow_pickle=False) as stored:
         arrays = dict(stored)
     used = resource.getrusage(resource.RUSAGE_SELF)

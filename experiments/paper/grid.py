@@ -4,8 +4,7 @@
     cfg = make_config(cell)            # the file in configs/, the size, the method, the control's overrides
     cell.id                            # "cpu-preact-cifar10-mixup+sem-s0-3f2a91c4": names folder and ledger entry
 
-A control or another mixer is a method and config overrides, nothing else. Importing this starts nothing and brings no
-jax.
+A control or another mixer is a method and config overrides, nothing else. Importing this brings no jax.
 """
 
 import hashlib
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sem_jax.config import METHODS, apply_method, flatten, get_default, to_dict
+from experiments.commands import names as split
+from sem_jax.config import METHODS, apply_method, flatten, get_default, override, to_dict
 from sem_jax.errors import ConfigError
 from sem_jax.registry import lookup
 
@@ -116,8 +116,8 @@ CONTROLS = {
         "gamma 0 with the clean pass: what BatchNorm seeing it does alone",
     ),
     "mixup-x2": Control("mixup", {}, "twice the steps: what SEM's second pass would buy as training", epochs=2),
-    "sem-bn-mixed": Control("mixup+sem", {"objective.bn_running": "mixed"}, "running averages of the mixed stream"),
-    "sem-bn-clean": Control("mixup+sem", {"objective.bn_running": "clean"}, "running averages of the clean stream"),
+    "sem-bn-mixed": Control("mixup+sem", {"objective.bn_running": "mixed"}, "running averages of the mixed pass"),
+    "sem-bn-clean": Control("mixup+sem", {"objective.bn_running": "clean"}, "running averages of the clean pass"),
     "sem-stopgrad": Control(
         "mixup+sem", {"objective.clean_features": "stop_gradient"}, "clean representations are targets only"
     ),
@@ -143,10 +143,6 @@ CONTROLS = {
     "sem-gamma0.1": Control("mixup+sem", {"objective.gamma": 0.1}, "gamma 0.1"),
     "sem-gamma0.5": Control("mixup+sem", {"objective.gamma": 0.5}, "gamma 0.5"),
     "sem-gamma1": Control("mixup+sem", {"objective.gamma": 1.0}, "gamma 1"),
-}
-# Rows whose fields this version of sem_jax does not have are not offered.
-CONTROLS = {
-    name: it for name, it in CONTROLS.items() if set(it.overrides) <= {field for field, _ in flatten(get_default())}
 }
 GAMMAS = ("sem-gamma0.1", "sem-gamma0.5", "sem-gamma1")
 
@@ -208,7 +204,9 @@ def base_of(method: str) -> tuple[str, dict[str, Any], int]:
         return method, {}, 1
     if (name := method.removesuffix("+sem")) in OTHER_MIXERS:
         return method.replace(name, "mixup"), {"mixer.name": name} | OTHER_MIXERS[name], 1
-    control = lookup({**dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method or control", method)
+    if method not in CONTROLS:
+        lookup(dict.fromkeys((*METHODS, *OTHER_MIXERS, *CONTROLS), ""), "method or control", method)
+    control = CONTROLS[method]
     return control.method, control.overrides, control.epochs
 
 
@@ -220,20 +218,13 @@ def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
     size = lookup(SIZES, "size", cell.size)
     method, overrides, factor = base_of(cell.method)
     cfg = runpy.run_path(str(_config_file(cell.backbone, cell.dataset)))["get_config"](method)
-    known = dict(flatten(cfg))
     net = size.nets[cell.backbone].overrides if cell.backbone in size.nets else {}
-    for name, value in {**size.overrides, **net, **dict(cell.settings), **overrides}.items():
-        if name not in known:
-            raise ConfigError(f"Unknown field {name!r} in the settings of {cell.row}")
-        if name.startswith("mixer.") and cfg.mixer.name == "none":
-            continue  # a chosen alpha is of the mixing methods
-        if name == "objective.gamma" and "sem" not in method:
-            continue
-        group, _, field = name.rpartition(".")
-        try:
-            cfg[group][field] = value
-        except TypeError:
-            raise ConfigError(f"{name} of {cell.row} must be as {known[name]!r}, got {value!r}") from None
+    values = {**size.overrides, **net, **dict(cell.settings), **overrides}
+    if cfg.mixer.name == "none":  # a chosen alpha is of the mixing methods
+        values = {name: value for name, value in values.items() if not name.startswith("mixer.")}
+    if "sem" not in method:
+        values.pop("objective.gamma", None)
+    override(cfg, values, where=f" in the settings of {cell.row}")
     cfg.train.epochs *= factor
     cfg.seed, cfg.data.dir = cell.seed, data_dir
     if cell.method == method and f"{method.removesuffix('+sem')}+es" in METHODS and "+es" not in method:
@@ -267,10 +258,8 @@ def comes_after(method: str) -> str:
 
 def differences(cfg: ConfigDict) -> dict[str, Any]:
     """The fields that are not at their default, but those of NO_IDENTITY: a field added later changes no identity."""
-    default = dict(flatten(get_default().copy_and_resolve_references()))
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in flatten(cfg)}
-    default = {name: list(value) if isinstance(value, tuple) else value for name, value in default.items()}
-    return {name: value for name, value in plain.items() if value != default[name] and not name.startswith(NO_IDENTITY)}
+    ours, default = (dict(flatten(to_dict(it))) for it in (cfg, get_default().copy_and_resolve_references()))
+    return {name: value for name, value in ours.items() if value != default[name] and not name.startswith(NO_IDENTITY)}
 
 
 def config_hash(cfg: ConfigDict) -> str:
@@ -299,20 +288,13 @@ def methods_named(names: str) -> list[str]:
     Raises:
       ConfigError: for an unknown name.
     """
-    groups: Mapping[str, tuple[str, ...]] = {
+    groups = {
         "nine": METHODS,
         "mixers": ("erm", *(method for name in MIXING for method in (name, f"{name}+sem"))),
         "controls": tuple(CONTROLS),
         "gammas": GAMMAS,
         "all": (*METHODS, *CONTROLS),
     }
-    chosen: dict[str, None] = {}
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        for method in groups.get(name, (name,)):
-            if name not in groups and name.removesuffix("+sem") not in OTHER_MIXERS:
-                lookup({**groups, **dict.fromkeys((*METHODS, *OTHER_MIXERS)), **CONTROLS}, "method", method)
-            chosen[method] = None
-    return list(chosen)
-
-
-__all__ = ["BACKBONES", "CONTROLS", "DATASETS", "METHODS", "SIZES", "Cell", "make_config", "to_dict"]
+    known = dict.fromkeys((*METHODS, *OTHER_MIXERS, *CONTROLS, *(f"{name}+sem" for name in OTHER_MIXERS)))
+    rows = groups | {name: (name,) for name in known}
+    return list(dict.fromkeys(row for name in split(names) for row in lookup(rows, "method", name)))

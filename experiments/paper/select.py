@@ -12,7 +12,6 @@ Writes selected.json (the choice), curve.csv (every pair with its accuracy, and 
 Needs Optuna: pip install 'sem-jax[sweep]'.
 """
 
-import argparse
 import csv
 import os
 import random
@@ -24,7 +23,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from experiments.commands import absolute, parser
 from experiments.paper import grid
+from experiments.paper.report_figures import panels
 from sem_jax.errors import ConfigError, RunError, exit_on_error
 from sem_jax.evaluation.report.figures import COLOURS, to_png
 from sem_jax.runs.records import read_json, read_metrics, write_json
@@ -186,23 +187,23 @@ def results(study, optuna) -> list[dict]:
 
 def draw(rows: Sequence[Mapping], title: str) -> Figure:
     """Val accuracy against gamma, a line an alpha through the runs that went to their end; hollow: stopped early."""
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels(7.6, 4.6)
     for index, alpha in enumerate(sorted({r["alpha"] for r in rows})):
         own = sorted((r for r in rows if r["alpha"] == alpha), key=lambda r: r["gamma"])
-        whole = [r for r in own if r["complete"]]
         colour = COLOURS[index % len(COLOURS)]
-        points = ([r["gamma"] for r in whole], [100 * r["val_accuracy"] for r in whole])
-        axis.plot(*points, "o-", color=colour, label=f"alpha {alpha:g}")
-        early = [r for r in own if not r["complete"]]
-        points = ([r["gamma"] for r in early], [100 * r["val_accuracy"] for r in early])
-        axis.plot(*points, "o", color=colour, markerfacecolor="white", alpha=0.7)
+        whole, early = (
+            (
+                [r["gamma"] for r in own if r["complete"] == it],
+                [100 * r["val_accuracy"] for r in own if r["complete"] == it],
+            )
+            for it in (True, False)
+        )
+        axis.plot(*whole, "o-", color=colour, label=f"alpha {alpha:g}")
+        axis.plot(*early, "o", color=colour, markerfacecolor="white", alpha=0.7)
     axis.plot([], [], "o", color="0.4", markerfacecolor="white", label="stopped early")
     axis.set_xlabel("gamma")
     axis.set_ylabel("accuracy on held-out training images (%)")
     axis.set_title(title, loc="left", fontsize=11)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=9)
     return figure
 
@@ -236,15 +237,8 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    summary, _, more = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.paper.select",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
+    options = parser("experiments.paper.select", __doc__)
+    add = options.add_argument
     add("--size", choices=grid.SIZES, default="paper")
     add("--backbone", choices=grid.BACKBONES, default="preact")
     add("--dataset", choices=grid.DATASETS, default="cifar10")
@@ -255,10 +249,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--val-size", type=int, default=VAL_SIZE, metavar="N", help=f"training images held out; default: {VAL_SIZE:,}")
     add("--data-dir", default="", metavar="DIR")
     add("--out", default="runs/select", metavar="DIR", help="study, runs and what is chosen; default: runs/select")
-    args = parser.parse_args(argv)
+    args = options.parse_args(argv)
     with exit_on_error():
-        out = Path(args.out).expanduser().absolute()
-        data_dir = str(Path(args.data_dir).expanduser().absolute()) if args.data_dir else ""
+        out, data_dir = Path(absolute(args.out)), absolute(args.data_dir)
         about = {"size": args.size, "backbone": args.backbone, "dataset": args.dataset, "mixer": args.mixer}
         about |= {"seed": args.seed, "val_size": args.val_size}
         if (out / "about.json").exists() and (there := read_json(out / "about.json")) != about:

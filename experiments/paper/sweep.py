@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.commands import absolute, names, parser
 from experiments.paper import grid
 from experiments.paper.cell import Job
 from experiments.paper.launchers import LAUNCHERS
@@ -36,19 +37,11 @@ TABLE_SETS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, more = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.paper",
-        description=summary,
-        epilog=more
-        + "\n\nSizes:\n"
-        + "\n".join(f"  {name:<6} {it.says}" for name, it in grid.SIZES.items())
-        + "\n\nControls (--methods=controls):\n"
-        + "\n".join(f"  {name:<16} {it.says}" for name, it in grid.CONTROLS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
+    sizes = [f"  {name:<6} {it.says}" for name, it in grid.SIZES.items()]
+    controls = [f"  {name:<16} {it.says}" for name, it in grid.CONTROLS.items()]
+    more = ["", "Sizes:", *sizes, "", "Controls (--methods=controls):", *controls]
+    made = parser("experiments.paper", __doc__, epilog="\n".join(more))
+    add = made.add_argument
     add("--table", choices=SUITES, default="1", help="of the paper: what the runs are scored on; default: 1")
     add("--size", choices=grid.SIZES, default="paper", help="default: paper")
     add("--backbones", default="", metavar="A,B", help=f"of {', '.join(grid.BACKBONES)}; default: the size's")
@@ -60,24 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--ood", nargs="+", action="extend", default=[], metavar="NAME=PATH", help="out-of-distribution sets")
     add("--corruptions-dir", default="", metavar="DIR", help="published corrupted set; default: found, else generated")
     add("--frost-dir", default="", metavar="DIR", help="published frost photographs")
-    add(
-        "--selected",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="of experiments.paper.select: alpha, gamma",
-    )
+    add("--selected", nargs="+", default=[], metavar="FILE", help="of experiments.paper.select: alpha, gamma")
     add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="of all runs: optim.learning_rate=0.05")
     add("--out", default="runs/paper", metavar="DIR", help="folder of runs and ledger; default: runs/paper")
     add("--launcher", choices=LAUNCHERS, default="local")
     add("--address", default="", help="of a Ray cluster; default: one is started here")
     add("--jobs", type=int, default=0, metavar="N", help="runs at once; default: one a GPU, or one")
     add("--plan", action="store_true", help="print the plan and end")
-    return parser
-
-
-def _names(text: str, default: tuple[str, ...]) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()] or list(default)
+    return made
 
 
 def settings_of(files: list[str], cell: grid.Cell) -> tuple[tuple[str, float], ...]:
@@ -117,9 +100,9 @@ def cells_of(args: argparse.Namespace) -> list[grid.Cell]:
     """
     small = {"cpu": (("preact",), ("cifar10",)), "gpu30": (("preact",), ("cifar10",)), "smoke": (("wrn",), ("digits",))}
     backbones, datasets = small.get(args.size, (grid.PAPERS_OWN, TABLE_SETS[args.table]))
-    backbones, datasets = _names(args.backbones, backbones), _names(args.datasets, datasets)
+    backbones, datasets = names(args.backbones) or backbones, names(args.datasets) or datasets
     try:
-        seeds = [int(seed) for seed in _names(args.seeds, ())]
+        seeds = [int(seed) for seed in names(args.seeds)]
     except ValueError:
         raise ConfigError(f"--seeds must be whole numbers with commas, got {args.seeds!r}") from None
     given = settings_given(args.set)
@@ -142,11 +125,9 @@ def state(job: Job, book: Book) -> str:
     entry = book.done.get(job.cell.id)
     if entry is None:
         return "failed" if job.cell.id in book.failed else "missing"
-    scored = {name for name, it in entry["suites"].items()}
-    wanted = {
-        name for sets, suite in ((job.shift, "shift"), (job.ood, "ood")) if suite in job.suites for name, _ in sets
-    }
-    return "done" if set(job.suites) <= scored and wanted <= set(entry["sets"]) else "unscored"
+    asked = ((job.shift, "shift"), (job.ood, "ood"))
+    wanted = {name for sets, suite in asked if suite in job.suites for name, _ in sets}
+    return "done" if set(job.suites) <= set(entry["suites"]) and wanted <= set(entry["sets"]) else "unscored"
 
 
 def chains_of(jobs: list[Job]) -> list[list[Job]]:
@@ -181,7 +162,7 @@ def _pairs(option: str, given: list[str]) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"--{option} must be NAME=PATH, got {text!r}")
         if not Path(path.strip()).expanduser().exists() and not Path(f"{path.strip()}_data.npy").expanduser().exists():
             raise ConfigError(f"--{option} {name.strip()}: {path.strip()} does not exist")
-    return tuple((name.strip(), str(Path(path.strip()).expanduser().absolute())) for name, _, path in parts)
+    return tuple((name.strip(), absolute(path.strip())) for name, _, path in parts)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -189,13 +170,13 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_error():
         cells = cells_of(args)
         options = {
-            "out": str(Path(args.out).expanduser().absolute()),
+            "out": absolute(args.out),
             "suites": ("clean", *SUITES[args.table], *CHEAP[1:]),
-            "data_dir": str(Path(args.data_dir).expanduser().absolute()) if args.data_dir else "",
+            "data_dir": absolute(args.data_dir),
             "shift": _pairs("shift", args.shift),
             "ood": _pairs("ood", args.ood),
-            "corruptions_dir": str(Path(args.corruptions_dir).expanduser().absolute()) if args.corruptions_dir else "",
-            "frost_dir": str(Path(args.frost_dir).expanduser().absolute()) if args.frost_dir else "",
+            "corruptions_dir": absolute(args.corruptions_dir),
+            "frost_dir": absolute(args.frost_dir),
         }
         jobs = [Job(cell, **options) for cell in cells]
         todo, lines = plan(jobs, jobs[0].ledger.read_or_empty())

@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.paper import grid
+from experiments.paper.ledger import Ledger
 from sem_jax.config import METHODS, flatten, method_of, validate
 from sem_jax.errors import ConfigError
 
@@ -146,3 +147,21 @@ def test_a_scorer_is_the_run_of_the_same_seed(tmp_path):
 def test_an_unknown_backbone_for_a_data_set_is_said():
     with pytest.raises(ConfigError, match="no configuration of vit on cifar100"):
         grid.make_config(grid.Cell("cpu", "vit", "cifar100", "mixup", 0))
+
+
+# Settings of all runs of a kept ledger, where its README's command has some.
+GIVEN = {
+    "cpu": lambda run: (),
+    "mixers": lambda run: (("train.epochs", 4), ("train.batch_size", 64)),
+    "lengths": lambda run: (("data.train_size", 500), ("train.epochs", run["overrides"].get("train.epochs"))),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_every_run_of_the_kept_ledgers_is_found_by_its_command(name):
+    """A new default or a renamed field would change identities: all of them would be run again."""
+    entries = Ledger(grid.CONFIGS.parent / "experiments/results" / name / "ledger").read().done
+    assert len(entries) >= 12
+    for entry in entries.values():
+        asked = (entry[field] for field in ("size", "backbone", "dataset", "method", "seed"))
+        assert grid.Cell(*asked, GIVEN[name](entry)).id == entry["id"]
