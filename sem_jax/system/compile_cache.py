@@ -1,11 +1,11 @@
-"""JAX's persistent compilation cache: a program compiled once is not compiled again by the next run.
+"""JAX's persistent compilation cache: a later run does not compile again what an earlier one compiled.
 
-    use_cache("")           # $SEM_JAX_CACHE/compiled, by default ~/.cache/sem_jax/compiled
+    use_cache()             # $SEM_JAX_CACHE/compiled, by default ~/.cache/sem_jax/compiled
     use_cache("none")       # off
 
-Called before the first compilation. JAX writes an entry in place, so a run killed at that moment leaves half a file,
-which JAX would warn about in every later run and never replace: entries that are new since the last look are checked
-here, and damaged ones deleted.
+To be called before the first compilation. JAX writes an entry in place, so a run that is killed while it writes leaves
+half a file. JAX would warn of that file in every later run and never replace it. So the entries written since the last
+check are read here, and damaged ones deleted.
 """
 
 import logging
@@ -18,7 +18,9 @@ import jax
 from sem_jax.data.decoded_cache import cache_dir
 
 LIMIT = 4 << 30  # bytes; the oldest entries beyond it are deleted
-_ZSTD = b"\x28\xb5\x2f\xfd"  # how a zstandard stream begins: JAX takes it where the package is installed, else zlib
+_ZSTD = (
+    b"\x28\xb5\x2f\xfd"  # first bytes of a zstandard stream, which JAX writes where zstandard is installed; else zlib
+)
 log = logging.getLogger("sem_jax")
 
 
@@ -26,10 +28,10 @@ def use_cache(folder: str = "") -> Path | None:
     """Switches the cache on for this process.
 
     Args:
-      folder: where compiled programs are kept; "" is below the user's cache directory, "none" switches the cache off.
+      folder: of the compiled programs; "" is a folder in the user's cache directory, "none" switches the cache off.
 
     Returns:
-      The folder; None when off, or when it cannot be written, which costs a warning and nothing else.
+      The folder; None when the cache is off. A folder that cannot be written to switches it off with a warning.
     """
     if folder.lower() == "none":
         jax.config.update("jax_compilation_cache_dir", None)
@@ -45,13 +47,13 @@ def use_cache(folder: str = "") -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # What is left that JAX cannot read is compiled again: no news for the user.
+    # JAX compiles again what it cannot read, which the user need not know.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     return path
 
 
 def _tidy(folder: Path) -> None:
-    """Deletes damaged entries among those changed since the last time, and the oldest ones beyond LIMIT."""
+    """Deletes damaged entries among those written since the last check, and the oldest ones beyond LIMIT."""
     marker = folder / ".checked"
     since = marker.stat().st_mtime if marker.exists() else 0.0
     marker.touch()
@@ -59,15 +61,16 @@ def _tidy(folder: Path) -> None:
     total = 0
     for status, path in entries:
         total += status.st_size
-        # Another run may be writing a file this minute; it is looked at the next time.
+        # A minute earlier: another run may have been writing an entry during the last check.
         if total > LIMIT or (status.st_mtime >= since - 60 and not _sound(path)):
             path.unlink(missing_ok=True)
 
 
 def _sound(path: Path) -> bool:
+    """Whether an entry can be decompressed. Of zstandard's this is not known: Python's library has no decoder."""
     data = path.read_bytes()
     if data.startswith(_ZSTD):
-        return True  # it has a frame of its own, which JAX checks; there is no decoder in Python's library
+        return True
     try:
         zlib.decompress(data)
     except zlib.error:

@@ -1,15 +1,16 @@
-"""Several processes that train one run together, each with the devices of its host; with one, nothing of it shows.
+"""Several processes that train one run together, each with the devices of its host; one process needs none of this.
 
-    connect(coordinator_address="10.0.0.1:1234", num_processes=4, process_id=0)    # before anything else of jax
+    connect(coordinator_address="10.0.0.1:1234", num_processes=4, process_id=0)    # before any other call of jax
     if is_lead(): ...                           # one process writes
-    stop, count = agree([stop, count])          # the same on all: the largest
-    step = from_lead(step)
+    stop, count = agree([stop, count])          # each the largest of all processes
+    step = from_lead(step)                      # the lead's value
 
-The mesh spans the devices of all processes (`programs`), and the batch is the same on any number of them.
+The mesh spans the devices of all processes (`training.programs`); the batch does not depend on how many there are.
 """
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sem_jax.errors import RunError
 
@@ -21,16 +22,16 @@ def connect(
     process_id: int | None = None,
     heartbeat_seconds: int = 100,
 ) -> None:
-    """Joins the processes of a run; each calls it first of all.
+    """Joins the processes of a run; each process calls it before it uses jax.
 
     Args:
-      coordinator_address: host:port of process 0; None, like the next two, where JAX finds it by itself (Cloud TPU,
-        SLURM, Open MPI, Kubernetes).
-      num_processes, process_id: how many there are, and which of them this one is.
-      heartbeat_seconds: after so long without a sign of life of one of them, the others end too.
+      coordinator_address: host:port of process 0. This and the next two may be None where JAX finds them by itself
+        (Cloud TPU, SLURM, Open MPI, Kubernetes).
+      num_processes, process_id: how many processes there are, and the number of this one.
+      heartbeat_seconds: when a process has been silent for so long, the others end too.
 
     Raises:
-      RunError: when they cannot be joined.
+      RunError: the processes cannot be joined.
     """
     try:
         jax.distributed.initialize(
@@ -53,18 +54,14 @@ def is_lead() -> bool:
 
 
 def agree(values: list[int]) -> list[int]:
-    """The largest of every process's values; all processes call it at the same point."""
+    """For each value, the largest of all processes; all processes call it at the same point."""
     if jax.process_count() == 1:
         return values
-    from jax.experimental import multihost_utils
-
     return [int(v) for v in multihost_utils.process_allgather(np.asarray(values, np.int32)).max(axis=0)]
 
 
 def from_lead(value: int) -> int:
-    """The value that the lead has; all processes call it at the same point."""
+    """The lead's value; all processes call it at the same point."""
     if jax.process_count() == 1:
         return value
-    from jax.experimental import multihost_utils
-
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))

@@ -1,14 +1,16 @@
 """Lets a run end at a safe point when it is told to stop: Ctrl-C (SIGINT) or preemption (SIGTERM).
 
-    with StopRequest() as stop:
-        for ... :
-            if stop.signal: save, then raise Interrupted(stop.signal)
+>>> with StopRequest() as stop:
+...     for step in range(3):
+...         if stop.signal:  # save the state first
+...             raise Interrupted(stop.signal)
 
-The first signal is noted, a second one of the same kind acts at once as if this were not here.
+The first signal is only noted; a second one of the same kind ends the process at once.
 """
 
 import signal
 import threading
+from typing import Any
 
 
 class Interrupted(SystemExit):
@@ -26,8 +28,8 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.signal = 0
-        self._previous = {}
+        self.signal = 0  # number of the signal that came, 0 for none
+        self._previous: dict[int, Any] = {}  # the handlers before
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
