@@ -1,19 +1,20 @@
 """Scores checkpoints: accuracy, corruptions, shift, OOD detection, calibration and equivariance.
 
-    from sem_jax.evaluation import evaluate
+    from sem_jax.evaluation import Options, evaluate
 
-    record = evaluate("runs/digits", suites=("clean", "calibration"))
+    record = evaluate("runs/digits", Options(suites=("clean", "calibration")))
+    record["suites"]["clean"]["scalars"]["top1"]
 
-The trainer is not imported: objectives, step and loop are not needed to score.
+Importing this package imports no jax.
 """
 
-__all__ = ["evaluate", "evaluate_run"]
+from sem_jax.registry import on_demand
 
-
-def __getattr__(name: str):
-    # On demand: whoever imports evaluation.predict, as the trainer does, needs neither matplotlib nor the suites.
-    if name in __all__:
-        from sem_jax.evaluation import runner
-
-        return getattr(runner, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(
+    __name__,
+    {
+        "SUITES": "sem_jax.evaluation.suites:SUITES",
+        "Options": "sem_jax.evaluation.options:Options",
+        "evaluate": "sem_jax.evaluation.runner:evaluate",
+    },
+)

@@ -1,4 +1,4 @@
-"""What a suite is given: the run, its data, cached predictions, and the options of the evaluation."""
+"""What a suite is given and what it gives: the run with its data and predictions, and its part of the report."""
 
 import weakref
 from dataclasses import dataclass, field
@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sem_jax.data.public import places
+from sem_jax.data.places import places
 from sem_jax.data.splits import digest
 from sem_jax.errors import DataError, SemError
-from sem_jax.evaluation.corruptions import CORRUPTIONS
-from sem_jax.evaluation.corruptions.published import Published
+from sem_jax.evaluation.given import Given
+from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.prediction_cache import Arrays, Cache
-from sem_jax.evaluation.sets import EvalSet
-from sem_jax.interfaces import Outputs, Split
-from sem_jax.runs.opening import Loaded, Run
-from sem_jax.runs.predict import Predictor
+from sem_jax.evaluation.report.record import Suite, Table
+from sem_jax.evaluation.run_data import Loaded
+from sem_jax.evaluation.sets import Absent
+from sem_jax.interfaces import Images, Split
+from sem_jax.runs.opening import Run
+from sem_jax.runs.predict import Predictions, make_predictor
 
 
 class Missing(SemError):
-    """What a suite needs is not there: its line in the report, not the end of the evaluation."""
+    """What a suite needs is not there: a line in the report, not the end of the evaluation."""
 
     def __init__(self, reason: str, remedy: str = ""):
         super().__init__(reason, remedy)
@@ -32,69 +34,66 @@ class Missing(SemError):
         reason, _, remedy = str(error).partition("\n")
         return cls(reason, remedy)
 
+    def record(self) -> dict[str, Any]:
+        """The suite's part of the record."""
+        return {"status": "missing", "reason": f"{self.reason.rstrip('.')}.", "remedy": self.remedy}
 
-@dataclass(frozen=True)
-class Options:
-    """Of the evaluation; what a person gave is read and checked before anything is computed."""
-
-    data_dir: str = ""
-    shift: tuple[EvalSet, ...] = ()
-    ood: tuple[EvalSet, ...] = ()
-    published: Published | None = None  # given with --corruptions-dir
-    frost_dir: str = ""
-    corruption_items: int = 0  # test images that are corrupted; 0 = all
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    compare: tuple[str, ...] = ()
-    pairs: int = 1000  # of the equivariance suite
-    umap: bool = True
-    cached: bool = True
-    seed: int = 0
-    progress: bool = True
+    def line(self) -> str:
+        """What is told when the suite is done."""
+        return f"missing: {' '.join(f'{self.reason.rstrip(chr(46))}. {self.remedy}'.split())}"
 
 
 @dataclass
 class Result:
-    """What a suite gives: its part of the record (see page.py) and its figures by name."""
+    """What a suite gives: its part of the record (see record.py) and its figures."""
 
     scalars: dict[str, Any] = field(default_factory=dict)
-    tables: list[dict] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     captions: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     note: str = ""
-    data: dict[str, Any] = field(default_factory=dict)  # of the sets it was scored on, for the record of the run
+    absent: list[Absent] = field(default_factory=list)  # sets that it could not find
+    data: dict[str, Any] = field(default_factory=dict)  # facts of the sets that it was scored on
     items: dict[str, np.ndarray] = field(default_factory=dict)  # one row an item, for paired tests of two runs
 
     def picture(self, name: str, figure: Figure, caption: str) -> None:
+        """Adds a figure."""
         self.figures[name], self.captions[name] = figure, caption
 
-    def record(self) -> dict:
+    def record(self) -> Suite:
+        """The suite's part of the record."""
+        tables = list(self.tables)
+        if self.absent:
+            rows = [list(it) for it in self.absent]
+            columns = ["set", "what is missing", "how to get it"]
+            tables.append({"title": "Sets that are not there", "columns": columns, "rows": rows})
         return {
             "status": "done",
             "note": self.note,
             "scalars": self.scalars,
-            "tables": self.tables,
+            "tables": tables,
             "figures": self.captions,
         }
+
+    def line(self) -> str:
+        """What is told when the suite is done: the scalars, then each set that was left out."""
+        shown = {name: f"{it:.4f}" if isinstance(it, float) else str(it) for name, it in self.scalars.items()}
+        absent = [f"\n{'':<13} left out {it.name}: {it.reason}; {it.remedy}" for it in self.absent]
+        return ", ".join(f"{name} {value}" for name, value in shown.items()) + "".join(absent)
 
 
 class Context:
     """One checkpoint with its data and its predictions.
 
     Args:
-      run, loaded: from `loading`.
+      run: from `open_run`; loaded: from `load_splits`.
       options: of the evaluation.
+      given: what a person named in the options, read.
     """
 
-    def __init__(self, run: Run, loaded: Loaded, options: Options):
-        self.run, self.loaded, self.options = run, loaded, options
-        self.predictor = Predictor(
-            run.model,
-            run.variables,
-            mean=run.data.mean,
-            std=run.data.std,
-            batch_size=run.config.runtime.eval_batch_size,
-            progress=options.progress,
-        )
+    def __init__(self, run: Run, loaded: Loaded, options: Options, given: Given | None = None):
+        self.run, self.loaded, self.options, self.given = run, loaded, options, given or Given()
+        self.predictor = make_predictor(run, progress=options.progress)
         self.cache = Cache(run.folder / "predictions" if options.cached else None, run.fingerprint, run.precision)
         self._digests: dict[int, tuple[weakref.ref, str]] = {}
 
@@ -116,10 +115,9 @@ class Context:
         """
         if name in self.loaded.splits:
             return self.loaded.splits[name]
-        absent = self.loaded.absent or DataError(f"the run has no {name} split")
-        raise Missing.of(absent)
+        raise Missing.of(self.loaded.absent or DataError(f"the run has no {name} split"))
 
-    def digest(self, images: np.ndarray) -> str:
+    def digest(self, images: Images) -> str:
         """SHA-256 of images, computed once for an array."""
         there, value = self._digests.get(id(images), (lambda: None, ""))
         if there() is not images:  # an id is given again once its array is gone
@@ -127,11 +125,11 @@ class Context:
             self._digests[id(images)] = weakref.ref(images), value
         return value
 
-    def outputs(self, name: str, images: np.ndarray) -> Outputs:
+    def outputs(self, name: str, images: Images) -> Predictions:
         """Features and logits of a set, from the cache where they are."""
 
         def make() -> Arrays:
             return self.predictor.outputs(images, label=name)._asdict()
 
-        arrays = self.cache(name, self.digest(images), make, wanted=Outputs._fields)
-        return Outputs(arrays["features"], arrays["logits"])
+        arrays = self.cache(name, self.digest(images), make, wanted=Predictions._fields)
+        return Predictions(arrays["features"], arrays["logits"])

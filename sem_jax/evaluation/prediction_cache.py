@@ -1,4 +1,4 @@
-"""Predictions kept on disk: computed once for a checkpoint, a set of images and a precision; verified when read.
+"""Predictions kept on disk: computed once for a checkpoint, a set of images and a precision, and verified when read.
 
     cache = Cache(run.folder / "predictions", run.fingerprint, run.precision)
     entry = cache("test", digest(images), lambda: {"logits": logits, "features": features})
@@ -7,20 +7,20 @@ An entry is one .npz file with the SHA-256 of every array in it. It is written u
 place, so a reader never meets half of one; a damaged entry is computed anew.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sem_jax.data.splits import digest
+from sem_jax.runs.records import replacing
 
 FORMAT = 1  # raise it when the meaning of a stored array changes
 Arrays = dict[str, np.ndarray]
@@ -62,12 +62,13 @@ class Cache:
         self._memory[key] = arrays
         return arrays
 
-    def _path(self, name: str, key: str) -> Path:
+    @staticmethod
+    def _path(folder: Path, name: str, key: str) -> Path:
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[:60] or "set"
-        return self._folder / f"{plain}-{key[:20]}.npz"
+        return folder / f"{plain}-{key[:20]}.npz"
 
     def _read(self, name: str, key: str) -> Arrays | None:
-        if self._folder is None or not (path := self._path(name, key)).is_file():
+        if self._folder is None or not (path := self._path(self._folder, name, key)).is_file():
             return None
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -83,19 +84,13 @@ class Cache:
     def _write(self, name: str, key: str, arrays: Arrays) -> None:
         if self._folder is None:
             return
-        path = self._path(name, key)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        index = json.dumps({"key": key, "arrays": {what: digest(value) for what, value in arrays.items()}})
+        path = self._path(self._folder, name, key)
+        about = json.dumps({"key": key, "arrays": {what: digest(value) for what, value in arrays.items()}})
+        stored: dict[str, Any] = {"index": np.frombuffer(about.encode(), np.uint8), **arrays}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                np.savez(file, index=np.frombuffer(index.encode(), np.uint8), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with replacing(path) as file:
+                np.savez(file, **stored)
         except OSError as error:
             log.warning("predictions are not kept: cannot write %s (%s)", path, error.strerror or error)
             self._folder = None  # one warning is enough
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)

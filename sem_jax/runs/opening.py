@@ -1,10 +1,9 @@
-"""From a run folder to a model that can be scored: no trainer is imported and no configuration file executed.
+"""From a run folder to a model that can be scored.
 
     run = open_run("runs/wrn_c10", "best_val")
     run.model.apply(run.variables, images, train=False)
-    splits = load_splits(run)                       # the data it was trained on, its fingerprint compared
 
-Whatever config.json and data.json hold, it is read as data.
+config.json and data.json are read as data; no configuration file is executed and nothing of the trainer is imported.
 """
 
 import hashlib
@@ -12,26 +11,24 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from sem_jax import config as config_lib
-from sem_jax import data as data_lib
-from sem_jax.runs.checkpoint import load_model, steps
-from sem_jax.errors import ConfigError, DataError, RunError
+from sem_jax.errors import ConfigError, RunError
+from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
+from sem_jax.runs.checkpoint import load_model, steps
 from sem_jax.runs.records import read_json, read_metrics
-from sem_jax.interfaces import Dataset, Scorer, Split
 
-MAX_SIDE = 1 << 16  # pixels; a larger image_shape in data.json is nobody's
+MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
 
 
 class DataFacts(NamedTuple):
-    """What data.json says of the data the run was trained on."""
+    """What data.json says of the data of a run: enough to rebuild the model and to recognise the data."""
 
     name: str
     fingerprint: str
@@ -41,23 +38,35 @@ class DataFacts(NamedTuple):
     std: tuple[float, ...]
     sizes: dict[str, int]
 
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataFacts":
+        """The facts of a data set."""
+        height, width, channels = next(iter(dataset.splits.values())).images.shape[1:]
+        sizes = {name: len(split.labels) for name, split in dataset.splits.items()}
+        shape, mean, std = (height, width, channels), dataset.mean, dataset.std
+        return cls(dataset.name, dataset.fingerprint, dataset.class_names, shape, mean, std, sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of data.json."""
+        return {name: list(it) if isinstance(it, tuple) else it for name, it in self._asdict().items()}
+
 
 class Run(NamedTuple):
     """One checkpoint of one run."""
 
     name: str  # of the run folder
     folder: Path  # has config.json
-    checkpoint: str  # final, best_val, a step or a folder: what was asked for
+    checkpoint: str  # as it was asked for: "final", "best_val", a step or a folder
     step: int | None  # None for a checkpoint folder whose name is no number
     config: ConfigDict
     data: DataFacts
-    model: nn.Module
+    model: Model
     variables: Any  # {"params", "batch_stats"}
     fingerprint: str  # hex SHA-256 of all that predictions depend on but images and precision
 
     @property
     def precision(self) -> str:
-        """What else the digits of a prediction depend on: dtype of the computation and kind of device."""
+        """What else the digits of a prediction depend on: the computation's dtype and the kind of device."""
         return f"{jnp.dtype(self.model.dtype).name}-{jax.default_backend()}"
 
 
@@ -65,18 +74,22 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     """Rebuilds the model of a checkpoint from config.json and data.json.
 
     Args:
-      workdir: the run folder. Not looked at where `checkpoint` is a folder.
-      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder: a run's,
-        moved wherever, or one of its checkpoints/STEP.
+      workdir: the run folder, or one of its checkpoints/STEP, moved wherever. Ignored where `checkpoint` is a folder.
+      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder, as above.
 
     Raises:
       RunError: no such run or checkpoint, one that does not fit its configuration, or no val to choose by.
       ConfigError: config.json is of another version or damaged.
     """
-    folder, _, _ = _locate(workdir, str(checkpoint))
+    workdir, checkpoint = Path(workdir).expanduser(), str(checkpoint)
+    if checkpoint == "final" and not (workdir / "checkpoints").is_dir() and _holds_checkpoint(workdir):
+        checkpoint = str(workdir.resolve())  # absolute: a folder may be called 7800 or final
+    folder, _, _ = _locate(workdir, checkpoint)
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
-        raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {_kind(values)}")
+        raise RunError(
+            f"{folder / 'config.json'} must hold the fields of a configuration, not a {type(values).__name__}"
+        )
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
         raise RunError(
@@ -84,11 +97,11 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
             "The two files are not of one run.",
         )
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    name, variables = _load(workdir, str(checkpoint), abstract_variables(model, facts.image_shape))
+    name, variables = _load(workdir, checkpoint, abstract_variables(model, facts.image_shape))
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        checkpoint=str(checkpoint),
+        checkpoint=checkpoint,
         step=int(name) if name.isdigit() else None,
         config=cfg,
         data=facts,
@@ -99,11 +112,12 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
 
 
 def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
-    """The frozen net of a run folder as what a saliency mixer asks about another run's normalised images.
+    """The frozen net of a run folder, in the form in which a saliency mixer asks it about normalised images.
 
     Args:
-      folder: of the frozen net's run (mixer.scorer).
-      image_shape: (h, w, c) of the images; mean, std: that they were normalised with.
+      folder: run folder of the frozen net (mixer.scorer).
+      image_shape: (h, w, c) of the images.
+      mean, std: what the images were normalised with.
       sharding: of the net's parameters.
 
     Raises:
@@ -124,7 +138,14 @@ def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) ->
     return scorer
 
 
-def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
+def abstract_variables(model: Model, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Shapes of a model's {"params", "batch_stats"} for images (h, w, c), as ShapeDtypeStructs; allocates nothing."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
+
+
+def _load(workdir: Path, checkpoint: str, like: Any) -> tuple[str, Any]:
     """(name, variables) of a checkpoint; chosen anew if a trainer has deleted it while it was read."""
     while True:
         _, checkpoints, name = _locate(workdir, checkpoint)
@@ -135,29 +156,18 @@ def _load(workdir: str | Path, checkpoint: str, like: Any) -> tuple[str, Any]:
                 raise
 
 
-def abstract_variables(model: nn.Module, image_shape: tuple[int, int, int]) -> dict:
-    """{"params", "batch_stats"} of a model as ShapeDtypeStructs; nothing is allocated."""
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
+def _holds_checkpoint(path: Path) -> bool:
+    """Whether a folder is a run's checkpoints folder or one of the checkpoints in it."""
+    return bool(steps(path)) or (path / "model").is_dir()
 
 
-def open_compared(path: str | Path, checkpoint: str) -> Run:
-    """The run to set beside another: chosen as that one was, or the checkpoint folder that `path` is."""
-    folder = Path(path).expanduser()
-    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
-        return open_run(folder, checkpoint)
-    return open_run("", str(folder.resolve()))  # absolute: a folder may be called 7800 or final
-
-
-def _locate(workdir: str | Path, checkpoint: str) -> tuple[Path, Path, str]:
+def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
     """(folder of config.json, folder of the checkpoints, name of one of them)."""
     if checkpoint not in ("final", "best_val") and not checkpoint.isdigit():
         return _locate_folder(Path(checkpoint).expanduser())
-    folder = Path(workdir).expanduser()
-    if not folder.is_dir():
-        raise RunError(f"{folder} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
-    return folder, folder / "checkpoints", str(_choose(folder, checkpoint))
+    if not workdir.is_dir():
+        raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
+    return workdir, workdir / "checkpoints", str(_choose(workdir, checkpoint))
 
 
 def _locate_folder(path: Path) -> tuple[Path, Path, str]:
@@ -209,15 +219,11 @@ def _choose(folder: Path, which: str) -> int:
     return max(kept, key=lambda step: scores[step])
 
 
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
 def read_facts(path: Path) -> DataFacts:
-    """data.json, checked.
+    """Reads and checks data.json.
 
     Raises:
-      RunError: naming the field that is missing or not as it is written by a run.
+      RunError: names the field that is missing, or that is not as a run writes it.
     """
     values = read_json(path)
     wanted = {
@@ -237,7 +243,8 @@ def read_facts(path: Path) -> DataFacts:
             raise RunError(f"{path}: {name} is {found!r:.80}, which no run writes", "Take the run's own data.json.")
     if not len(values["mean"]) == len(values["std"]) == values["image_shape"][2]:
         raise RunError(f"{path}: mean, std and image_shape must agree on the number of channels")
-    return DataFacts(**{n: tuple(values[n]) if isinstance(values[n], list) else values[n] for n in DataFacts._fields})
+    fields: Any = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in wanted}
+    return DataFacts(**fields)
 
 
 def _fingerprint(variables: Any, model: str, facts: DataFacts) -> str:
@@ -245,64 +252,5 @@ def _fingerprint(variables: Any, model: str, facts: DataFacts) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         array = np.ascontiguousarray(leaf)
         state.update(f"{jax.tree_util.keystr(path)}{array.dtype.str}{array.shape}".encode())
-        state.update(memoryview(array).cast("B"))
+        state.update(array.data.cast("B"))
     return state.hexdigest()
-
-
-class Loaded(NamedTuple):
-    """The splits of the training data set that are there."""
-
-    splits: dict[str, Split]
-    absent: DataError | None  # why the others are not
-    verified: bool  # the fingerprint of all splits together is the run's
-
-
-def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None) -> Loaded:
-    """Reads the run's data set again and compares its fingerprint; nothing is downloaded.
-
-    Where only the test split is there, its size is what can be compared.
-
-    Args:
-      run: an opened run.
-      data_dir: where the data is; "" = where the run had it.
-      dataset: the data set, if it is in memory already.
-
-    Raises:
-      RunError: the data is other than the run's.
-    """
-    cfg = run.config
-    options = {"data_dir": data_dir or cfg.data.dir, "image_size": cfg.data.image_size, "prepare": False}
-    parts = {"val_size": cfg.data.val_size, "val_seed": cfg.seed, "train_size": cfg.data.train_size}
-    if not cfg.data.use_test:
-        raise RunError(
-            f"{run.folder} was trained without looking at test data (data.use_test=False), so it is not scored on it",
-            "Train with the chosen settings and data.use_test=True, and score that run.",
-        )
-    options |= {"eval_crop": cfg.data.eval_crop, "stream": True if cfg.data.crop_scale else None}
-    try:
-        whole = dataset or data_lib.load(cfg.data.name, **parts, **options)
-    except DataError as error:
-        try:
-            test = data_lib.load(cfg.data.name, splits=("test",), **options)
-        except DataError:
-            return Loaded({}, error, False)
-        _same(run, "classes", list(run.data.class_names), list(test.class_names))
-        _same(run, "test images", run.data.sizes.get("test"), len(test.splits["test"].labels))
-        _check_shape(run, test)
-        return Loaded(test.splits, error, False)
-    _same(run, "fingerprint", run.data.fingerprint[:12], whole.fingerprint[:12])
-    _check_shape(run, whole)
-    return Loaded(whole.splits, None, True)
-
-
-def _check_shape(run: Run, dataset: Dataset) -> None:
-    shape = dataset.splits["test"].images.shape[1:]
-    _same(run, "image shape", list(run.data.image_shape), list(shape))
-
-
-def _same(run: Run, what: str, there: Any, here: Any) -> None:
-    if there != here:
-        raise RunError(
-            f"{run.folder} was trained on other data than is found now: {what} {there!s:.60} there, {here!s:.60} here",
-            f"Give the folder of the data it was trained on ({run.data.name}) with --data-dir.",
-        )

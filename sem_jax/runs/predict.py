@@ -1,19 +1,17 @@
-"""Runs a model over a split: sums of scores for the trainer's monitor, logits and features for the suites.
+"""Runs a model over images: features and logits of each image, or sums of scores over a split.
+
+    predictor = make_predictor(open_run("runs/digits"))
+    features, logits = predictor.outputs(images)    # NumPy, one row an image, on all devices of this process
 
     score = make_score(model, mean=mean, std=std)
-    sums = score(variables, batches)            # {"correct", "nll", "count"}: divide once, at the end
-    batches = to_batches(split, batch_size=500) # padded and masked: nothing is dropped, nothing counted twice
+    sums = score(variables, to_batches(split, batch_size=500))     # {"correct", "nll", "count"}: divide at the end
 
-    predictor = Predictor(model, variables, mean=mean, std=std)
-    features, logits = predictor.outputs(split.images)     # NumPy, one row an image, on all devices of this process
-
-Nothing is donated and nothing random: the same images give the same predictions.
+Nothing is donated and nothing is random: the same images give the same predictions.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,21 +21,29 @@ from tqdm import tqdm
 
 from sem_jax.data.augment import normalise
 from sem_jax.errors import RunError
-from sem_jax.interfaces import Outputs, Split
+from sem_jax.interfaces import Images, Model, Outputs, Split
+from sem_jax.runs.opening import Run
+
+
+class Predictions(NamedTuple):
+    """`Outputs` of many images, fetched from the device: NumPy, one row an image."""
+
+    features: np.ndarray  # f32[n d]
+    logits: np.ndarray  # f32[n k]
 
 
 class Batches(NamedTuple):
     """A split cut into batches; what fills the last one has mask 0."""
 
-    images: jax.Array  # u8[m b h w c]
-    labels: jax.Array  # i32[m b]
-    mask: jax.Array  # f32[m b]
+    images: Any  # u8[m b h w c], as labels and mask on the host or on the device
+    labels: Any  # i32[m b]
+    mask: Any  # f32[m b]
 
 
 def to_batches(split: Split, *, batch_size: int, multiple_of: int = 1) -> Batches:
-    """Cuts a split into m = ceil(n / b) batches, in order, the last one filled up with zeros and mask 0.
+    """Cuts a split into m = ceil(n / b) batches, in order; the last one is filled up with zeros of mask 0.
 
-    b is batch_size, less for a smaller split, rounded up to a multiple of `multiple_of`, the number of devices.
+    b is batch_size, or less for a smaller split, rounded up to a multiple of `multiple_of`, the number of devices.
     """
     count = len(split.labels)
     batch_size = -(-min(batch_size, count) // multiple_of) * multiple_of
@@ -49,7 +55,7 @@ def to_batches(split: Split, *, batch_size: int, multiple_of: int = 1) -> Batche
     return Batches(cut(split.images), cut(split.labels), cut(np.ones(count, np.float32)))
 
 
-def make_predict_step(model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+def make_predict_step(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., Outputs]:
     """predict(variables, images u8[b h w c]) -> Outputs in evaluation mode; nothing is donated."""
 
     def predict(variables, images: jax.Array) -> Outputs:
@@ -58,7 +64,7 @@ def make_predict_step(model: nn.Module, *, mean: tuple[float, ...], std: tuple[f
     return predict
 
 
-def make_score(model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+def make_score(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
     """score(variables, batches: Batches) -> {"correct", "nll", "count"}, f32[] each, summed over the real items.
 
     One compiled call for a whole split. Counts are exact up to 2**24 items.
@@ -87,15 +93,17 @@ class Predictor:
     """A model on its devices: the images of every batch are sharded over them, the parameters copied to each.
 
     Args:
-      model: Linen module that returns Outputs.
+      model: returns Outputs.
       variables: {"params", "batch_stats"}.
       mean, std: of the training data, per channel.
       batch_size: of all devices together; halved for as long as a batch does not fit the device's memory.
       devices: all of this process by default.
-      progress: bar on a terminal.
+      progress: whether to draw a bar on a terminal.
     """
 
-    def __init__(self, model, variables, *, mean, std, batch_size: int = 500, devices=None, progress: bool = True):
+    def __init__(
+        self, model: Model, variables, *, mean, std, batch_size: int = 500, devices=None, progress: bool = True
+    ):
         devices = devices or jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
         self._by_item = NamedSharding(mesh, PartitionSpec("data"))
@@ -111,23 +119,23 @@ class Predictor:
 
         self._predict_mixed = jax.jit(predict_mixed, static_argnums=0)
 
-    def outputs(self, images: np.ndarray, *, label: str = "", features: bool = True) -> Outputs:
+    def outputs(self, images: Images, *, label: str = "", features: bool = True) -> Predictions:
         """Predictions in evaluation mode, in order.
 
         Args:
-          images: u8[n h w c], n >= 1; may be memory-mapped.
-          label: of the progress bar.
-          features: False leaves them on the device and returns f32[n 0] in their place.
+          images: u8[n h w c], n >= 1; may be memory-mapped, or encoded on disk.
+          label: text of the progress bar.
+          features: False returns f32[n 0] in their place, which spares the copy from the device.
 
         Returns:
-          Outputs(features f32[n d], logits f32[n k]), NumPy.
+          Predictions(features f32[n d], logits f32[n k]).
         """
 
         def predict(batch):
             out = self._predict(self._variables, batch)
             return out if features else Outputs(out.features[:, :0], out.logits)
 
-        return self._map(predict, images, label)
+        return Predictions(*self._map(predict, images, label))
 
     def mixed(self, apply: Callable, draws, anchor: np.ndarray, partner: np.ndarray, *, label: str = ""):
         """Features of mixed pairs, (f32[n d], lam f32[n]).
@@ -136,7 +144,7 @@ class Predictor:
           apply: deterministic half of a mixer, (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed, lam).
           draws: the mixer's Draw with arrays [n] inside.
           anchor, partner: u8[n h w c].
-          label: of the progress bar.
+          label: text of the progress bar.
         """
 
         def predict(batch):
@@ -182,3 +190,16 @@ def _filled(rows: np.ndarray, size: int) -> np.ndarray:
     if len(rows) == size:
         return rows
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+def make_predictor(run: Run, *, batch_size: int = 0, progress: bool = False) -> Predictor:
+    """The Predictor of an opened run.
+
+    Args:
+      run: from `open_run`.
+      batch_size: 0 = the run's runtime.eval_batch_size.
+      progress: whether to draw a bar on a terminal.
+    """
+    size = batch_size or run.config.runtime.eval_batch_size
+    facts = {"mean": run.data.mean, "std": run.data.std}
+    return Predictor(run.model, run.variables, **facts, batch_size=size, progress=progress)

@@ -1,23 +1,26 @@
-"""The run folder's own files: config.json, data.json, metrics.jsonl, result.json, TensorBoard events and the lock.
+"""The files of a run folder that are no checkpoint: JSON files, the metrics log, TensorBoard events and the lock.
 
     with RunFolder("runs/digits") as folder:   # a second process is refused
-        folder.claim(config, data)             # a folder of another configuration too
+        folder.claim(config, data)             # and so is a folder of another configuration
         folder.rewind(step)                    # on resume: drops what was logged after the checkpoint
         folder.append({"step": 390, "epoch": 1, "loss": 2.1})
         folder.finish({"test_accuracy": 0.97})
 
-Files are replaced as a whole through a temporary one, so a reader never meets half a file; metrics.jsonl grows by
-whole lines.
+JSON files: config.json, data.json, result.json (`read_json`, `write_json`). Metrics log: metrics.jsonl, one line an
+epoch (`read_metrics`). Files are replaced as a whole, so a reader never meets half of one; the metrics log grows by
+whole lines. No jax is imported.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sem_jax import __version__
 from sem_jax.errors import RunError
@@ -26,22 +29,32 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 JSON_LIMIT = 16 << 20  # bytes of config.json, data.json ...; a run folder may come from a stranger
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` at the end: no reader ever meets half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON (no NaN, no Infinity) atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Replaces a JSON file; NaN and Infinity are refused with a ValueError."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-      RunError: when it is not there, not JSON, or larger than any run writes.
+      RunError: it is not there, is not JSON, or is larger than any run writes.
     """
     try:
         if (size := path.stat().st_size) > JSON_LIMIT:
@@ -55,11 +68,11 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not valid JSON: {error}") from None
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    """The records of metrics.jsonl; a last line that was cut off is left out.
+def read_metrics(folder: str | Path) -> list[dict]:
+    """The lines of the metrics log, one dict an epoch; a last line that was cut off is left out.
 
     Raises:
-      RunError: another line is no record.
+      RunError: another line is damaged.
     """
     path = Path(folder) / "metrics.jsonl"
     records = []
@@ -78,7 +91,7 @@ def read_metrics(folder: Path) -> list[dict]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of this package and of those that numbers depend on."""
+    """Versions of Python, this package and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "sem_jax": __version__}
     for name in PACKAGES:
         try:
@@ -89,12 +102,12 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict:
-    """Versions and commit, for the run record."""
+    """Versions, commit and platform, for result.json and the report."""
     return {"versions": versions(), "commit": _commit(), "platform": platform.platform()}
 
 
 def _commit() -> str:
-    """Commit of the checkout the package is imported from, with '+' for uncommitted changes; '' outside of git."""
+    """Commit of the checkout that this package is imported from, '+' for uncommitted changes; '' outside of git."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
@@ -111,10 +124,10 @@ def _commit() -> str:
 
 
 class RunFolder:
-    """One run's folder.
+    """The folder of a run that trains.
 
     Args:
-      path: made when it is claimed.
+      path: made if it is not there.
       writer: False for the processes of a multi-process run that write nothing.
     """
 
@@ -125,10 +138,10 @@ class RunFolder:
         self._lock = None
 
     def __enter__(self) -> "RunFolder":
-        """Makes the folder and locks it for this process; the system lets go of the lock however the process ends.
+        """Makes the folder and locks it for this process; the system frees the lock however the process ends.
 
         Raises:
-          RunError: another process has it.
+          RunError: another process holds the lock.
         """
         if not self._writer:
             return self
@@ -166,11 +179,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
-        """Makes the folder, or checks that what is there is this run's.
+        """Writes config.json and data.json, or checks that those that are there are of this run.
 
         Args:
-          config: nested plain values, written to config.json.
-          data: what is known of the data set, written to data.json; its fingerprint must agree too.
+          config: nested plain values.
+          data: what is known of the data set; its fingerprint must agree.
           ignore: groups of config that may differ.
           defaults: of the fields, for those that the version which wrote config.json did not have.
 
@@ -181,9 +194,11 @@ class RunFolder:
             saved = read_json(self.path / "config.json")
             if not isinstance(saved, dict):
                 raise RunError(f"{self.path / 'config.json'} holds no configuration.", self._remedy)
-            there = _flat({k: v for k, v in (defaults or {}).items() if k not in ignore})
-            there |= _flat({k: v for k, v in saved.items() if k not in ignore})
-            here = _flat({k: v for k, v in config.items() if k not in ignore})
+
+            def compared(values: dict) -> dict:
+                return _flat({group: value for group, value in values.items() if group not in ignore})
+
+            there, here = compared(defaults or {}) | compared(saved), compared(config)
             names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
             if names:
                 shown = "; ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} now" for n in names[:3])
@@ -208,34 +223,31 @@ class RunFolder:
     _remedy = "Choose another folder with --workdir, or delete that one to start afresh."
 
     def rewind(self, step: int) -> list[dict]:
-        """Drops the records after `step` and returns the others; what follows is logged anew."""
-        records = [r for r in read_metrics(self.path) if r["step"] <= step]
+        """Drops what was logged after `step` and returns the rest; what follows is logged anew."""
+        log = [line for line in read_metrics(self.path) if line["step"] <= step]
         if self._writer:
-            temporary = self.path / "metrics.jsonl.tmp"
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write("".join(json.dumps(r) + "\n" for r in records))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / "metrics.jsonl")
+            with replacing(self.path / "metrics.jsonl") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in log).encode())
             (self.path / "result.json").unlink(missing_ok=True)
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
-        return records
+        return log
 
-    def append(self, record: dict) -> None:
-        """One line in metrics.jsonl, and the same numbers as TensorBoard scalars. NaN is written as null."""
+    def append(self, line: dict) -> None:
+        """Adds a line to the metrics log, and its numbers to the TensorBoard events. NaN is written as null."""
         if not self._writer:
             return
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        for name, value in plain.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self._events.add_scalar(name, value, record["step"])
-        self._events.flush()
+        if self._events is not None:
+            for name, value in plain.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self._events.add_scalar(name, value, line["step"])
+            self._events.flush()
 
     def finish(self, result: dict) -> None:
         """Writes result.json and closes the event file."""
@@ -249,7 +261,7 @@ class RunFolder:
             self._events = None
 
     def result(self) -> dict | None:
-        """result.json of a finished run, or None."""
+        """The contents of result.json, or None for a run that is not finished."""
         path = self.path / "result.json"
         return read_json(path) if path.exists() else None
 

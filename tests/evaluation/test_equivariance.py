@@ -8,6 +8,7 @@ import pytest
 
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.evaluation.measures import equivariance as eq
+from sem_jax.evaluation.suites.equivariance import tables
 
 LAMS = np.linspace(0, 1, 11)
 
@@ -114,7 +115,7 @@ def test_features_that_are_not_finite_are_refused():
 def test_tables_have_a_row_for_each_run_and_lam():
     anchor, partner = pairs()
     result = eq.equivariance(np.tanh(eq.mixtures(anchor, partner, LAMS)), anchor, partner, LAMS)
-    summary, by_lam = eq.tables([("mixup", result), ("mixup + SEM", result)])
+    summary, by_lam = tables([("mixup", result), ("mixup + SEM", result)])
     assert [row[:2] for row in summary["rows"]] == [["mixup", 0.5], ["mixup + SEM", 0.5]]
     assert len(by_lam["rows"]) == 22
     for table in (summary, by_lam):

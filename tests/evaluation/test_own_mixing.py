@@ -4,14 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from sem_jax.evaluation import evaluate
-from sem_jax.evaluation.context import Context, Options
+from sem_jax.evaluation import Options, evaluate
+from sem_jax.evaluation.context import Context
+from sem_jax.evaluation.run_data import load_splits
 from sem_jax.evaluation.suites.own_mixing import represent_own
 from sem_jax.interfaces import Outputs
-from sem_jax.runs.opening import load_splits, open_run, open_scorer
+from sem_jax.runs.opening import open_run, open_scorer
 from tests.helpers.runs import write_run
 
 SEED, COUNT = 3, 16
+QUIET = {"suites": ["equivariance"], "umap": False, "pictures": False, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +97,7 @@ def test_a_frozen_net_is_asked_and_one_that_is_gone_is_said(opened, run_dir, tmp
     assert '"scorer": ""' in text and '"name": "mixup"' in text
     text = text.replace('"name": "mixup"', '"name": "attentive_cutmix"')
     path.write_text(text.replace('"scorer": ""', '"scorer": "gone"'))
-    record = evaluate(
-        folder, suites=["equivariance"], data_dir=str(place), pairs=6, umap=False, pictures=False, progress=False
-    )
+    record = evaluate(folder, Options(data_dir=str(place), pairs=6, **QUIET))
     suite = record["suites"]["equivariance"]
     assert suite["status"] == "done" and "gone" in suite["note"] and "own mixing" in suite["note"]
     assert "relative error own mixer" not in suite["scalars"]
@@ -116,17 +116,8 @@ def test_a_scorer_sees_the_images_as_its_own_training_did(opened, run_dir):
 
 
 def test_the_report_has_it(run_dir, place, tmp_path):
-    record = evaluate(
-        run_dir,
-        suites=["equivariance"],
-        data_dir=str(place),
-        out=tmp_path,
-        pairs=20,
-        umap=False,
-        pictures=False,
-        progress=False,
-        items=tmp_path / "items.npz",
-    )
+    where = {"data_dir": str(place), "out": tmp_path, "items": tmp_path / "items.npz"}
+    record = evaluate(run_dir, Options(**where, pairs=20, **QUIET))
     suite = record["suites"]["equivariance"]
     table = next(t for t in suite["tables"] if "own mixer" in t["title"])
     assert table["rows"][0][:2] == ["tiny", "mixup"]

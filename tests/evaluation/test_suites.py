@@ -13,14 +13,14 @@ from scipy.io import savemat
 from sklearn.metrics import roc_auc_score
 
 from sem_jax.errors import ConfigError, DataError, RunError
-from sem_jax.evaluation import evaluate, evaluate_run
-from sem_jax.evaluation.corruptions import corrupt
+from sem_jax.evaluation import Options, evaluate
 from sem_jax.evaluation.corruptions.published import NAMES
 from sem_jax.evaluation.report import page
+from sem_jax.evaluation.run_data import load_splits
 from sem_jax.evaluation.suites import SUITES
 from sem_jax.evaluation.suites.equivariance import LAM, boxes, pairs
 from sem_jax.mixers.cutmix import apply_cutmix
-from sem_jax.runs.opening import load_splits, open_run
+from sem_jax.runs.opening import open_run
 from tests.helpers.runs import CLASSES, pictures, write_run, write_tree
 
 FAST = {"pairs": 6, "umap": False, "progress": False}
@@ -92,7 +92,7 @@ def report(run_dir, full, tmp_path_factory):
     """(record, folder) of all suites."""
     out = tmp_path_factory.mktemp("report")
     lines = []
-    record = evaluate(run_dir, data_dir=str(full), corruptions=CORRUPTIONS, out=out, say=lines.append, **FAST)
+    record = evaluate(run_dir, Options(data_dir=str(full), corruptions=CORRUPTIONS, out=out, **FAST), say=lines.append)
     assert len(lines) == len(SUITES)
     return record, out
 
@@ -124,7 +124,7 @@ def test_published_corruptions_counted_by_hand(report, full, splits, count):
     np.testing.assert_allclose([row[1:6] for row in table["rows"][:2]], expected, atol=1e-12)
     assert suite["scalars"]["mean accuracy"] == pytest.approx(np.mean(expected), abs=1e-12)
     assert suite["scalars"]["mCE (unnormalised)"] == pytest.approx(1 - np.mean(expected), abs=1e-12)
-    assert "CIFAR-10-C" in table["title"] and "published" in suite["note"] and "not checked" not in suite["note"]
+    assert "CIFAR-10-C" in table["title"] and "published" in suite["note"]
     assert suite["scalars"]["images"] == "published" and suite["scalars"]["corruptions"] == 2
 
 
@@ -206,13 +206,13 @@ def test_second_time_computes_nothing(report, run_dir, full, tmp_path, monkeypat
         raise AssertionError("predicted again")
 
     monkeypatch.setattr(Predictor, "_map", refuse)
-    again = evaluate(run_dir, data_dir=str(full), corruptions=CORRUPTIONS, out=tmp_path, **FAST)
+    again = evaluate(run_dir, Options(data_dir=str(full), corruptions=CORRUPTIONS, out=tmp_path, **FAST))
     assert again["suites"] == report[0]["suites"]
 
 
 def test_generated_is_called_generated(run_dir, place, tmp_path, count, splits):
     options = {"suites": ["corruptions"], "corruptions": CORRUPTIONS, "corruption_items": 8}
-    record = evaluate(run_dir, out=tmp_path, **options, **FAST)
+    record = evaluate(run_dir, Options(out=tmp_path, **options, **FAST))
     suite = record["suites"]["corruptions"]
     assert suite["scalars"]["items"] == 8 and suite["scalars"]["images"] == "generated"
     assert "choice of 8 of 20" in suite["note"]
@@ -226,7 +226,7 @@ def test_generated_is_called_generated(run_dir, place, tmp_path, count, splits):
 
 def test_missing_sets_are_said_in_one_line_each(run_dir, tmp_path):
     lines = []
-    record = evaluate(run_dir, suites=["clean", "shift", "ood"], out=tmp_path, say=lines.append, **FAST)
+    record = evaluate(run_dir, Options(suites=["clean", "shift", "ood"], out=tmp_path, **FAST), say=lines.append)
     shift, ood = record["suites"]["shift"], record["suites"]["ood"]
     assert shift["status"] == ood["status"] == "missing"
     assert "CIFAR-10.1 v4" in shift["reason"] and "modestyachts" in shift["remedy"] and "--shift" in shift["remedy"]
@@ -240,7 +240,7 @@ def test_small_grey_images(place, tmp_path):
     write_run(tmp_path / "digits", place, name="digits", val_size=0, steps=(1,))
     ood = tmp_path / "noise_data.npy"
     np.save(ood, np.random.default_rng(0).integers(0, 256, (6, 16, 16), np.uint8))
-    record = evaluate(tmp_path / "digits", suites=[*SUITES], ood={"noise": str(ood)}, **FAST)
+    record = evaluate(tmp_path / "digits", Options(ood={"noise": str(ood)}, **FAST))
     suites = record["suites"]
     assert suites["corruptions"]["reason"].startswith("corruptions need RGB images of 32 pixels or more")
     assert "digits are 8x8 with 1 channel" in suites["corruptions"]["reason"]
@@ -252,27 +252,26 @@ def test_small_grey_images(place, tmp_path):
 
 def test_compare_puts_runs_side_by_side(run_dir, place, tmp_path):
     write_run(tmp_path / "other", place, seed=1, val_size=0, steps=(1,))
-    record = evaluate(
-        run_dir, suites=["equivariance"], compare=[tmp_path / "other", run_dir], out=tmp_path / "out", **FAST
-    )
+    compare = {"suites": ["equivariance"], "compare": [tmp_path / "other", run_dir], "out": tmp_path / "out"}
+    record = evaluate(run_dir, Options(**compare, **FAST))
     suite = record["suites"]["equivariance"]
     assert [row[0] for row in suite["tables"][0]["rows"]] == ["tiny", "other"]
     assert {row[0] for row in suite["tables"][3]["rows"]} == {"tiny", "other"}
-    alone = evaluate(tmp_path / "other", suites=["equivariance"], data_dir=str(place), **FAST)
+    alone = evaluate(tmp_path / "other", Options(suites=["equivariance"], data_dir=str(place), **FAST))
     np.testing.assert_allclose(
         alone["suites"]["equivariance"]["tables"][0]["rows"][0][1:], suite["tables"][0]["rows"][1][1:], rtol=1e-4
     )
     write_run(tmp_path / "digits", place, name="digits", val_size=0, steps=(1,))
     with pytest.raises(RunError, match="other classes or sizes"):
-        evaluate(run_dir, suites=["equivariance"], compare=[tmp_path / "digits"], out=tmp_path, **FAST)
+        evaluate(run_dir, Options(suites=["equivariance"], compare=[tmp_path / "digits"], out=tmp_path, **FAST))
 
 
 def test_cheap_suites(run_dir, splits, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("predictions"))
-    record = evaluate_run(tmp_path / "run")
+    record = evaluate(tmp_path / "run", Options.quick())
     assert list(record["suites"]) == ["clean", "calibration", "equivariance"]
     assert (tmp_path / "run/evaluation/eval.html").is_file()
-    record = evaluate(tmp_path / "run", suites=["clean"], progress=False)
+    record = evaluate(tmp_path / "run", Options(suites=["clean"], progress=False))
     names = {path.name for path in (tmp_path / "run/evaluation").iterdir()}
     assert names == {"eval.html", "eval.md", "eval.json", "confusion.png"}  # pictures of the other suites are gone
 
@@ -297,20 +296,6 @@ SAID = {
 }
 
 
-def test_exchanged_names_give_no_number(run_dir, splits, tmp_path):
-    """contrast.npy holds brightness and the other way round: seen without anything else to compare with."""
-    images, labels = splits["test"]
-    folder, names = tmp_path / "CIFAR-10-C", ("contrast", "brightness")
-    write_published(folder, labels, names)
-    for name, holds in zip(names, names[::-1], strict=True):
-        np.save(folder / f"{name}.npy", np.concatenate([corrupt(images, holds, s, seed=3) for s in range(1, 6)]))
-    options = {"corruptions": names, "corruptions_dir": str(folder), "out": tmp_path / "out"}
-    with pytest.raises(DataError) as caught:
-        evaluate(run_dir, suites=["corruptions"], **options, **FAST)
-    assert "contrast.npy looks like brightness" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("given", [True, False])
 def test_damaged_published_set_gives_no_number(run_dir, place, splits, tmp_path, damage, given):
@@ -320,7 +305,7 @@ def test_damaged_published_set_gives_no_number(run_dir, place, splits, tmp_path,
     where = {"corruptions_dir": str(folder)} if given else {"data_dir": str(tmp_path)}
     (tmp_path / "cifar10").symlink_to(place / "cifar10")
     with pytest.raises(DataError) as caught:
-        evaluate(run_dir, suites=["corruptions"], out=tmp_path / "out", **where, **FAST)
+        evaluate(run_dir, Options(suites=["corruptions"], out=tmp_path / "out", **where, **FAST))
     assert SAID[damage] in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     assert not (tmp_path / "out").exists()
 
@@ -334,9 +319,9 @@ def test_published_folders(run_dir, splits, tmp_path, count):
         write_tree(tmp_path / "set/fog" / str(severity), pictures(20, 70 + severity), names)
         expected.append(count(pictures(20, 70 + severity), labels))
     options = {"corruptions_dir": str(tmp_path / "set"), "corruptions": ["fog"], "out": tmp_path / "out"}
-    suite = evaluate(run_dir, suites=["corruptions"], **options, **FAST)["suites"]["corruptions"]
+    suite = evaluate(run_dir, Options(suites=["corruptions"], **options, **FAST))["suites"]["corruptions"]
     assert suite["tables"][0]["rows"][0][1:6] == pytest.approx(expected, abs=1e-12)
-    assert "another order" in suite["figures"]["corruption_sheet"] and "names is not checked" in suite["note"]
+    assert "another order" in suite["figures"]["corruption_sheet"]
 
 
 def test_given_sets(run_dir, run, tmp_path, count):
@@ -345,7 +330,7 @@ def test_given_sets(run_dir, run, tmp_path, count):
     np.save(tmp_path / "pair_data.npy", images)
     np.save(tmp_path / "pair_labels.npy", labels)
     given = {"tree": str(tmp_path / "tree"), "file": str(tmp_path / "pair_data.npy"), "pair": str(tmp_path / "pair")}
-    record = evaluate(run_dir, suites=["shift"], shift=given, out=tmp_path / "out", **FAST)
+    record = evaluate(run_dir, Options(suites=["shift"], shift=given, out=tmp_path / "out", **FAST))
     found = record["suites"]["shift"]["scalars"]
     assert found == pytest.approx({f"top1 {name}": count(images, labels) for name in given}, abs=1e-12)
 
@@ -371,23 +356,23 @@ def _pair(folder, images, labels):
 )
 def test_wrong_shift_sets(run_dir, tmp_path, make, words):
     with pytest.raises(DataError, match=words):
-        evaluate(run_dir, suites=["shift"], shift={"mine": make(tmp_path)}, out=tmp_path / "out", **FAST)
+        evaluate(run_dir, Options(suites=["shift"], shift={"mine": make(tmp_path)}, out=tmp_path / "out", **FAST))
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_arguments(run_dir, tmp_path):
     with pytest.raises(ConfigError, match="Unknown suite 'claen'. Did you mean 'clean'"):
-        evaluate(run_dir, suites=["claen"])
+        Options(suites=["claen"])
     with pytest.raises(ConfigError, match="corruption_items must be >= 0"):
-        evaluate(run_dir, corruption_items=-1)
+        Options(corruption_items=-1)
     with pytest.raises(DataError, match="lacks frost1.png"):
-        evaluate(run_dir, suites=["corruptions"], frost_dir=str(tmp_path), **FAST)
+        evaluate(run_dir, Options(suites=["corruptions"], frost_dir=str(tmp_path), **FAST))
     with pytest.raises(RunError, match="Cannot write the report"):
         (tmp_path / "file").write_text("")
-        evaluate(run_dir, suites=["clean"], out=tmp_path / "file", **FAST)
+        evaluate(run_dir, Options(suites=["clean"], out=tmp_path / "file", **FAST))
     with pytest.raises(DataError, match="1 channel"):
         grey = _pair(tmp_path, pictures(3, 0)[..., :1], np.zeros(3, int))
-        evaluate(run_dir, suites=["ood"], ood={"grey": grey}, **FAST)
+        evaluate(run_dir, Options(suites=["ood"], ood={"grey": grey}, **FAST))
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (8, 8), (9, 13), (1, 5)])

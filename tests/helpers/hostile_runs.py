@@ -3,7 +3,7 @@
     word = row(copy of a run folder, canary)     # open_run(folder) is to raise an error that says `word`, or, where
                                                  # `word` is "", to read the run as if nothing had happened
 
-`canary` is a path: a payload that runs creates it. Read by test_hostile_runs.py and by experiments/refusals.py.
+`canary` is a path: a payload that runs creates it. Read by test_hostile_runs.py and by experiments/drills/refusals.py.
 """
 
 import json

@@ -11,6 +11,7 @@ from sem_jax.data.cifar import CIFAR10
 from sem_jax.models import make_model
 from sem_jax.runs import records
 from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.records import write_json
 from sem_jax.runs.state import TrainState
 
@@ -68,25 +69,19 @@ def write_run(
     cfg.data.name, cfg.data.dir, cfg.data.val_size = name, str(place), val_size
     cfg.model.name, cfg.model.depth, cfg.model.width = "wide_resnet", 10, 1
     cfg.runtime.eval_batch_size = 16
-    dataset = data.load(name, data_dir=str(place), val_size=val_size, val_seed=seed, prepare=False)
+    dataset = data.load(
+        name, data_dir=str(place), val_size=val_size, val_seed=seed, reading=data.Reading(download=False)
+    )
     folder.mkdir(parents=True)
     write_json(folder / "config.json", config.to_dict(cfg))
-    facts = {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.splits["test"].images.shape[1:]),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "sizes": {name: len(split.labels) for name, split in dataset.splits.items()},
-    }
-    write_json(folder / "data.json", facts)
+    facts = DataFacts.of(dataset)
+    write_json(folder / "data.json", facts.to_json())
     model, lines = make_model(**{**cfg.model, "num_classes": 10}), []
     run = records.RunFolder(folder)
     with Checkpoints(run.checkpoints, keep=9, best="val_accuracy" if val_size else None) as checkpoints:
         for step in steps:
             scores = {"val_accuracy": {1: 0.1, 2: 0.9, 3: 0.2}[step]} if val_size else {}
-            checkpoints.save(step, random_state(model, facts["image_shape"], step, 10 * seed + step), {}, scores)
+            checkpoints.save(step, random_state(model, facts.image_shape, step, 10 * seed + step), {}, scores)
             lines.append({"step": step, "epoch": step, **scores})
         checkpoints.wait()
     (folder / "metrics.jsonl").write_text("".join(records.json.dumps(line) + "\n" for line in lines))

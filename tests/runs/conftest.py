@@ -1,3 +1,1 @@
-"""The small run of the evaluation's tests serves here too."""
-
-from tests.evaluation.conftest import own_home, place, run_dir  # noqa: F401
+from tests.helpers.small_run import own_home, place, run_dir  # noqa: F401

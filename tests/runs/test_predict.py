@@ -8,15 +8,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from tests.helpers.runs import pictures
 
 from sem_jax.data.augment import normalise
 from sem_jax.errors import RunError
 from sem_jax.evaluation.prediction_cache import Cache
+from sem_jax.interfaces import Split
+from sem_jax.mixers.mixup import MixupDraw, apply_mixup
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.predict import Predictor, make_score, to_batches
-from sem_jax.mixers.mixup import MixupDraw, apply_mixup
-from sem_jax.interfaces import Split
+from tests.helpers.runs import pictures
 
 
 @pytest.fixture(scope="module")

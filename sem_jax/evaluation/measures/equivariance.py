@@ -6,15 +6,13 @@ shrinking the features.
 """
 
 import importlib.util
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sem_jax.errors import RunError
+from sem_jax.errors import ConfigError, RunError
 from sem_jax.evaluation.measures.metrics import Floats, require_finite
-from sem_jax.registry import lookup
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -135,34 +133,6 @@ def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
     )
 
 
-def tables(runs: Sequence[tuple[str, Equivariance]], title: str = "Equivariance") -> list[dict]:
-    """Two tables for `page.write_report`: one row a run, and one row a run and lam."""
-    summary, rows = [], []
-    for name, r in runs:
-        errors = np.stack([r.relative.mean, r.absolute.mean, r.cosine.mean], axis=1)
-        half = int(np.argmin(np.abs(r.lam - 0.5)))
-        summary.append([name, r.lam[half], *errors[half], r.clean_norm, r.clean_rank, r.pairs, r.equal_pairs])
-        # At lam 0 and 1 nothing is mixed: what is left there is rounding, which would only widen the table.
-        errors, quantiles = (np.where(np.abs(x) < 1e-6, 0.0, x) for x in (errors, r.relative.quantiles))
-        rows += [[name, r.lam[i], *errors[i], r.norm[i], r.rank[i], *quantiles[i]] for i in range(len(r.lam))]
-    errors = ["relative error", "absolute error", "cosine"]
-    marks = [f"{100 * q:.0f}%" for q in QUANTILES]
-    return [
-        {
-            "title": f"{title}: at lam nearest 0.5",
-            "columns": ["run", "lam", *errors, "clean norm", "clean effective rank", "pairs", "equal pairs"],
-            "rows": summary,
-            "note": "Relative error is ||g(x_mix) - mixture|| / ||g(x_i) - g(x_j)||, without pairs of equal features.",
-        },
-        {
-            "title": f"{title}: by lam",
-            "columns": ["run", "lam", *errors, "norm", "effective rank", *marks],
-            "rows": rows,
-            "note": "Percentages are quantiles of the relative error over the pairs. Less than 1e-6 is shown as 0.",
-        },
-    ]
-
-
 class Embedding(NamedTuple):
     """Mixed representations and the mixtures they should equal, in one plane."""
 
@@ -192,8 +162,7 @@ def _umap(points: Floats, seed: int) -> Floats:
     reason = umap_missing()
     if reason:
         raise RunError(reason)
-    import umap  # costs seconds of compilation, so only when it is asked for
-
+    umap = importlib.import_module("umap")  # costs seconds of compilation, so only when it is asked for
     # One job is what a fixed seed gives anyway; saying so spares the library's warning.
     model = umap.UMAP(n_components=2, n_neighbors=min(15, len(points) - 1), random_state=seed, n_jobs=1)
     return np.asarray(model.fit_transform(points.astype(np.float32)), np.float64)
@@ -220,11 +189,12 @@ def embed(
     Raises:
       ConfigError: for an unknown method. RunError: for UMAP where `umap_missing()`, or features not finite.
     """
-    project = lookup(EMBEDDINGS, "embedding", method)
+    if method not in EMBEDDINGS:
+        raise ConfigError(f"Unknown embedding {method!r}. Known embeddings: {', '.join(EMBEDDINGS)}.")
     cube, target = np.asarray(mixed, np.float64), mixtures(anchor, partner, lam)
     if cube.shape != target.shape:
         raise RunError(f"mixed must be [l n d] like the mixtures {target.shape}, got shape {cube.shape}")
     points = require_finite("features", np.concatenate([cube, target]).reshape(-1, cube.shape[2]))
-    plane = project(points, seed).reshape(2, *cube.shape[:2], 2)
+    plane = EMBEDDINGS[method](points, seed).reshape(2, *cube.shape[:2], 2)
     weight = np.asarray(lam, np.float64)
     return Embedding(method, weight.reshape(len(weight), -1).mean(axis=1), plane[0], plane[1])

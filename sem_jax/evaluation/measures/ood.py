@@ -208,7 +208,7 @@ def _counts(positive: Floats, negative: Floats) -> tuple[NDArray[np.int64], NDAr
     scores = np.concatenate([positive, negative])
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    hits = np.cumsum(order < len(positive))[last]
+    hits = np.cumsum(order < len(positive), dtype=np.int64)[last]
     return hits, last + 1 - hits
 
 

@@ -17,10 +17,11 @@ from sem_jax.evaluation.measures.equivariance import Embedding, Equivariance, Sp
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 LINES = ("-", "--", "-.", ":")
+DOTS_PER_INCH = 150
 _INK, _FAINT = "#222222", "#9a9a9a"
 
 
-def to_png(figure: Figure, *, dpi: int = 150) -> bytes:
+def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
     """The figure as PNG bytes, without date or version: the same figure gives the same bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", metadata={"Software": None})
@@ -114,25 +115,6 @@ def corruption_heatmap(corruptions: Sequence[str], severities: Sequence[int], ac
     return figure
 
 
-def picture_sheet(images: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """A grid of pictures with named rows and columns, images u8[r c h w 3] (or one channel)."""
-    sheet = np.asarray(images)
-    figure, axes = _axes(1.9 + 1.05 * sheet.shape[1], 0.4 + 1.05 * sheet.shape[0], *sheet.shape[:2])
-    for (row, column), axis in np.ndenumerate(axes):
-        picture = sheet[row, column]
-        picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-        if column == 0:
-            name = _label(str(rows[row]).replace("_", " "))
-            axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
-        if row == 0:
-            axis.set_title(_label(columns[column], 14), fontsize=10)
-    return figure
-
-
 def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: str = "") -> Figure:
     """ROC curves of one score, {OOD set: (fpr f64[p], tpr f64[p], AUROC)}; the diagonal is a useless score."""
     figure, ((axis,),) = _axes(6.4, 5.6)
@@ -189,7 +171,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None, t
     shown = [("", before)] if after is None else [("before scaling: ", before), (f"T = {temperature:.3g}: ", after)]
     options = {"sharex": True, "sharey": "row"} | ({"height_ratios": [3, 1]} if width else {})
     figure, axes = _axes(5.4 * len(shown), 6.0 if width else 4.6, 2 if width else 1, len(shown), **options)
-    figure.get_layout_engine().set(w_pad=0.12)
+    figure.set_layout_engine("constrained", w_pad=0.12)
     for column, (title, result) in enumerate(shown):
         axis, full, share = axes[0, column], result.count > 0, 100 * result.count / result.count.sum()
         left, right = (result.lower, result.upper) if width else (share.cumsum() - share, share.cumsum())

@@ -1,22 +1,26 @@
 """The suite behind SEM's Fig. 3: mixed representations against mixtures of representations, for mixup and CutMix."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.errors import RunError, SemError
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.measures import equivariance as measure
 from sem_jax.evaluation.report import figures
+from sem_jax.evaluation.report.record import Table
+from sem_jax.evaluation.run_data import Loaded
 from sem_jax.evaluation.suites.own_mixing import MIDDLE, represent_own
 from sem_jax.mixers.cutmix import CutmixDraw, apply_cutmix
 from sem_jax.mixers.mixup import MixupDraw, apply_mixup
-from sem_jax.runs.opening import Loaded, open_compared
 
 LAM = np.linspace(0.0, 1.0, 11)
 APPLY = {"mixup": apply_mixup, "cutmix": apply_cutmix}
 SHOWN_PAIRS = 40  # of the picture of two classes: more hide each other
+_MARKS = [f"{100 * q:.0f}%" for q in measure.QUANTILES]
 
 
 class Mixed(NamedTuple):
@@ -29,23 +33,23 @@ class Mixed(NamedTuple):
 
 
 def boxes(lam: float, count: int, shape: tuple[int, int], rng: np.random.Generator) -> CutmixDraw:
-    """`count` boxes that leave a share of about `lam` of the anchor, each wholly inside, at random places.
+    """`count` boxes at random places that leave a share of about `lam` of the anchor.
 
-    A box that hangs over an edge, as in training, would not reach lam = 0. The width makes up for the rounding of the
-    height, so that the share is as near to lam as whole pixels allow.
+    Each lies wholly inside: one that hangs over an edge, as in training, would not reach lam = 0. The width makes up
+    for the rounding of the height, so that the share is as near to lam as whole pixels allow.
     """
     height, width = shape
     rows = max(round(height * float(np.sqrt(1.0 - lam))), int(lam < 1.0))
     columns = min(width, round((1.0 - lam) * height * width / rows)) if rows else 0
-    top = rng.integers(0, height - rows + 1, count).astype(np.int32)
-    left = rng.integers(0, width - columns + 1, count).astype(np.int32)
-    return CutmixDraw(top, (top + rows).astype(np.int32), left, (left + columns).astype(np.int32))
+    top = jnp.asarray(rng.integers(0, height - rows + 1, count), jnp.int32)
+    left = jnp.asarray(rng.integers(0, width - columns + 1, count), jnp.int32)
+    return CutmixDraw(top, top + rows, left, left + columns)
 
 
 def draw(mixer: str, count: int, shape: tuple[int, int], seed: int) -> list:
     """The draws of `count` pairs at every LAM; the same seed gives the same."""
     if mixer == "mixup":
-        return [MixupDraw(np.full(count, lam, np.float32)) for lam in LAM]
+        return [MixupDraw(jnp.full(count, lam, jnp.float32)) for lam in LAM]
     rng = np.random.default_rng([seed, 1])
     return [boxes(lam, count, shape, rng) for lam in LAM]
 
@@ -70,7 +74,7 @@ def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndar
     key = json.dumps([context.digest(images), mixer, seed, LAM.tolist(), anchor.tolist(), partner.tolist()])
 
     def make():
-        draws = draw(mixer, len(anchor), images.shape[1:3], seed)
+        draws = draw(mixer, len(anchor), context.run.data.image_shape[:2], seed)
         tiled = (np.tile(rows, len(LAM)) for rows in (anchor, partner))
         joined = type(draws[0])(*(np.concatenate(fields) for fields in zip(*draws, strict=True)))
         both = (images[rows] for rows in tiled)
@@ -83,21 +87,47 @@ def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndar
 
 def _runs(context: Context) -> list[tuple[str, Context]]:
     """(name, context) of this run and of those to compare it with, on the same test images."""
-    runs, names = [context], {context.run.folder.resolve()}
-    for folder in context.options.compare:
-        run = open_compared(folder, context.run.checkpoint)
-        if run.folder.resolve() in names:
+    own, runs, folders = context.run, [context], {context.run.folder.resolve()}
+    for run in context.given.compared:
+        if run.folder.resolve() in folders:
             continue
-        names.add(run.folder.resolve())
-        if (run.data.image_shape, run.data.class_names) != (context.run.data.image_shape, context.run.data.class_names):
+        folders.add(run.folder.resolve())
+        if (run.data.image_shape, run.data.class_names) != (own.data.image_shape, own.data.class_names):
             raise RunError(
-                f"{folder} was trained on other classes or sizes ({run.data.name}) than {context.run.folder}",
+                f"{run.folder} was trained on other classes or sizes ({run.data.name}) than {own.folder}",
                 "Compare runs with images of one size and the same classes.",
             )
-        # Only the test images are shared: what each run was trained on is its own business.
-        runs.append(Context(run, Loaded({"test": context.split("test")}, None, False), context.options))
-    count = [it.run.name for it in runs]
-    return [(it.run.name if count.count(it.run.name) == 1 else str(it.run.folder), it) for it in runs]
+        # They share the test images alone: each run was trained on data of its own.
+        runs.append(Context(run, Loaded({"test": context.split("test")}), context.options))
+    names = [it.run.name for it in runs]
+    return [(it.run.name if names.count(it.run.name) == 1 else str(it.run.folder), it) for it in runs]
+
+
+def tables(runs: Sequence[tuple[str, measure.Equivariance]], title: str = "Equivariance") -> list[Table]:
+    """Two tables: one row a run, and one row a run and lam."""
+    summary, rows = [], []
+    for name, r in runs:
+        errors = np.stack([r.relative.mean, r.absolute.mean, r.cosine.mean], axis=1)
+        half = int(np.argmin(np.abs(r.lam - 0.5)))
+        summary.append([name, r.lam[half], *errors[half], r.clean_norm, r.clean_rank, r.pairs, r.equal_pairs])
+        # At lam 0 and 1 nothing is mixed: what is left there is rounding, which would only widen the table.
+        errors, quantiles = (np.where(np.abs(x) < 1e-6, 0.0, x) for x in (errors, r.relative.quantiles))
+        rows += [[name, r.lam[i], *errors[i], r.norm[i], r.rank[i], *quantiles[i]] for i in range(len(r.lam))]
+    names = ["relative error", "absolute error", "cosine"]
+    return [
+        {
+            "title": f"{title}: at lam nearest 0.5",
+            "columns": ["run", "lam", *names, "clean norm", "clean effective rank", "pairs", "equal pairs"],
+            "rows": summary,
+            "note": "Relative error is ||g(x_mix) - mixture|| / ||g(x_i) - g(x_j)||, without pairs of equal features.",
+        },
+        {
+            "title": f"{title}: by lam",
+            "columns": ["run", "lam", *names, "norm", "effective rank", *_MARKS],
+            "rows": rows,
+            "note": "Percentages are quantiles of the relative error over the pairs. Less than 1e-6 is shown as 0.",
+        },
+    ]
 
 
 def equivariance(context: Context) -> Result:
@@ -115,7 +145,7 @@ def equivariance(context: Context) -> Result:
         result.scalars[f"cosine {title}"] = own.cosine.mean[half]
         if mixer == "mixup":
             result.scalars["effective rank"] = own.clean_rank
-        result.tables += measure.tables(found, title)
+        result.tables += tables(found, title)
         caption = f"{title}: distance of the mixed image's representation from the mixture of the two representations."
         result.picture(f"equivariance_{mixer}", figures.equivariance_error(found), caption)
         caption = f"{title}: cosine to the mixture, feature norm and effective rank (does the penalty collapse them?)."
@@ -131,7 +161,7 @@ def equivariance(context: Context) -> Result:
 
 
 def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
-    """The error under the mixer of the training itself, for every run that mixes; in short: of the first run."""
+    """Adds the error under the mixer that a run was trained with: a row a run that mixes, a scalar for the first."""
     rows = []
     for index, (name, it) in enumerate(runs):
         mixer = it.run.config.mixer.name
@@ -151,11 +181,10 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
             result.scalars["relative error own mixer"] = errors.mean()
             result.items["relative error own"] = np.where(own.middle, own.relative, np.nan)
     if rows:
-        marks = [f"{100 * q:.0f}%" for q in measure.QUANTILES]
         result.tables.append(
             {
                 "title": f"The run's own mixer, lam between {MIDDLE[0]} and {MIDDLE[1]}",
-                "columns": ["run", "mixer", "pairs", "relative error", *marks, "absolute error"],
+                "columns": ["run", "mixer", "pairs", "relative error", *_MARKS, "absolute error"],
                 "rows": rows,
                 "note": "Test pairs mixed as in training, lam as it draws them; percentages are quantiles of the "
                 "relative error.",
@@ -164,7 +193,7 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
 
 
 def _two_classes(context: Context, runs, result: Result) -> None:
-    """The paper's picture: pairs of the two first classes with enough items, mixed by mixup, in one plane."""
+    """Adds the paper's picture: pairs of the first two classes with enough items, mixed by mixup, in one plane."""
     test, names = context.split("test"), context.run.data.class_names
     items = np.bincount(test.labels, minlength=len(names))
     chosen = np.flatnonzero(items >= min(SHOWN_PAIRS, np.sort(items)[-2]))[:2]

@@ -3,9 +3,10 @@
     own = represent_own(context, count=500)        # OwnMixing(relative f32[n], absolute f32[n], lam f32[n])
     own.relative[own.middle].mean()
 
-The curves against lam need mixers that can be told their lam; masks, saliency and hidden states cannot. Here pairs are
-mixed as training mixes them, with the weights that it would draw. The same images, pairs and draws serve every run of
-a mixer, so that two runs can be compared pair by pair (but for PuzzleMix, whose lam depends on the net).
+The curves against lam need mixers that can be told their lam, which masks, saliency and hidden states cannot. Here
+pairs are mixed as training mixes them, with lam drawn as training draws it. All runs with one mixer get the same
+images, pairs and draws, so that two runs can be compared pair by pair (except for PuzzleMix, whose lam depends on the
+net).
 """
 
 import functools
@@ -27,7 +28,7 @@ MIDDLE = (0.05, 0.95)  # of lam: nearer to 0 and 1 hardly anything is mixed
 
 
 class OwnMixing(NamedTuple):
-    """Of n pairs: e = ||g(mixed) - (lam g(x_i) + (1 - lam) g(x_j))||."""
+    """Errors e = ||g(mixed) - (lam g(x_i) + (1 - lam) g(x_j))|| of n pairs."""
 
     relative: np.ndarray  # f32[n], e / ||g(x_i) - g(x_j)||; NaN where the two are equal
     absolute: np.ndarray  # f32[n], e
@@ -53,7 +54,7 @@ def represent_own(context: Context, *, count: int) -> OwnMixing:
     x = run.config.mixer
     shape = {"image_shape": run.data.image_shape, "mean": run.data.mean, "std": run.data.std}
     scorer = open_scorer(x.scorer, **shape) if x.scorer else None
-    # Every pair is mixed, and none is of an image with itself: strength and pairing are training's business.
+    # Every pair is mixed and none is of an image with itself, whatever training did.
     mix = make_mix(make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer), pairing="roll")
     size = min(BATCH, count, len(test.labels))
     total = min(count, len(test.labels)) // size * size

@@ -1,253 +1,80 @@
-"""The suites of shifted inputs: the 15 corruptions (SEM, Table 2) and natural shift."""
+"""The suite of natural shift: accuracy on other data of the same classes."""
 
-import functools
-import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from sem_jax.data.decoded_cache import cached
-from sem_jax.data.splits import digest
+from sem_jax.data import read_array_pair
 from sem_jax.errors import DataError
-from sem_jax.evaluation import corruptions as generator
 from sem_jax.evaluation.context import Context, Missing, Result
-from sem_jax.evaluation.corruptions.frost_pictures import FILES
-from sem_jax.evaluation.corruptions.names import check_names
-from sem_jax.evaluation.corruptions.published import NAMES, Published, open_published
-from sem_jax.evaluation.corruptions.sheet import picture_sheet
 from sem_jax.evaluation.measures import metrics
-from sem_jax.evaluation.report import figures
-from sem_jax.evaluation.sets import standard_shift
-from sem_jax.interfaces import Split
+from sem_jax.evaluation.sets import Absent, EvalSet, check, named
 from sem_jax.runs.opening import Run
 
-PUBLISHED = {  # data set -> name and source of its corrupted test set
-    "cifar10": ("CIFAR-10-C", "https://zenodo.org/records/2535967"),
-    "cifar100": ("CIFAR-100-C", "https://zenodo.org/records/3555552"),
-    "tiny_imagenet": ("Tiny-ImageNet-C", "https://zenodo.org/records/2536630"),
+
+class _Standard(NamedTuple):
+    name: str
+    file: str
+    size: int
+    url: str
+
+
+STANDARD = {  # data set -> published shifted sets of its classes
+    "cifar10": (
+        _Standard("CIFAR-10.1 v4", "cifar10.1_v4_data.npy", 2021, "https://github.com/modestyachts/CIFAR-10.1"),
+        _Standard("CIFAR-10.1 v6", "cifar10.1_v6_data.npy", 2000, "https://github.com/modestyachts/CIFAR-10.1"),
+        _Standard("CIFAR-10.2", "cifar102_test.npz", 2000, "https://github.com/modestyachts/cifar-10.2"),
+    )
 }
-_SHOWN = 2  # images of the picture sheet
-_OFFICIAL = 10_000
-_KEPT = 1_000  # corrupted images of so many items at most are kept on disk for the next run: 230 MB of 32x32 pixels
+_FOLDERS = ("", "cifar10.1", "CIFAR-10.1", "CIFAR-10.1/datasets", "cifar10.2", "cifar-10.2", "CIFAR-10.2")
 
 
-class _Source(NamedTuple):
-    """Where corrupted images come from."""
+def standard_shift(run: Run, places: Sequence[Path], home: Path) -> tuple[list[EvalSet], list[Absent]]:
+    """CIFAR-10.1 and CIFAR-10.2, for a model of CIFAR-10's classes; ([], []) for others.
 
-    name: str  # "CIFAR-10-C", or "generated corruptions"
-    note: str
-    key: Callable[[str, int], str | None]  # what determines the images, where it is known without them
-    read: Callable[[str, int], Split]
-
-
-def open_given(run: Run, path: str, corruptions=NAMES, labels: np.ndarray | None = None) -> Published:
-    """The published set at `path`, its labels compared with the clean test set's.
-
-    Raises:
-      DataError: nothing of the kind there, or it is damaged.
+    Args:
+      run: the run to score.
+      places: where sets are looked for; home: the one to put them in.
     """
-    options = {"names": tuple(corruptions)}
-    if any((Path(path).expanduser() / name).is_dir() for name in NAMES):
-        options |= {"class_names": run.data.class_names, "image_shape": run.data.image_shape}
-    return open_published(path, clean_labels=labels, num_classes=len(run.data.class_names), **options)
-
-
-def _published(context: Context, opened: Published) -> _Source:
-    """Its files are compared with corruptions made here first: a number for fog must not be one for brightness."""
-    unchecked = check_names(opened, context.split("test").images, frost_dir=context.options.frost_dir)
-    name = PUBLISHED.get(context.run.data.name, (Path(opened.path).name, ""))[0]
-    count = len(context.split("test").labels)
-    if opened.layout == "tfds":
-        name += " (tfds cifar10_corrupted)"
-    elif count != _OFFICIAL:
-        name += f" layout, {count:,} images"
-    note = f"{name}, published images read from {opened.path}. {unchecked}".strip()
-    return _Source(name, note, lambda *_: None, opened.read)
-
-
-def _find_published(context: Context) -> Published | None:
-    """A published set in the places where standard sets are."""
-    data = context.run.data.name
-    if data not in PUBLISHED:
-        return None
-    folders = [place / PUBLISHED[data][0] for place in context.places]
-    folders += [place for place in context.places if data == "cifar10" and (place / "cifar10_corrupted").is_dir()]
-    labels = context.split("test").labels
-    there = next((folder for folder in folders if folder.is_dir()), None)
-    return open_given(context.run, str(there), context.options.corruptions, labels) if there else None
-
-
-@functools.cache
-def _generator_version() -> str:
-    """Digest of the code that corrupts: another one makes other images."""
-    files = sorted(Path(generator.__file__).parent.glob("*.py"))
-    made_by = [file for file in files if file.name not in ("names.py", "published.py", "sheet.py")]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in made_by)).hexdigest()
-
-
-def _generated(context: Context, chosen: Split) -> _Source:
-    options, shape = context.options, chosen.images.shape[1:]
-    if min(shape[:2]) < generator.MIN_SIZE or shape[2] not in (1, 3):
-        name = context.run.data.name
-        least = generator.MIN_SIZE
-        have = f"those of {name} are {shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
-        raise Missing(f"corruptions need RGB images of {least} pixels or more; {have}", "Score a run on such images.")
-    frost = "the published photographs" if options.frost_dir else "textures of our own"
-    images = digest(chosen.images)
-    files = [Path(options.frost_dir).expanduser() / file for file in FILES] if options.frost_dir else []
-    pictures = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-    def key(name: str, severity: int) -> str:
-        frost = pictures if name == "frost" else ""
-        return json.dumps(["generated", _generator_version(), images, name, severity, options.seed, frost])
-
-    def make(name: str, severity: int) -> Split:
-        made = generator.corrupt(chosen.images, name, severity, seed=options.seed, frost_dir=options.frost_dir)
-        return Split(made, chosen.labels)
-
-    def read(name: str, severity: int) -> Split:
-        if len(chosen.labels) > _KEPT:
-            return make(name, severity)
-        # A sweep scores many checkpoints on the same few images, and making them costs more than the predictions.
-        return cached(f"corrupted-{name}-{severity}", [key(name, severity)], lambda: (make(name, severity), ()))[0]
-
-    title = f"generated corruptions of {context.run.data.name}"
-    note = f"Generated from the test images, seed {options.seed}, frost from {frost}: comparable among runs of this "
-    published, url = PUBLISHED.get(context.run.data.name, ("", ""))
-    note += f"program, not with numbers on {published}. " if published else "program only. "
-    note += f"For those, unpack {url} to {context.home / published}." if published else ""
-    return _Source(title, note.strip(), key, read)
-
-
-def _chosen_items(context: Context) -> np.ndarray:
-    count, wanted = len(context.split("test").labels), context.options.corruption_items
-    if not 0 < wanted < count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(context.options.seed).choice(count, wanted, replace=False))
-
-
-def corruptions(context: Context) -> Result:
-    """Accuracy under every corruption and severity; published images where they are, else generated ones."""
-    options, test = context.options, context.split("test")
-    try:
-        opened = options.published or _find_published(context)
-        source = _published(context, opened) if opened else None
-    except DataError as error:
-        raise Missing.of(error) from error  # a damaged published set is never replaced by a generated one silently
-    rows = _chosen_items(context)
-    chosen = Split(test.images[rows], test.labels[rows])
-    source = source or _generated(context, chosen)
-    accuracy, sheet, items = {}, {}, {}
-    cells = [(name, severity) for name in options.corruptions for severity in generator.SEVERITIES]
-    try:
-        for name, severity in tqdm(
-            cells, desc=source.name, unit="set", disable=None if options.progress else True, leave=False
-        ):
-            hits, sheet[name, severity] = _cell(context, source, name, severity, rows if opened else None, chosen)
-            accuracy[name, severity], items[f"correct {name} {severity}"] = float(hits.mean()), hits
-    except DataError as error:
-        raise Missing.of(error) from error
-    table = metrics.corruption_table(accuracy)
-    error = metrics.mean_corruption_error(table)
-    # Folders and tfds keep the images in another order: a choice of rows is no choice of the same clean images.
-    same = np.arange(len(test.labels)) if opened and opened.layout != "arrays" else rows
-    own = metrics.top1(context.outputs("test", test.images).logits[same], test.labels[same])
-    severities = [f"severity {s}" for s in table.severities]
-    body = [[n, *table.accuracy[i], table.by_corruption[i]] for i, n in enumerate(table.corruptions)]
-    body.append(["mean", *table.by_severity, table.mean_accuracy])
-    result = Result(note=source.note, items=items)
-    result.scalars = {
-        "mean accuracy": table.mean_accuracy,
-        error.name: error.value,
-        "accuracy of clean images": own,
-        "items": len(rows),
-        "corruptions": len(table.corruptions),
-        "images": "published" if opened else "generated",
-    }
-    if len(rows) < len(test.labels):
-        result.note += f" A seeded choice of {len(rows):,} of {len(test.labels):,} test images."
-    result.tables.append(
-        {
-            "title": f"Accuracy: {source.name}",
-            "columns": ["corruption", *severities, "mean"],
-            "rows": body,
-            "note": f"Mean accuracy is the mean over all {table.accuracy.size} cells. {error.name} is 1 minus it: "
-            "nobody has published the baseline errors that mCE divides by for these sets.",
-        }
-    )
-    heat = figures.corruption_heatmap(table.corruptions, table.severities, table.accuracy)
-    result.picture("corruptions", heat, f"Accuracy in percent: {source.name}.")
-    grid = np.stack(
-        [
-            np.stack([test.images[rows[:_SHOWN]], *(sheet[name, s] for s in table.severities)])
-            for name in table.corruptions
-        ]
-    )
-    title = f"{source.name[0].upper()}{source.name[1:]}"
-    caption = f"The first images, clean and at each severity: {source.name}."
-    if opened and opened.layout != "arrays":
-        caption += " The published images are in another order than the clean ones."
-    result.picture("corruption_sheet", picture_sheet(grid, names=table.corruptions, title=title), caption)
-    result.data = {source.name: {"images": "published" if opened else "generated", "items": len(rows)}}
-    return result
-
-
-def _cell(context, source: _Source, name: str, severity: int, rows: np.ndarray | None, chosen: Split):
-    """(which images are classified right, the first images u8[n h w c]) of one corruption at one severity."""
-    split = None
-
-    def make():
-        read = split or source.read(name, severity)
-        out = context.predictor.outputs(read.images, features=False, label=f"{name} {severity}")
-        return {"logits": out.logits, "first": np.asarray(read.images[:_SHOWN])}
-
-    key = source.key(name, severity)
-    if key is None:  # the images themselves say what they are
-        split = source.read(name, severity)
-        if rows is not None and len(rows) < len(split.labels):
-            split = Split(split.images[rows], split.labels[rows])
-        key = digest(split.images)
-    arrays = context.cache(f"{source.name} {name} {severity}", key, make, wanted=("logits", "first"))
-    return metrics.correct(arrays["logits"], split.labels if split else chosen.labels), arrays["first"][:_SHOWN]
+    found, absent = [], []
+    for name, file, size, url in STANDARD.get(run.data.name, ()):
+        paths = (place / folder / file for place in places for folder in _FOLDERS)
+        there = next((path for path in paths if path.is_file()), None)
+        if there is None:
+            labels = f" and {file.replace('_data', '_labels')}" if "_data" in file else ""
+            reason = f"no {file} in {', '.join(map(str, places))}"
+            absent.append(Absent(name, reason, f"put {file}{labels} of {url} into {home}"))
+            continue
+        try:
+            found.append(check(run, named(name, read_array_pair(there), size), labelled=True))
+        except DataError as error:
+            absent.append(Absent.damaged(name, error))
+    return found, absent
 
 
 def shift(context: Context) -> Result:
     """Accuracy on other data of the same classes, beside that on test."""
     found, absent = standard_shift(context.run, context.places, context.home)
-    found += context.options.shift
+    found += context.given.shift
     if not found:
         if absent:
             names = ", ".join(a.name for a in absent)
             raise Missing(f"none of {names} is there ({absent[0].reason})", f"{absent[0].remedy}; or --shift NAME=PATH")
         remedy = "Give a labelled set with the same classes: --shift NAME=PATH (array pair or image folder)."
         raise Missing(f"no standard shift set is known for {context.run.data.name}", remedy)
-    result, rows = Result(), []
-    own = None
+    result, rows, own = Result(absent=absent), [], None
     if "test" in context.loaded.splits:
         test = context.split("test")
         own = metrics.classification(context.outputs("test", test.images).logits, test.labels)
         rows.append(["test (not shifted)", len(test.labels), *own.values(), 0.0])
-    for it in found:
-        logits = context.outputs(it.name, it.split.images).logits
-        scores = metrics.classification(logits, it.split.labels)
-        result.items[f"correct {it.name}"] = metrics.correct(logits, it.split.labels)
-        gap = scores["top1"] - own["top1"] if own else None
-        rows.append([it.name, len(it.split.labels), *scores.values(), gap])
-        result.scalars[f"top1 {it.name}"] = scores["top1"]
-        result.data[it.name] = {"images": context.digest(it.split.images), "items": len(it.split.labels)}
+    for name, split, _ in found:
+        logits = context.outputs(name, split.images).logits
+        scores = metrics.classification(logits, split.labels)
+        result.items[f"correct {name}"] = metrics.correct(logits, split.labels)
+        rows.append([name, len(split.labels), *scores.values(), scores["top1"] - own["top1"] if own else None])
+        result.scalars[f"top1 {name}"] = scores["top1"]
+        result.data[name] = {"images": context.digest(split.images), "items": len(split.labels)}
     columns = ["set", "items", *metrics.METRICS, "top1 against test"]
     result.tables.append({"title": "Natural shift", "columns": columns, "rows": rows})
-    if absent:
-        result.tables.append(left_out(absent))
     result.note = " ".join(f"{it.name}: {it.note}." for it in found if it.note)
     return result
-
-
-def left_out(absent) -> dict:
-    """The table of sets that are not there."""
-    columns = ["set", "what is missing", "how to get it"]
-    return {"title": "Sets that are not there", "columns": columns, "rows": [list(it) for it in absent]}

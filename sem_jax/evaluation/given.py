@@ -1,0 +1,127 @@
+"""The sets and runs that a person names in the options, read before anything is computed.
+
+So a typing error costs seconds, not hours.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sem_jax import data as data_lib
+from sem_jax.data.npy_files import as_images, load_npy
+from sem_jax.errors import DataError
+from sem_jax.evaluation.corruptions.frost_pictures import read as read_frost
+from sem_jax.evaluation.corruptions.published import NAMES, Published, open_published
+from sem_jax.evaluation.options import Options
+from sem_jax.evaluation.run_data import Loaded
+from sem_jax.evaluation.sets import EvalSet, check, fitted, load_svhn, read_tree, read_tree_fitted
+from sem_jax.interfaces import Split
+from sem_jax.runs.opening import Run, open_run
+
+
+class Given(NamedTuple):
+    """What the options name, read."""
+
+    shift: tuple[EvalSet, ...] = ()
+    ood: tuple[EvalSet, ...] = ()
+    published: Published | None = None  # the corrupted set
+    compared: tuple[Run, ...] = ()
+
+
+def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
+    """Reads what the chosen suites need of what the options name.
+
+    Raises:
+      SemError: something is not there, is damaged, or does not fit the run.
+    """
+    shift, ood, published = (), (), None
+    if "shift" in options.suites:
+        shift = tuple(read_shift(run, name, path) for name, path in options.shift.items())
+    if "ood" in options.suites:
+        ood = tuple(read_ood(run, name, path) for name, path in options.ood.items())
+    if "corruptions" in options.suites:
+        if options.corruptions_dir:
+            test = loaded.splits.get("test")
+            labels = None if test is None else test.labels
+            published = open_corrupted(run, Path(options.corruptions_dir), options.corruptions, labels)
+        if options.frost_dir:
+            read_frost(str(Path(options.frost_dir).expanduser()))
+    compared = (open_compared(it, run.checkpoint) for it in options.compare if "equivariance" in options.suites)
+    return Given(shift, ood, published, tuple(compared))
+
+
+def read_shift(run: Run, name: str, path: str) -> EvalSet:
+    """A labelled set with the model's classes: an array pair, or an image folder whose folders are class names.
+
+    Folders are resized only where the run resized its own (data.image_size), and in the same way.
+
+    Raises:
+      DataError: it is not there, damaged, or does not fit the model.
+    """
+    where = _existing(name, path)
+    if _is_arrays(where):
+        return check(run, EvalSet(name, data_lib.read_array_pair(where)), labelled=True)
+    size = run.config.data.image_size
+    split = read_tree(where, classes=run.data.class_names, image_size=size)
+    note = f"resized to {size} pixels as in training" if size else ""
+    return check(run, EvalSet(name, split, note), labelled=True)
+
+
+def read_ood(run: Run, name: str, path: str) -> EvalSet:
+    """A set without usable labels: a folder or archive of images, an array with or without labels, SVHN's .mat.
+
+    Raises:
+      DataError: it is not there or damaged, or has other channels than the model.
+    """
+    where = _existing(name, path)
+    mat = where if where.suffix == ".mat" else where / "test_32x32.mat"
+    if mat.is_file():
+        return fitted(run, name, load_svhn(mat.parent))
+    labels = where.with_name(where.name.removesuffix("_data.npy") + "_labels.npy")
+    if where.suffix == ".npy" and not labels.is_file():
+        images = as_images(load_npy(where), str(where))
+        return fitted(run, name, Split(images, np.full(len(images), -1, np.int32)))
+    if _is_arrays(where):
+        return fitted(run, name, data_lib.read_array_pair(where))
+    return read_tree_fitted(run, name, where)
+
+
+def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarray | None) -> Published:
+    """The published corrupted set at `path`, its labels compared with those of the clean test set.
+
+    Raises:
+      DataError: nothing of the kind there, or it is damaged.
+    """
+    path = path.expanduser()
+    options = {"clean_labels": labels, "num_classes": len(run.data.class_names), "names": tuple(names)}
+    if any((path / name).is_dir() for name in NAMES):
+        options |= {"class_names": run.data.class_names, "image_shape": run.data.image_shape}
+    return open_published(str(path), **options)
+
+
+def open_compared(path: str | Path, checkpoint: str) -> Run:
+    """The run to set beside another: its checkpoint chosen as that one's was, or the checkpoint folder that `path` is.
+
+    Raises:
+      RunError: no such run or checkpoint.
+    """
+    folder = Path(path).expanduser()
+    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
+        return open_run(folder, checkpoint)
+    return open_run("", str(folder.resolve()))  # absolute: a folder may be called 7800 or final
+
+
+def _existing(name: str, path: str) -> Path:
+    where = Path(path).expanduser()
+    pair = where.with_name(f"{where.name}_data.npy")  # a pair may be given by its common prefix
+    if not where.exists() and not pair.is_file():
+        raise DataError(f"{name}: {where} does not exist", "Give NAME=PATH: an array pair, an .npz or an image folder.")
+    return where
+
+
+def _is_arrays(path: Path) -> bool:
+    if path.is_dir():
+        return any(path.glob("*_data.npy"))
+    return path.suffix in (".npy", ".npz") or not path.exists()

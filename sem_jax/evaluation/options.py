@@ -1,0 +1,77 @@
+"""What an evaluation may be asked for. No jax is imported, so that a wrong option is refused at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sem_jax.errors import ConfigError
+from sem_jax.evaluation.corruptions import CORRUPTIONS
+from sem_jax.evaluation.suites import SUITES
+from sem_jax.registry import lookup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to score, on which data and how thoroughly.
+
+    Attributes:
+      suites: names of `SUITES`, in the order of the report.
+      data_dir: where the run's data and the standard sets are; "" = where the run had it, $TFDS_DATA_DIR,
+        ~/tensorflow_datasets.
+      shift: name -> array pair or image folder of the model's classes.
+      ood: name -> array pair or image folder.
+      corruptions_dir: the published corrupted set; "" looks in the standard places, and generates what is not there.
+      corruption_items: how many test images are corrupted, chosen by seed; 0 = all.
+      corruptions: names of `CORRUPTIONS`; the mean is taken over those.
+      frost_dir: folder of the published frost photographs; "" = textures of our own.
+      compare: runs set beside this one in the equivariance suite, their checkpoint chosen as this one's is; or
+        checkpoint folders.
+      pairs: how many pairs of images the equivariance suite mixes.
+      umap: whether the picture of two classes is drawn by UMAP too, where umap-learn is installed.
+      seed: of corruptions, pairs and choices.
+      cached: whether predictions are kept below the run folder.
+      out: folder of the report; "" = evaluation/ in the run folder.
+      items: an .npz file for what each item got, for paired tests of two runs: "correct SET" bool[n], "msp SET"
+        f64[n] and "relative error MIXER" f64[pairs]; "" = none. The same data and options give the same rows.
+      pictures: whether figures are drawn; without them a small net is scored in half the time.
+      progress: whether bars are drawn on a terminal.
+
+    Raises:
+      ConfigError: an unknown suite or corruption, none at all, or a number out of range.
+    """
+
+    suites: Sequence[str] = tuple(SUITES)
+    data_dir: str = ""
+    shift: Mapping[str, str] = field(default_factory=dict)
+    ood: Mapping[str, str] = field(default_factory=dict)
+    corruptions_dir: str = ""
+    corruption_items: int = 0
+    corruptions: Sequence[str] = tuple(CORRUPTIONS)
+    frost_dir: str = ""
+    compare: Sequence[str | Path] = ()
+    pairs: int = 1000
+    umap: bool = True
+    seed: int = 0
+    cached: bool = True
+    out: str | Path = ""
+    items: str | Path = ""
+    pictures: bool = True
+    progress: bool = True
+
+    def __post_init__(self):
+        for kind, table, names in (("suite", SUITES, self.suites), ("corruption", CORRUPTIONS, self.corruptions)):
+            for name in names:
+                if name not in table:
+                    lookup(table, kind, name)  # says which names there are
+        if not self.suites or not self.corruptions:
+            found = f"got {list(self.suites)} and {list(self.corruptions)}"
+            raise ConfigError(f"suites and corruptions must name at least one, {found}")
+        for name, least in (("corruption_items", 0), ("pairs", 1), ("seed", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"{name} must be >= {least}, got {value}")
+
+    @classmethod
+    def quick(cls, **changes) -> "Options":
+        """The suites that need no data but the run's own, on fewer pairs and without UMAP: seconds for small nets."""
+        few = {"suites": ("clean", "calibration", "equivariance"), "pairs": 256, "umap": False, "progress": False}
+        return cls(**(few | changes))
