@@ -54,16 +54,33 @@ def parse(argv: list[str]) -> list[str]:
 
 def explain(argv: list[str], error: Exception) -> str:
     """One line for an error of absl or ml_collections, naming the field and the nearest one."""
-    from sem_jax.config import flatten, get_default
+    from sem_jax.config.fields import FIELDS, did_you_mean
 
-    names = {name.split("=")[0].lstrip("-") for name in argv[1:] if name.startswith("--config.")}
-    known = [f"config.{name}" for name, _ in flatten(get_default())]
-    for name in sorted(names - set(known)):
-        return f"Unknown field --{name}.{nearest(name, known)}"
+    names = {argument.split("=")[0] for argument in argv[1:] if argument.startswith("--config.")}
+    for name in sorted(names - {f"--config.{field}" for field in FIELDS}):
+        return f"Unknown field {name}.{did_you_mean(name, '--config.')}"
     # ml_collections quotes the traceback of a configuration file that failed: its last line is the reason.
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     given = ", ".join(argument for argument in argv[1:] if argument.startswith("--config"))
     return f"{given}: {reason.removeprefix('sem_jax.errors.ConfigError: ')}"
+
+
+def usage() -> str:
+    """The text of --help: what the command does, its options, and every field of the configuration."""
+    from sem_jax.config.fields import describe
+
+    holders = (_WORKDIR, _PROFILE, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
+    options = [f"  --{holder.name:<20} {flags.FLAGS[holder.name].help}" for holder in holders]
+    return "\n".join(
+        [
+            str(__doc__),
+            "Options:",
+            f"  --{'config=FILE':<20} configuration file, with :METHOD after it if you like",
+            *options,
+            "",
+            describe(),
+        ]
+    )
 
 
 def default_workdir(config: str) -> str:
@@ -102,22 +119,24 @@ def _train(argv: list[str]) -> None:
 
         use_cache(_CONFIG.value.runtime.cache_dir)
 
-        workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+        workdir = _WORKDIR.value or default_workdir(getattr(flags.FLAGS["config"], "config_filename"))
         train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
+        command = f"python -m sem_jax.evaluation --workdir={workdir}"
         if jax.process_count() > 1:
             if jax.process_index() == 0:
-                print(f"Report: python -m sem_jax.evaluation --workdir={workdir}")
+                print(f"Report: {command}")
         elif _CONFIG.value.data.use_test and not (Path(workdir) / "evaluation" / "eval.html").exists():
-            from sem_jax.evaluation import evaluate_run
+            from sem_jax.evaluation import Options, evaluate
 
-            evaluate_run(workdir)
-            print(
-                f"Report: {workdir}/evaluation/eval.html (all suites: python -m sem_jax.evaluation --workdir={workdir})"
-            )
+            evaluate(workdir, Options.quick())
+            print(f"Report: {workdir}/evaluation/eval.html (all suites: {command})")
 
 
 def main() -> None:
     """Entry point of `python -m sem_jax.main` and `sem-jax train`."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(usage())
+        return
     with exit_on_error():
         sys.argv = parse(sys.argv)
     try:

@@ -1,20 +1,20 @@
 """Tables of names: what a name stands for is imported when it is asked for, and an unknown name is answered well.
 
-MIXERS = Table({"cutmix": "sem_jax.mixers.cutmix:make_cutmix"})
-list(MIXERS)                       # names; nothing is imported
-lookup(MIXERS, "mixer", "cutmx")   # Unknown mixer 'cutmx'. Did you mean 'cutmix'? Known mixers: cutmix, mixup.
+    MIXERS = Table({"cutmix": "sem_jax.mixers.cutmix:make_cutmix"})
+    list(MIXERS)                       # names; nothing is imported
+    lookup(MIXERS, "mixer", "cutmx")   # Unknown mixer 'cutmx'. Did you mean 'cutmix'? Known mixers: cutmix, mixup.
 
 Options of a row that are written as text are read here too: "decay=3.0, max_soft=0.2", "cutmix(alpha=0.2)".
 """
 
-import ast
-import difflib
 import importlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sem_jax.errors import ConfigError
+
+if TYPE_CHECKING:  # imported where they are used: `import sem_jax` is to cost nothing
+    import inspect
 
 T = TypeVar("T")
 
@@ -75,6 +75,8 @@ def on_demand(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the closest known name, or ''."""
+    import difflib
+
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -104,6 +106,8 @@ def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
     Raises:
       ConfigError: for anything else.
     """
+    import ast
+
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
@@ -128,8 +132,10 @@ def parse_call(text: str, kind: str) -> tuple[str, str]:
     return name.strip(), rest[:-1]
 
 
-def parameters_of(factory: Callable) -> dict[str, inspect.Parameter]:
+def parameters_of(factory: Callable) -> dict[str, "inspect.Parameter"]:
     """The parameters a factory is called with, by name; of a class those of its constructor."""
+    import inspect
+
     if not inspect.isclass(factory):
         return dict(inspect.signature(factory).parameters)
     # Not the signature of the class: NNX's metaclass takes anything, and so says inspect.

@@ -21,6 +21,7 @@ from sem_jax.errors import ConfigError, RunError
 from sem_jax.interfaces import Dataset
 from sem_jax.runs import curves, records
 from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
 from sem_jax.system import hosts
 from sem_jax.system.signals import Interrupted, StopRequest
@@ -65,7 +66,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
     kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
     try:
         with records.RunFolder(workdir, writer=hosts.is_lead()) as folder:
-            folder.claim(values, describe(dataset), ignore=config_lib.SPEED_ONLY, defaults=defaults)
+            folder.claim(values, DataFacts.of(dataset).to_json(), ignore=config_lib.SPEED_ONLY, defaults=defaults)
             with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
                 run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
                 try:
@@ -93,19 +94,6 @@ def _load(cfg: ConfigDict) -> Dataset:
         train_size=cfg.data.train_size,
         reading=data_lib.Reading(encoded=encoded, eval_crop=cfg.data.eval_crop),
     )
-
-
-def describe(dataset: Dataset) -> dict:
-    """What data.json says of a data set: enough to rebuild the model and to recognise the data."""
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "class_names": list(dataset.class_names),
-        "image_shape": list(dataset.splits["train"].images.shape[1:]),
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "sizes": {name: len(split.labels) for name, split in dataset.splits.items()},
-    }
 
 
 def _check_against_data(cfg: ConfigDict, dataset: Dataset) -> None:

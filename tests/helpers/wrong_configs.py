@@ -105,11 +105,15 @@ WRONG = [  # field, value, what the message says
 COMMAND_LINES = [  # arguments, what standard error says
     (
         ["--config=configs/digits.py", "--config.mixer.alph=2"],
-        "Unknown field --config.mixer.alph. Did you mean 'config.mixer.alpha'?",
+        "Unknown field --config.mixer.alph. Did you mean '--config.mixer.alpha'?",
     ),
     (
         ["--config=configs/digits.py", "--config.mixr.alpha=2"],
-        "Unknown field --config.mixr.alpha. Did you mean 'config.mixer.alpha'?",
+        "Unknown field --config.mixr.alpha. Did you mean '--config.mixer.alpha'?",
+    ),
+    (
+        ["--config=configs/digits.py", "--config.runtime.streams=stacked"],
+        "Unknown field --config.runtime.streams. It is called '--config.runtime.passes' now.",
     ),
     (["--config=configs/digits.py", "--config.train.epochs=ten"], "config.train.epochs"),
     (["--config=configs/digits.py", "--config.train.epochs=1.5"], "config.train.epochs"),
@@ -128,7 +132,7 @@ MORE_COMMAND_LINES = [  # the same, for experiments/drills/refusals.py: each is 
     ([D, "--config.data.flip=maybe"], "config.data.flip"),
     ([D, "--config.data.name=digit"], "Unknown data set 'digit'. Did you mean 'digits'?"),
     ([D, "--config.data.val_size=1430"], "data.val_size=1430"),
-    ([D, "--config.model.nmae=wide_resnet"], "Unknown field --config.model.nmae. Did you mean 'config.model.name'?"),
+    ([D, "--config.model.nmae=wide_resnet"], "Unknown field --config.model.nmae. Did you mean '--config.model.name'?"),
     ([D, "--config.model.name=wide_resent"], "Did you mean 'wide_resnet'"),
     ([D, "--config.model.depth=11"], "model.depth"),
     ([D, "--config.mixer.name=cutmx"], "Did you mean 'cutmix'"),

@@ -1,0 +1,227 @@
+"""What a user of the package calls: train a configuration, open a run, predict, score and draw it.
+
+import sem_jax as sj
+
+cfg = sj.get_config("digits", method="mixup+sem", **{"train.epochs": 5})
+run = sj.train(cfg, "runs/mine")
+run.predict("photos/").labels
+run.evaluate(suites=("clean",))["suites"]["clean"]["scalars"]["top1"]
+"""
+
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sem_jax.config import apply_method, get_default, override, validate
+from sem_jax.errors import ConfigError, DataError
+from sem_jax.registry import nearest
+from sem_jax.runs import opening, records
+
+# configs/ of the folder one works in, then of the checkout that the package is imported from.
+_CONFIGS = (Path("configs"), Path(__file__).resolve().parent.parent / "configs")
+
+
+def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict:
+    """A validated configuration.
+
+    Args:
+      name: of a file in configs/ ("preact_c10"), or the path of one, which is Python and is executed; "" = the
+        defaults, PreActResNet18 on CIFAR-10.
+      method: one of the paper's nine, such as "cutmix+es+sem"; "" = the file's own, mixup + SEM.
+      **fields: settings by their full name: `**{"train.epochs": 2}`; docs/settings.md lists them.
+
+    Raises:
+      ConfigError: no such file, method or field, or a value that cannot work.
+
+    >>> cfg = get_config(method="cutmix+es", **{"train.epochs": 20, "mixer.alpha": 0.5})
+    >>> cfg.mixer.name, cfg.objective.gamma, cfg.mixer.stop_epoch
+    ('cutmix', 0.0, 15)
+    """
+    cfg = runpy.run_path(str(_find_config(name)))["get_config"]() if name else get_default()
+    apply_method(cfg, method)
+    override(cfg, fields)
+    validate(cfg)
+    return cfg
+
+
+def _find_config(name: str) -> Path:
+    if name.endswith(".py"):
+        paths = [Path(name).expanduser()]
+    else:
+        paths = [folder / f"{name}.py" for folder in _CONFIGS]
+    for path in paths:
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in _CONFIGS for path in folder.glob("*.py")})
+    raise ConfigError(f"There is no configuration {name!r}.{nearest(name, known)}", f"Known ones: {', '.join(known)}.")
+
+
+def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Run":
+    """Trains a configuration, or continues its run, exactly as `python -m sem_jax.main` does.
+
+    Args:
+      cfg: from `get_config`.
+      workdir: the run folder; made if it is not there, refused if it holds another run.
+      profile: capture a profiler trace of a few steps in the folder's profile/.
+
+    Returns:
+      The run, opened at its last checkpoint.
+
+    Raises:
+      SemError: a configuration, data or folder that cannot be used, or numbers that are not finite.
+      Interrupted: after Ctrl-C or SIGTERM, when the state is saved; a SystemExit.
+
+    >>> import tempfile
+    >>> small = {"data.name": "digits", "data.crop_padding": 1, "model.width": 4, "train.epochs": 1}
+    >>> cfg = get_config(method="erm", **small, **{"train.batch_size": 512, "runtime.progress": False})
+    >>> run = train(cfg, tempfile.mkdtemp())  # doctest: +ELLIPSIS
+    erm | digits: 1,337 train, 460 test, 10 classes
+    ...
+    >>> run.step
+    2
+    """
+    from sem_jax.system.compile_cache import use_cache
+    from sem_jax.training.loop import train_and_evaluate
+
+    use_cache(cfg.runtime.cache_dir)
+    train_and_evaluate(cfg, str(workdir), profile=profile)
+    return load(workdir)
+
+
+def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
+    """Opens a run folder; nothing of it is executed but a model named `module:factory` in its configuration.
+
+    Args:
+      workdir: the run folder, or one of its checkpoints/STEP.
+      checkpoint: "final", "best_val" (the highest val_accuracy of those kept) or a step.
+
+    Raises:
+      SemError: no such run or checkpoint, or one that is damaged.
+
+    >>> load("runs/nothing")
+    Traceback (most recent call last):
+    ...
+    sem_jax.errors.RunError: runs/nothing does not exist
+    Give the folder of a run: --workdir=runs/NAME.
+    """
+    return Run(opening.open_run(workdir, checkpoint))
+
+
+class Prediction(NamedTuple):
+    """What a model says of n images; NumPy, one row an image."""
+
+    labels: np.ndarray  # i[n], the most probable class
+    names: list[str]  # of these classes
+    probabilities: np.ndarray  # f32[n k]
+    features: np.ndarray  # f32[n d], g(x)
+    logits: np.ndarray  # f32[n k], f(x)
+
+
+class Run:
+    """One checkpoint of a run. See `load`.
+
+    Attributes:
+      opened: `runs.opening.Run`: model, variables, configuration and facts of the data.
+    """
+
+    def __init__(self, opened: opening.Run):
+        self.opened = opened
+        self._predictor = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, step {self.step})"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.opened.folder
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer updates of the checkpoint; None where its folder was renamed."""
+        return self.opened.step
+
+    @property
+    def config(self) -> ConfigDict:
+        """The run's configuration."""
+        return self.opened.config
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in label order."""
+        return self.opened.data.class_names
+
+    def predict(self, images: np.ndarray | str | Path | Sequence[str | Path]) -> Prediction:
+        """Classes, probabilities and features of images, in evaluation mode.
+
+        Args:
+          images: u8[n h w c] of the size that the model was trained on; or a picture, a folder of pictures or a list
+            of pictures, which are brought to that size.
+
+        Raises:
+          DataError: another size or dtype, or a picture that cannot be read.
+        """
+        from sem_jax.runs.predict import make_predictor
+
+        if not isinstance(images, np.ndarray):
+            images = _read_pictures(images, self.opened.data.image_shape)
+        if images.dtype != np.uint8 or images.shape[1:] != self.opened.data.image_shape or not len(images):
+            expected = list(self.opened.data.image_shape)
+            raise DataError(f"images are {images.dtype}{list(images.shape)}, expected uint8 [n, *{expected}], n >= 1")
+        if self._predictor is None:
+            self._predictor = make_predictor(self.opened)
+        features, logits = self._predictor.outputs(images)
+        likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+        labels = logits.argmax(axis=1)
+        names = [self.class_names[label] for label in labels]
+        return Prediction(labels, names, likely / likely.sum(axis=1, keepdims=True), features, logits)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, one an epoch, as `pandas.DataFrame` takes them."""
+        return records.read_metrics(self.folder)
+
+    def evaluate(self, **options: Any) -> dict[str, Any]:
+        """Scores the checkpoint and writes the report, as `python -m sem_jax.evaluation` does.
+
+        Args:
+          **options: of `sem_jax.evaluation.Options`: suites=("clean", "ood"), data_dir=..., out=...
+
+        Returns:
+          The record, as in eval.json.
+        """
+        from sem_jax.evaluation import Options, evaluate
+
+        return evaluate(self.opened, Options(**options))
+
+    def plot(self) -> Path | None:
+        """Draws the learning curves into curves.png of the run folder; None where nothing has been recorded yet."""
+        from sem_jax.runs.curves import draw_curves
+
+        return draw_curves(self.folder)
+
+
+def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
+    """u8[n h w c] of picture files, the shorter side resized and the centre cut out; `shape` is square or theirs."""
+    from sem_jax.data.images import decode_all, is_image
+
+    named = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = [Path(path).expanduser() for path in named]
+    if len(files) == 1 and files[0].is_dir():
+        folder = files[0]
+        files = sorted(path for path in folder.rglob("*") if is_image(path.name))
+    if not files:
+        raise DataError(f"{named[0] if named else 'an empty list'} holds no pictures")
+    if missing := [path for path in files if not path.is_file()]:
+        raise DataError(f"{missing[0]} does not exist")
+    height, width, channels = shape
+    images = decode_all(
+        len(files),
+        lambda i: files[i].read_bytes(),
+        lambda i: str(files[i]),
+        image_size=height if height == width else 0,
+    )
+    return images if channels == 3 else images.mean(axis=-1, keepdims=True).round().astype(np.uint8)
