@@ -6,6 +6,7 @@ The command-line programs catch `SemError`, print it (three lines at most) and e
 imports the package sees an ordinary ValueError.
 """
 
+import argparse
 import contextlib
 import sys
 
@@ -42,6 +43,18 @@ class RunError(SemError):
 def one_line(error: BaseException, limit: int = 120) -> str:
     """What another library's error says, as a part of a message of ours; its kind where it says nothing."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m <command>`, whose --help shows the module's text: a summary line, then more."""
+    summary, _, more = (doc or "").partition("\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m {command}",
+        description=summary,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 @contextlib.contextmanager

@@ -38,10 +38,12 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 LINES = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
 SLOW = tuple(line for line in LINES if line[:1] not in ("#", ""))
+COLLECTED = pytest.StashKey[tuple[str, ...]]()  # names of all tests that were found, for test_slow_list.py
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    config.stash[COLLECTED] = tuple(item.nodeid for item in items)
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)

@@ -1,24 +1,16 @@
 """The command `python -m sem_jax convert`; exit status 0 done, 2 refused (one message says why)."""
 
-import argparse
 import logging
 import sys
 from pathlib import Path
 
 import sem_jax.convert as convert
-from sem_jax.errors import exit_on_error
+from sem_jax.errors import command_parser, exit_on_error
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax convert`."""
-    summary, _, more = (convert.__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m sem_jax convert",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("sem_jax convert", convert.__doc__)
     add = parser.add_argument
     add("--workdir", required=True, metavar="DIR", help="run folder: made by --from, read by --to")
     way = parser.add_mutually_exclusive_group(required=True)

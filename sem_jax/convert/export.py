@@ -12,7 +12,6 @@ normalisation by the training data's mean and std, and computes in float32; it r
 that it can be read for six months. Both formats need `pip install sem-jax[export]`.
 """
 
-import argparse
 import importlib.util
 import json
 import sys
@@ -27,7 +26,7 @@ from jax import export as jax_export
 
 from sem_jax.convert.files import write_bytes, write_safetensors
 from sem_jax.convert.naming import named_leaves
-from sem_jax.errors import ConfigError, RunError, exit_on_error, one_line
+from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error, one_line
 from sem_jax.models import make_model
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.predict import make_predict_step
@@ -105,14 +104,7 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final")
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax export`."""
-    summary, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m sem_jax export",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("sem_jax export", __doc__)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")

@@ -92,25 +92,27 @@ def test_torchvision_resnets(bottleneck, rng):
     same(to_state_dict("resnet", variables), arrays)
 
 
+def every_name_has_its_place(net, fields, image_shape):
+    """Every name and shape of a net on the meta device; nothing is computed."""
+    arrays = {name: np.broadcast_to(np.float32(0), tuple(x.shape)) for name, x in net.state_dict().items()}
+    assert recognise(arrays, where="here") == fields
+    to_variables(fields["name"], arrays, abstract_variables(make_model(**fields), image_shape), where="here")
+
+
 @pytest.mark.parametrize("depth", [18, 50])
 def test_the_names_of_whole_torchvision_resnets(depth):
-    """Every name and shape of ResNet-18 and -50 has its place; nothing is computed."""
     vision = peer.import_torchvision()
     with torch.device("meta"):
         net = vision.models.resnet18() if depth == 18 else vision.models.resnet50()
-    arrays = {name: np.broadcast_to(np.float32(0), tuple(x.shape)) for name, x in net.state_dict().items()}
-    fields = recognise(arrays, where="here")
-    assert fields == {"name": "resnet", "depth": depth, "width": 64, "stem": "7x7s2", "num_classes": 1000}
-    to_variables("resnet", arrays, abstract_variables(make_model(**fields), (224, 224, 3)), where="here")
+    fields = {"name": "resnet", "depth": depth, "width": 64, "stem": "7x7s2", "num_classes": 1000}
+    every_name_has_its_place(net, fields, (224, 224, 3))
 
 
 def test_wrn_28_10_is_recognised():
     with torch.device("meta"):
         net = peer.WideResNet(28, 10, 100, 3)
-    arrays = {name: np.broadcast_to(np.float32(0), tuple(x.shape)) for name, x in net.state_dict().items()}
-    fields = recognise(arrays, where="here")
-    assert fields == {"name": "wide_resnet", "depth": 28, "width": 10, "stem": "3x3", "num_classes": 100}
-    to_variables("wide_resnet", arrays, abstract_variables(make_model(**fields), (32, 32, 3)), where="here")
+    fields = {"name": "wide_resnet", "depth": 28, "width": 10, "stem": "3x3", "num_classes": 100}
+    every_name_has_its_place(net, fields, (32, 32, 3))
 
 
 class Payload:

@@ -21,6 +21,15 @@ def run(tmp_path_factory):
     return folder
 
 
+def assert_damage_is_named(read, path, damages):
+    kind = {".safetensors": "safetensors", ".stablehlo": "StableHLO"}[path.suffix]
+    for damage in damages:
+        path.write_bytes(damage)
+        with pytest.raises(RunError, match=f"{path.name} cannot be read as {kind}") as caught:
+            read(path)
+        assert len(str(caught.value).splitlines()) <= 3
+
+
 def test_parameters_as_safetensors(run, tmp_path, capsys):
     pytest.importorskip("safetensors")
     from safetensors import safe_open
@@ -35,11 +44,7 @@ def test_parameters_as_safetensors(run, tmp_path, capsys):
     with safe_open(out, framework="numpy") as file:
         metadata = file.metadata()
     assert json.loads(metadata["config.json"])["model"]["name"] == "wide_resnet" and metadata["step"] == "1"
-    for damage in (b"", out.read_bytes()[:-9], b"\xff" * 64):
-        (tmp_path / "bad.safetensors").write_bytes(damage)
-        with pytest.raises(RunError, match="bad.safetensors cannot be read as safetensors") as caught:
-            read_safetensors(tmp_path / "bad.safetensors")
-        assert len(str(caught.value).splitlines()) <= 3
+    assert_damage_is_named(read_safetensors, tmp_path / "bad.safetensors", [b"", out.read_bytes()[:-9], b"\xff" * 64])
 
 
 def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(run, tmp_path, rng):
@@ -59,11 +64,8 @@ def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(
         exponents = np.exp(np.float64(logits) - np.max(logits))
         np.testing.assert_allclose(probabilities, exponents / exponents.sum(-1, keepdims=True), atol=1e-6)
     content = out.read_bytes()
-    for damage in (b"", content[: len(content) // 2], b"\x01" * 100):
-        (tmp_path / "bad.stablehlo").write_bytes(damage)
-        with pytest.raises(RunError, match="bad.stablehlo cannot be read as StableHLO") as caught:
-            load_program(tmp_path / "bad.stablehlo")
-        assert len(str(caught.value).splitlines()) <= 3
+    damages = [b"", content[: len(content) // 2], b"\x01" * 100]
+    assert_damage_is_named(load_program, tmp_path / "bad.stablehlo", damages)
 
 
 def test_what_cannot_be_exported_is_refused(run, tmp_path, capsys):
