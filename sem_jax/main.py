@@ -119,7 +119,7 @@ def _train(argv: list[str]) -> None:
 
         use_cache(_CONFIG.value.runtime.cache_dir)
 
-        workdir = _WORKDIR.value or default_workdir(getattr(flags.FLAGS["config"], "config_filename"))
+        workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
         train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
         command = f"python -m sem_jax.evaluation --workdir={workdir}"
         if jax.process_count() > 1:
