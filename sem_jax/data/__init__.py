@@ -21,7 +21,7 @@ from sem_jax.data.facts import DATASETS, PUBLIC, Reading, Source
 from sem_jax.registry import on_demand
 
 if TYPE_CHECKING:
-    from sem_jax.data.image_tree import read_image_tree
+    from sem_jax.data.image_folder import read_image_tree
     from sem_jax.data.loading import load
     from sem_jax.data.npy_files import read_array_pair
 
@@ -32,6 +32,6 @@ __getattr__ = on_demand(
     {
         "load": "sem_jax.data.loading:load",
         "read_array_pair": "sem_jax.data.npy_files:read_array_pair",
-        "read_image_tree": "sem_jax.data.image_tree:read_image_tree",
+        "read_image_tree": "sem_jax.data.image_folder:read_image_tree",
     },
 )

@@ -4,17 +4,17 @@ split, class_names = read_encoded_split(directory, "train", image_size=224, eval
 split.images[[5, 0]]      # u8[2 224 224 3], decoded now
 """
 
-import threading
+import functools
+import json
 from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data.encoded import RecordImages, remember
+from sem_jax.data.decoded_cache import kept, place_of
+from sem_jax.data.encoded import RecordImages
 from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse
 from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
-
-_OPEN = 256  # shards open at a time in one process; systems allow about 1,000 open files
 
 
 def read_encoded_split(
@@ -41,36 +41,26 @@ def read_encoded_split(
         order = np.array(official_order([name for _, name in found]), np.int64)
         return {"order": order, "labels": np.array([label for label, _ in found], np.int64)[order]}
 
-    found = remember(["index", identity], index)
-    records = ArrayRecords(tuple(map(str, about.files)), tuple(about.lengths), found["order"], about.remedy)
+    found = kept(place_of("encoded", ["index", identity]), ["order", "labels"], index)
+    records = ArrayRecords(about.files, about.lengths, found["order"], json.dumps(identity), about.remedy)
     labels = check_labels(found["labels"].tolist(), records.where, about)
     return Split(RecordImages(records, image_size, identity, eval_crop=eval_crop), labels), about.class_names
 
 
 class ArrayRecords:
-    """`encoded.Records` of array_record files, opened when first read from, in every process for itself.
+    """`encoded.Records` of array_record files; picklable, since files are opened when first read from.
 
     Args:
       files: paths.
       lengths: records in each.
       order: which record, counted through all files, an image is.
+      identity: of the files, so that one that was replaced is opened anew.
       remedy: for messages.
     """
 
-    def __init__(self, files: tuple[str, ...], lengths: tuple[int, ...], order: np.ndarray, remedy: str):
-        self._files, self._order, self._remedy = files, order, remedy
+    def __init__(self, files: list[Path], lengths: list[int], order: np.ndarray, identity: str, remedy: str):
+        self._files, self._order, self._identity, self._remedy = list(map(str, files)), order, identity, remedy
         self._ends = np.cumsum(lengths)
-        self._open()
-
-    def _open(self) -> None:
-        self._readers, self._lock = {}, threading.Lock()
-
-    def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_lock")}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._open()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -82,25 +72,20 @@ class ArrayRecords:
     def read(self, index: int) -> bytes:
         file, record = self._place(index)
         try:
-            data = self._reader(file).read([record])[0]
+            data = _open(self._files[file], self._identity).read([record])[0]
         except Exception as error:  # a missing or a damaged file
             raise DataError(f"{self.where(index)} is damaged: {one_line(error)}", self._remedy) from error
         return parse(data, self.where(index), self._remedy).image
-
-    def _reader(self, file: int):
-        from array_record.python.array_record_module import ArrayRecordReader
-
-        with self._lock:
-            reader = self._readers.pop(file, None)
-            if reader is None:
-                options = "readahead_buffer_size:0,max_parallelism:0"  # those for access by number
-                reader = ArrayRecordReader(self._files[file], options=options)
-            self._readers[file] = reader  # last = latest used
-            if len(self._readers) > _OPEN:
-                del self._readers[next(iter(self._readers))]
-            return reader
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(self._order[index])
         file = int(np.searchsorted(self._ends, number, side="right"))
         return file, number - (int(self._ends[file - 1]) if file else 0)
+
+
+@functools.lru_cache(maxsize=256)  # of the process; systems allow about 1,000 open files
+def _open(file: str, identity: str):
+    del identity  # a part of the key
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    return ArrayRecordReader(file, options="readahead_buffer_size:0,max_parallelism:0")  # for access by number

@@ -19,7 +19,7 @@ from sem_jax.errors import DataError
 NAMES_LIMIT = 1 << 24  # characters read of class_names.txt
 
 
-def load_arrays(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
+def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `arrays`, whose files are kept nowhere else and downloaded from nowhere.
 
     Args:
@@ -65,4 +65,4 @@ def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
     return names
 
 
-SOURCE = Source(load_arrays)
+ARRAYS = Source(load_arrays)

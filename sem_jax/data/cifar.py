@@ -18,7 +18,7 @@ from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
 from sem_jax.data.places import pickled
-from sem_jax.data.public import source_of
+from sem_jax.data.public import load_public
 from sem_jax.errors import DataError
 
 PIXELS = 3 * 32 * 32
@@ -77,6 +77,7 @@ def _locate(records: Mapping[str, int], index: int) -> tuple[str, int]:
 _URL = "https://www.cs.toronto.edu/~kriz/"
 
 CIFAR10 = PublicSet(
+    load_public,
     name="cifar10",
     version="3.0.2",
     description="CIFAR-10: 60000 32x32 colour images in 10 classes.",
@@ -84,7 +85,8 @@ CIFAR10 = PublicSet(
     num_classes=10,
     class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
     image_size=32,
-    sizes={"train": 50_000, "test": 10_000},
+    train_size=50_000,
+    test_size=10_000,
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     remotes=(
@@ -99,7 +101,6 @@ CIFAR10 = PublicSet(
     folders=("cifar-10-batches-bin",),
     refused=("cifar-10-batches-py", "cifar-10-python.tar.gz", "data_batch_1"),
 )
-CIFAR10_SOURCE = source_of(CIFAR10)
 
 _FINE = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
@@ -140,4 +141,3 @@ CIFAR100 = dataclasses.replace(
     refused=("cifar-100-python", "cifar-100-python.tar.gz"),
     coarse=(tuple(_COARSE.split()), tuple(int(i) for i in _COARSE_OF_FINE.split())),
 )
-CIFAR100_SOURCE = source_of(CIFAR100)

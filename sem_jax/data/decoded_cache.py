@@ -24,6 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,18 +65,38 @@ def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Label
     """
     import PIL  # its JPEG decoder is part of what an array depends on
 
-    about = _short([FORMAT, PIL.__version__, identity[0]])
-    entry = cache_dir() / "decoded" / f"{name}-{about}-{_short(identity)}"
-    if (value := _load(entry)) is not None:
+    about = f"{name}-{_short([FORMAT, PIL.__version__, identity[0]])}"
+
+    def make() -> dict:
+        split, class_names = read()
+        return split._asdict() | {"class_names": class_names}
+
+    entry = cache_dir() / "decoded" / f"{about}-{_short(identity)}"
+    value = kept(entry, Split._fields, make, other=("class_names",))
+    for old in entry.parent.glob(f"{about}-*"):
+        if old != entry:
+            shutil.rmtree(old, ignore_errors=True)
+    return Split(value["images"], value["labels"]), tuple(value["class_names"])
+
+
+def place_of(kind: str, about: Sequence) -> Path:
+    """Folder of an entry that `about`, JSON values, determines."""
+    return cache_dir() / kind / _short(about)
+
+
+def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]], other: Sequence[str] = ()) -> dict:
+    """`make()`, or what it returned when the folder `entry` was written.
+
+    Args:
+      arrays: names of the values that are arrays; other: of those that are kept as JSON.
+    """
+    if (value := _load(entry, arrays, other)) is not None:
         return value
-    value = read()
+    value = make()
     try:
-        _store(entry, value)
-        for old in entry.parent.glob(f"{name}-{about}-*"):
-            if old != entry:
-                shutil.rmtree(old, ignore_errors=True)
+        _store(entry, arrays, value)
     except OSError as error:
-        line = "decoded arrays are not kept: cannot write %s (%s); set SEM_JAX_CACHE"
+        line = "what was read is not kept: cannot write %s (%s); set SEM_JAX_CACHE"
         log.warning(line, entry.parent, error.strerror)
     return value
 
@@ -110,31 +131,33 @@ def _short(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _load(entry: Path) -> Labelled | None:
+def _load(entry: Path, arrays: Sequence[str], other: Sequence[str]) -> dict[str, Any] | None:
     if not entry.is_dir():
         return None
     try:
         index = json.loads((entry / "index.json").read_text())
-        arrays = []
-        for field in Split._fields:
-            arrays.append(np.load(entry / f"{field}.npy", allow_pickle=False))
-            if digest(arrays[-1]) != index[field]:
-                raise ValueError(f"checksum of {field}.npy does not agree")
-        return Split(*arrays), tuple(index["class_names"])
+        value = {name: index[name] for name in (*arrays, *other)}
+        if not all(isinstance(value[name], str | list) for name in other):
+            raise ValueError("index.json holds something else")
+        for name in arrays:
+            array = np.load(entry / f"{name}.npy", allow_pickle=False)
+            if digest(array) != value[name]:
+                raise ValueError(f"checksum of {name}.npy does not agree")
+            value[name] = array
+        return value
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        log.warning("cached arrays in %s are damaged (%s): reading the source again", entry, error)
+        log.warning("%s in the cache is damaged (%s): reading the source again", entry, error)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def _store(entry: Path, value: Labelled) -> None:
-    split, class_names = value
+def _store(entry: Path, arrays: Sequence[str], value: dict[str, Any]) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=entry.parent))
     try:
-        for field, array in split._asdict().items():
-            np.save(temporary / f"{field}.npy", array)
-        index = {field: digest(array) for field, array in split._asdict().items()} | {"class_names": class_names}
+        for name in arrays:
+            np.save(temporary / f"{name}.npy", value[name])
+        index = value | {name: digest(value[name]) for name in arrays}
         (temporary / "index.json").write_text(json.dumps(index))
         os.replace(temporary, entry)
     except OSError:

@@ -1,6 +1,6 @@
 """`digits`: 1,797 real handwritten digits of 8x8 pixels that ship inside scikit-learn; nothing to download.
 
->>> load_digits("", ("train",), 0, Reading()).splits["train"].images.shape
+>>> load_digits(DIGITS, "", ("train",), 0, Reading()).splits["train"].images.shape
 (1437, 8, 8, 1)
 
 scikit-learn has no official split: 36 images of each class are test, the same ones always.
@@ -15,10 +15,8 @@ from sem_jax.data.splits import hold_out
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
-TEST_SIZE = 360
 
-
-def load_digits(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
+def load_digits(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `digits`; grey levels 0..16 become 0..255. Only `splits` means something here."""
     try:
         from sklearn.datasets import load_digits as load
@@ -28,18 +26,18 @@ def load_digits(data_dir: str, splits: Sequence[str], image_size: int, reading: 
 
     pixels, labels = load(return_X_y=True)
     images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    train, test = hold_out(Split(images, labels.astype(np.int32)), val_size=TEST_SIZE, seed=0)
+    train, test = hold_out(Split(images, labels.astype(np.int32)), val_size=360, seed=0)
     both = {"train": train, "test": test}
-    return Loaded({name: both[name] for name in splits}, tuple("0123456789"), SOURCE.mean, SOURCE.std)
+    return Loaded({name: both[name] for name in splits}, tuple("0123456789"), source.mean, source.std)
 
 
-SOURCE = Source(
+DIGITS = Source(
     load_digits,
     num_classes=10,
     image_size=8,
     channels=1,
     train_size=1437,
-    test_size=TEST_SIZE,
+    test_size=360,
     mean=(0.3054,),  # of the 1,437 training images
     std=(0.3758,),
 )

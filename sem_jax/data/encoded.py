@@ -13,16 +13,13 @@ import copy
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
-from sem_jax.data.decoded_cache import cache_dir
-from sem_jax.data.images import decode, memory_of_machine
-from sem_jax.errors import DataError
+from sem_jax.data.decoded_cache import kept, place_of
+from sem_jax.data.images import THREADS, decode, gather, memory_of_machine
 
 HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more stays encoded
 RATIO = (3 / 4, 4 / 3)  # width / height of a random resized crop, log-uniform
@@ -82,7 +79,7 @@ class RecordImages:
         chosen = self.rows[rows]
         if np.ndim(chosen) == 0:
             return self._decode(int(chosen))
-        return self._fill(chosen, self._decode, threads=min(8, os.cpu_count() or 1))
+        return self._fill(chosen, self._decode, threads=THREADS)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -120,10 +117,10 @@ class RecordImages:
 
         rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         about = ["scan", PIL.__version__, self._identity, rows, self._size, self._share, list(self.shape)]
-        found = remember(about, self._scan)
-        return found["digest"].tobytes().hex(), found["histogram"]
+        found = kept(place_of("encoded", about), ["histogram"], self._scan, other=["digest"])
+        return found["digest"], found["histogram"]
 
-    def _scan(self) -> dict[str, np.ndarray]:
+    def _scan(self) -> dict:
         from tqdm import tqdm
 
         state = hashlib.sha256(f"{self.dtype.str}{list(self.shape)}".encode())
@@ -135,26 +132,16 @@ class RecordImages:
                 for channel in range(self.shape[-1]):
                     histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
                 bar.update(len(images))
-        return {"digest": np.frombuffer(state.digest(), np.uint8), "histogram": histogram}
+        return {"digest": state.hexdigest(), "histogram": histogram}
 
     def _decode(self, index: int) -> np.ndarray:
         return decode(self.records.read(index), self.records.where(index), self._size, eval_crop=self._share)
 
-    def _fill(self, rows: np.ndarray, one: Callable[[int], np.ndarray], threads: int = 1) -> np.ndarray:
-        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
-
-        def fill(place: int) -> None:
-            image = one(int(rows[place]))
-            if image.shape != self.shape[1:]:
-                size, want = (f"{s[1]}x{s[0]}" for s in (image.shape, self.shape[1:]))
-                message = f"{self.records.where(int(rows[place]))} has {size} pixels, others {want}"
-                raise DataError(message, "Set data.image_size to bring images of several sizes to one.")
-            out[place] = image
-
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in (pool.map if threads > 1 else map)(fill, range(len(rows))):
-                pass
-        return out
+    def _fill(self, rows: np.ndarray, image: Callable[[int], np.ndarray], threads: int = 1) -> np.ndarray:
+        where, numbers = self.records.where, rows.tolist()
+        return gather(
+            len(rows), lambda i: image(numbers[i]), lambda i: where(numbers[i]), self.shape[1:], where(0), threads
+        )
 
 
 def draw_crop(generator: np.random.Generator, width: int, height: int, *, scale: float) -> tuple[int, int, int, int]:
@@ -179,31 +166,3 @@ def draw_crop(generator: np.random.Generator, width: int, height: int, *, scale:
 def too_large(count: int, image_size: int) -> bool:
     """Whether so many decoded RGB images are more than HOST_SHARE of this machine's memory."""
     return count * image_size**2 * 3 > HOST_SHARE * memory_of_machine()
-
-
-def remember(about: list, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """`make()`, or the arrays it gave for the same `about` before; a damaged file is made anew.
-
-    Args:
-      about: JSON values.
-      make: -> arrays by name.
-    """
-    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-    path = cache_dir() / "encoded" / f"{name}.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays}
-    except FileNotFoundError:
-        pass
-    except Exception:  # zipfile, zlib and numpy each have their own
-        path.unlink(missing_ok=True)
-    value = make()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{name}-{os.getpid()}.npz")
-        save: Callable[..., None] = np.savez  # its own signature would have an array named allow_pickle
-        save(temporary, **value)
-        os.replace(temporary, path)
-    except OSError:
-        pass  # it is made again the next time
-    return value

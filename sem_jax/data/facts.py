@@ -34,10 +34,11 @@ class Loaded(NamedTuple):
     std: tuple[float, ...] | None = None
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """One data set: its loader, and the facts that don't need its data (None where only the data tells).
 
-    `load(data_dir, splits, image_size, reading)` takes these arguments of `sem_jax.data.load` and returns `Loaded`.
+    `load(source, data_dir, splits, image_size, reading)` gets this row, then arguments of `sem_jax.data.load`.
     """
 
     load: Callable[..., Loaded]
@@ -72,20 +73,21 @@ class Remote(NamedTuple):
         return self.url.rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True)
-class PublicSet:
-    """Facts of one public data set, for finding, reading and preparing it."""
+@dataclass(frozen=True, kw_only=True)
+class PublicSet(Source):
+    """One public data set, with the facts for finding, reading and preparing it; every image is RGB and a square."""
 
     name: str  # canonical name in tensorflow-datasets
     version: str
     description: str
     homepage: str
-    num_classes: int
+    num_classes: int = 0  # this and the other numbers are known of every public set
     class_names: tuple[str, ...]  # () where the files tell
-    image_size: int
-    sizes: Mapping[str, int]  # split -> images in the official set
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    image_size: int = 0
+    channels: int = 3
+    train_size: int = 0
+    test_size: int = 0
+    encodes: bool = True
     remotes: tuple[Remote, ...]
     open_raw: Callable[["PublicSet", Path], Mapping[str, Callable[[], Raw]]]  # split -> reader, of those that are there
     markers: tuple[str, ...]  # a folder with one of these files is the unpacked official archive
@@ -98,28 +100,29 @@ class PublicSet:
         return (self.image_size, self.image_size, 3)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Split -> images in the official set."""
+        return {"train": self.train_size, "test": self.test_size}
+
+    @property
     def archives(self) -> str:
         """Names of the official files, for messages."""
         return " or ".join(remote.file for remote in self.remotes)
 
 
-PUBLIC: Table[PublicSet] = Table(  # those that `python -m sem_jax prepare` can make
-    {
-        "cifar10": "sem_jax.data.cifar:CIFAR10",
-        "cifar100": "sem_jax.data.cifar:CIFAR100",
-        "tiny_imagenet": "sem_jax.data.tiny_imagenet:TINY_IMAGENET",
-        "svhn_cropped": "sem_jax.data.svhn:SVHN_CROPPED",
-    }
-)
+_PUBLIC = {
+    "cifar10": "sem_jax.data.cifar:CIFAR10",
+    "cifar100": "sem_jax.data.cifar:CIFAR100",
+    "tiny_imagenet": "sem_jax.data.tiny_imagenet:TINY_IMAGENET",
+    "svhn_cropped": "sem_jax.data.svhn:SVHN_CROPPED",
+}
+PUBLIC: Table[PublicSet] = Table(_PUBLIC)  # those that `python -m sem_jax prepare` can make
 DATASETS: Table[Source] = Table(
-    {
-        "digits": "sem_jax.data.digits:SOURCE",
-        "cifar10": "sem_jax.data.cifar:CIFAR10_SOURCE",
-        "cifar100": "sem_jax.data.cifar:CIFAR100_SOURCE",
-        "tiny_imagenet": "sem_jax.data.tiny_imagenet:SOURCE",
-        "svhn_cropped": "sem_jax.data.svhn:SOURCE",
-        "image_folder": "sem_jax.data.image_folder:SOURCE",
-        "tfds": "sem_jax.data.tfds:SOURCE",
-        "arrays": "sem_jax.data.arrays:SOURCE",
+    {"digits": "sem_jax.data.digits:DIGITS"}
+    | _PUBLIC
+    | {
+        "image_folder": "sem_jax.data.image_folder:IMAGE_FOLDER",
+        "tfds": "sem_jax.data.tfds:TFDS",
+        "arrays": "sem_jax.data.arrays:ARRAYS",
     }
 )

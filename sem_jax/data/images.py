@@ -19,7 +19,10 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", 
 # What Pillow may take a file for, whatever its name says; its reader of EPS, for one, starts a program.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit; one such image has 268 MB as RGB
+THREADS = min(8, os.cpu_count() or 1)
 THREADS_FROM = 20_000  # bytes: below it the interpreter lock makes threads slower than one loop (measured, 32x32 PNG)
+
+Where = Callable[[int], str]  # index of an image -> its name, for messages
 
 
 def is_image(name: str) -> bool:
@@ -84,46 +87,58 @@ def decode(
 def decode_all(
     count: int,
     read: Callable[[int], bytes],
-    where: Callable[[int], str],
+    where: Where,
     *,
     image_size: int = 0,
     shape: tuple[int, ...] | None = None,
     progress: str = "",
 ) -> np.ndarray:
-    """Decodes `count` images of one size.
+    """Decodes `count` images of one size, at least one, to u8[n h w 3].
 
     Args:
-      count: n, at least 1.
       read: index -> encoded bytes.
       where: index -> name, for messages.
       image_size: see `decode`.
       shape: (h, w, 3) every image must have; None takes the first image's.
       progress: label of the bar, which is shown on a terminal only.
 
-    Returns:
-      u8[n h w 3].
-
     Raises:
       DataError: an image that cannot be read, or of another size than the first (or than `shape`); or more pixels than
         the machine has memory.
     """
+    data = read(0)
+    one = decode(data, where(0), image_size)
+    needed, there = count * int(np.prod(shape or one.shape)), memory_of_machine()
+    if needed > there:  # a clear error in place of a process killed by the operating system half an hour later
+        size = f"{count} images of {one.shape[1]}x{one.shape[0]} ({where(0)} and others)"
+        message = f"{size} need {needed / 1e9:.0f} GB of memory, this machine has {there / 1e9:.0f} GB"
+        raise DataError(message, "Set data.image_size to a smaller number, or use fewer images.")
+    threads = 1 if len(data) < THREADS_FROM else THREADS
+    image = lambda i: decode(read(i), where(i), image_size) if i else one  # noqa: E731
+    return gather(count, image, where, shape or one.shape, "" if shape else where(0), threads, progress)
+
+
+def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, first="", threads=1, progress=""):
+    """u8[count *shape] of `image(i)`, by some threads; DataError if one has another shape than the image `first`."""
     from tqdm import tqdm
 
-    data = read(0)
-    first = decode(data, where(0), image_size)
-    expected = shape or first.shape
-    _check_memory(count, expected, where(0))
-    out = np.empty((count, *expected), np.uint8)
+    out = np.empty((count, *shape), np.uint8)
 
-    def one(index: int) -> None:
-        image = first if index == 0 else decode(read(index), where(index), image_size)
-        if image.shape != out.shape[1:]:
-            _raise_size(image.shape, expected, where(index), where(0), shape)
-        out[index] = image
+    def fill(i: int) -> None:
+        pixels = image(i)
+        if pixels.shape != shape:
+            size, want = (f"{s[1]}x{s[0]}" for s in (pixels.shape, shape))
+            message = f"{where(i)} has {size} pixels, expected {want}"
+            remedy = "Prepare the data again from the official files."
+            if first:
+                message = f"images differ in size: {first} has {want} pixels, {where(i)} has {size}"
+                remedy = "Set data.image_size (for example --config.data.image_size=64) to bring them to one size."
+            raise DataError(message, remedy)
+        out[i] = pixels
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = (map if len(data) < THREADS_FROM else pool.map)(one, range(count))
-        for _ in tqdm(done, total=count, desc=progress, unit="img", disable=None, leave=False):
+    with ThreadPoolExecutor(threads) as pool:
+        done = (pool.map if threads > 1 else map)(fill, range(count))
+        for _ in tqdm(done, progress, count, leave=False, unit="img", disable=None if progress else True):
             pass
     return out
 
@@ -143,24 +158,6 @@ def memory_of_machine() -> float:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return float("inf")
-
-
-def _check_memory(count: int, shape: tuple[int, ...], where: str) -> None:
-    """A clear error in place of a process killed by the operating system half an hour later."""
-    needed, there = count * int(np.prod(shape)), memory_of_machine()
-    if needed > there:
-        size = f"{count} images of {shape[1]}x{shape[0]} ({where} and others)"
-        message = f"{size} need {needed / 1e9:.0f} GB of memory, this machine has {there / 1e9:.0f} GB"
-        raise DataError(message, "Set data.image_size to a smaller number, or use fewer images.")
-
-
-def _raise_size(found, expected, where: str, where_first: str, shape) -> None:
-    size, want = (f"{s[1]}x{s[0]}" for s in (found, expected))
-    if shape:
-        remedy = "Prepare the data again from the official files."
-        raise DataError(f"{where} has {size} pixels, expected {want}", remedy)
-    message = f"images differ in size: {where_first} has {want} pixels, {where} has {size}"
-    raise DataError(message, "Set data.image_size (for example --config.data.image_size=64) to bring them to one size.")
 
 
 def _to_rgb(image, where: str):

@@ -59,7 +59,7 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
-    loaded = source.load(data_dir, tuple(splits), image_size, reading)
+    loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
     out = dict(loaded.splits)
     for split, value in out.items():
         where = f"{name} {split}" + (f" ({data_dir})" if data_dir else "")

@@ -64,7 +64,9 @@ def prepare(
             readers = spec.open_raw(spec, _source(spec, source, root, say))
             splits = {name: read() for name, read in readers.items()}
             for name, raw in splits.items():
-                say(_summary(spec, name, raw))
+                found, official = (len(raw.labels), len(np.unique(raw.labels))), (spec.sizes[name], spec.num_classes)
+                other = "" if found == official else f" (the official set: {official[0]} of {official[1]})"
+                say(f"{name}: {found[0]} images of {found[1]} classes{other}")
             _write(spec, splits, target)
     except OSError as error:
         where = error.filename or target
@@ -90,13 +92,6 @@ def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
     if is_archive(found) and not any(is_official(found, remote) for remote in spec.remotes):
         say(f"warning: {found} has not the official checksum; it is taken because you named it")
     return found
-
-
-def _summary(spec: PublicSet, name: str, raw: Raw) -> str:
-    classes = len(np.unique(raw.labels))
-    found, official = (len(raw.labels), classes), (spec.sizes[name], spec.num_classes)
-    line = f"{name}: {found[0]} images of {found[1]} classes"
-    return line if found == official else f"{line} (the official set: {official[0]} of {official[1]})"
 
 
 def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:

@@ -1,6 +1,6 @@
 """The loader of the public data sets: reads a set wherever it is (`places`), and prepares it if it is nowhere.
 
-CIFAR10 = PublicSet(name="cifar10", version="3.0.2", ...)      # facts of one set; see cifar.py
+CIFAR10 = PublicSet(load_public, name="cifar10", version="3.0.2", ...)      # facts of one set; see cifar.py
 load_public(CIFAR10, "~/sets", ("train", "test"))
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sem_jax.data.array_records import read_encoded_split
 from sem_jax.data.decoded_cache import Labelled, read_splits
-from sem_jax.data.facts import DEFAULT, Loaded, PublicSet, Reading, Source
+from sem_jax.data.facts import DEFAULT, Loaded, PublicSet, Reading
 from sem_jax.data.places import Found, locate, missing, places
 from sem_jax.data.prepare import prepare
 from sem_jax.data.tfds_folder import read_split
@@ -19,21 +19,6 @@ from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
 log = logging.getLogger("sem_jax.data")
-
-
-def source_of(spec: PublicSet) -> Source:
-    """The row of a public set in DATASETS."""
-    return Source(
-        load=functools.partial(load_public, spec),
-        num_classes=spec.num_classes,
-        image_size=spec.image_size,
-        channels=3,
-        train_size=spec.sizes["train"],
-        test_size=spec.sizes["test"],
-        mean=spec.mean,
-        std=spec.std,
-        encodes=True,
-    )
 
 
 def load_public(

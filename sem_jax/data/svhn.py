@@ -18,7 +18,7 @@ import numpy as np
 from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
-from sem_jax.data.public import source_of
+from sem_jax.data.public import load_public
 from sem_jax.errors import DataError, one_line
 
 _COMPRESSED = 15  # kind of an element, in the MATLAB 5 MAT-file format
@@ -87,6 +87,7 @@ def _unpacks_to_more(data: bytes, limit: int) -> bool:
 _URL = "http://ufldl.stanford.edu/housenumbers/"
 
 SVHN_CROPPED = PublicSet(
+    load_public,
     name="svhn_cropped",
     version="3.1.0",
     description="SVHN cropped digits: 32x32 colour images of house numbers, 10 classes.",
@@ -94,7 +95,8 @@ SVHN_CROPPED = PublicSet(
     num_classes=10,
     class_names=tuple("0123456789"),
     image_size=32,
-    sizes={"train": 73_257, "test": 26_032},
+    train_size=73_257,
+    test_size=26_032,
     mean=(0.4377, 0.4438, 0.4728),
     std=(0.1980, 0.2010, 0.1970),
     remotes=(
@@ -112,4 +114,3 @@ SVHN_CROPPED = PublicSet(
     open_raw=open_svhn,
     markers=("train_32x32.mat", "test_32x32.mat"),
 )
-SOURCE = source_of(SVHN_CROPPED)

@@ -21,7 +21,7 @@ SPLITS = {"train": ("train",), "test": ("test", "validation")}
 UNLABELLED = ("imagenet2012",)  # sets whose official test split has no labels (-1)
 
 
-def load_tfds(data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
+def load_tfds(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `tfds`; arguments and errors as those of `image_folder.load_image_folder`."""
     if not data_dir:
         raise DataError("data.dir is empty, but tfds needs a prepared folder", "Give --config.data.dir=FOLDER.")
@@ -49,4 +49,4 @@ def load_tfds(data_dir: str, splits: Sequence[str], image_size: int, reading: Re
     return Loaded(*read_splits("tfds", path, [image_size], splits, read, cache=cache))
 
 
-SOURCE = Source(load_tfds, channels=3, encodes=True)
+TFDS = Source(load_tfds, channels=3, encodes=True)

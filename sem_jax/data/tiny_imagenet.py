@@ -18,7 +18,7 @@ from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
 from sem_jax.data.images import FORMATS, decode_all, encode_png, is_image
-from sem_jax.data.public import source_of
+from sem_jax.data.public import load_public
 from sem_jax.errors import DataError
 
 ANNOTATIONS = "val/val_annotations.txt"
@@ -90,6 +90,7 @@ def _is_rgb(data: bytes) -> bool:
 
 
 TINY_IMAGENET = PublicSet(
+    load_public,
     name="tiny_imagenet",
     version="1.0.0",
     description="Tiny-ImageNet: 64x64 colour images of 200 ImageNet classes.",
@@ -97,7 +98,8 @@ TINY_IMAGENET = PublicSet(
     num_classes=200,
     class_names=(),
     image_size=64,
-    sizes={"train": 100_000, "test": 10_000},
+    train_size=100_000,
+    test_size=10_000,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     # No SHA-256 is published; this MD5 is the one everybody checks. It guards against damage, not against an attacker.
@@ -108,4 +110,3 @@ TINY_IMAGENET = PublicSet(
     markers=(ANNOTATIONS,),
     folders=("tiny-imagenet-200",),
 )
-SOURCE = source_of(TINY_IMAGENET)

@@ -11,7 +11,8 @@ from PIL import Image
 from sem_jax import data as data_lib
 from sem_jax.data import Reading, encoded, splits
 from sem_jax.data.array_records import read_encoded_split
-from sem_jax.data.encoded import RecordImages, draw_crop, remember
+from sem_jax.data.decoded_cache import kept, place_of
+from sem_jax.data.encoded import RecordImages, draw_crop
 from sem_jax.data.encoded_feed import BatchSource, EncodedFeed, open_batches
 from sem_jax.data.image_folder import FileRecords
 from sem_jax.data.images import decode
@@ -220,10 +221,10 @@ def test_what_is_remembered_of_a_set_survives_a_damaged_file(own_home, tree):
 
     for damage in (None, b"", b"PK\x03\x04 no zip"):
         if damage is not None:
-            for path in (own_home / "cache/encoded").iterdir():
+            for path in (own_home / "cache/encoded").rglob("*.*"):
                 path.write_bytes(damage)
         for _ in range(2):
-            np.testing.assert_array_equal(remember(["x"], make)["a"], np.arange(3))
+            np.testing.assert_array_equal(kept(place_of("encoded", ["x"]), ["a"], make)["a"], np.arange(3))
     assert len(calls) == 3
 
 

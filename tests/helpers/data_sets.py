@@ -26,11 +26,11 @@ def images(n, size=32, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), np.uint8)
 
 
-def small(spec: PublicSet, monkeypatch=None, records=None, **changes) -> PublicSet:
+def small(spec: PublicSet, monkeypatch=None, records=None, *, sizes: dict[str, int]) -> PublicSet:
     """`spec` with smaller official files."""
     if records:
         monkeypatch.setitem(cifar.RECORDS, spec.name, records)
-    return dataclasses.replace(spec, **changes)
+    return dataclasses.replace(spec, train_size=sizes["train"], test_size=sizes["test"])
 
 
 def small_cifar10(monkeypatch) -> PublicSet:
