@@ -50,19 +50,14 @@ def apply_defocus(draw: tuple[()], image: jax.Array, kernel: jax.Array) -> jax.A
 DEFOCUS_BLUR = Corruption(((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)), apply_defocus, defocus_tables)
 
 
-class Glass(NamedTuple):
-    gaussian: Array  # f32[5]
-    rounds: Number
-
-
-def glass_tables(parameters: tuple[float, int, int], shape: Shape) -> Glass:
-    """Parameters (sigma, largest step, rounds): the step is 1 in the whole table, which `apply_glass` relies on."""
+def glass_tables(parameters: tuple[float, int, int], shape: Shape) -> tuple[np.ndarray, np.int32]:
+    """(Gaussian f32[5], rounds); parameters (sigma, largest step, rounds). `apply_glass` relies on steps of 1."""
     sigma, step, rounds = parameters
     if step != 1 or rounds > 2:
         raise ValueError(f"glass_blur knows steps of 1 and at most 2 rounds, got parameters={parameters}")
     taps = np.arange(-2, 3)
     weights = np.exp(-(taps**2) / (2 * sigma**2)) * (np.abs(taps) <= int(4 * sigma + 0.5))
-    return Glass((weights / weights.sum()).astype(np.float32), np.int32(rounds))
+    return (weights / weights.sum()).astype(np.float32), np.int32(rounds)
 
 
 def draw_glass(key: jax.Array, shape: Shape) -> jax.Array:
@@ -70,7 +65,7 @@ def draw_glass(key: jax.Array, shape: Shape) -> jax.Array:
     return jax.random.bits(key, shape[:2], jnp.uint8) & 15
 
 
-def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
+def apply_glass(draw: jax.Array, image: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Gaussian blur, whole grey levels, pixels displaced at random, Gaussian blur again.
 
     Every pixel (y, x) with y, x >= 2, from the bottom right to the top left, takes the value of (y + dy, x + dx),
@@ -81,7 +76,8 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
     four shifted images, exactly.
     """
     height, width, _ = image.shape
-    vertical, horizontal = tables.gaussian[:, None], tables.gaussian[None, :]
+    gaussian, rounds = tables
+    vertical, horizontal = gaussian[:, None], gaussian[None, :]
 
     def smooth(pixels):
         return correlate(correlate(pixels, vertical, "edge"), horizontal, "edge")
@@ -93,7 +89,7 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: Glass) -> jax.Array:
         up, left = ((draw[:, :, None] >> (2 * index + bit)) & 1 == 1 for bit in (0, 1))
         row, above = image, jnp.roll(image, 1, 0)
         source = jnp.where(up, jnp.where(left, jnp.roll(above, 1, 1), above), jnp.where(left, jnp.roll(row, 1, 1), row))
-        image = jax.lax.optimization_barrier(jnp.where(moves[:, :, None] & (index < tables.rounds), source, image))
+        image = jax.lax.optimization_barrier(jnp.where(moves[:, :, None] & (index < rounds), source, image))
     return jnp.clip(smooth(image), 0, 255)
 
 
@@ -150,33 +146,24 @@ def apply_motion(angle: jax.Array, image: jax.Array, line: Line) -> jax.Array:
 MOTION_BLUR = Corruption(((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), apply_motion, motion_tables, draw_motion)
 
 
-class Zooms(NamedTuple):
-    rows: Array  # f32[z h h]
-    cols: Array  # f32[z w w]
-    count: Number
-
-
-def zoom_tables(parameters: tuple[int], shape: Shape) -> Zooms:
-    """Parameters (number of zooms,): the factors are 1, 1.01, 1.02 ...; the table has 26 at most."""
+def zoom_tables(parameters: tuple[int], shape: Shape) -> tuple[np.ndarray, np.ndarray, np.int32]:
+    """Matrices f32[26 h h] and f32[26 w w] of the factors 1, 1.01, 1.02 ..., and how many are used: the parameter."""
     (count,) = parameters
     factors = np.arange(1, 1.26, 0.01)  # not 1 + 0.01 i: the last bit decides how 26 * 1.25 is rounded
     rows = np.stack([matrices.clipped_zoom(shape[0], factor) for factor in factors])
     cols = np.stack([matrices.clipped_zoom(shape[1], factor) for factor in factors])
-    return Zooms(rows, cols, np.int32(count))
+    return rows, cols, np.int32(count)
 
 
-def apply_zoom(draw: tuple[()], image: jax.Array, zooms: Zooms) -> jax.Array:
+def apply_zoom(draw: tuple[()], image: jax.Array, tables: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
     """(x + sum_z zoom_z(x)) / (count + 1).
 
     The original takes its factors from np.arange(1, 1.06, 0.01) and so on; in floating point these have 7, 12, 16, 21
     and 26 members, since two of the five ranges include their end point.
     """
-
-    def add(i, total):
-        return total + matrices.resample(image, zooms.rows[i], zooms.cols[i])
-
-    total = jax.lax.fori_loop(0, zooms.count, add, image)
-    return jnp.clip(total / (zooms.count + 1), 0, 255)
+    rows, cols, count = tables
+    total = jax.lax.fori_loop(0, count, lambda i, total: total + matrices.resample(image, rows[i], cols[i]), image)
+    return jnp.clip(total / (count + 1), 0, 255)
 
 
 ZOOM_BLUR = Corruption(of_one(7, 12, 16, 21, 26), apply_zoom, zoom_tables)

@@ -130,25 +130,23 @@ ELASTIC_TRANSFORM = Corruption(
 )
 
 
-class Pixelate(NamedTuple):
-    down: tuple[Array, Array]  # f32[h h], f32[w w]; rows past the smaller size are 0
-    up: tuple[Array, Array]  # f32[h h], f32[w w]
+def pixelate_tables(parameters: tuple[float], shape: Shape) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Matrices [f32[h h], f32[w w]] to the smaller size and back; parameters (share of the side that is left,).
 
-
-def pixelate_tables(parameters: tuple[float], shape: Shape) -> Pixelate:
-    """Parameters (share of the side that is left,)."""
+    Rows and columns past the smaller size are 0, so that all severities have the same shapes.
+    """
     down, up = [], []
     for size in shape[:2]:
         small = int(size * parameters[0])
         down.append(np.pad(matrices.box(small, size), ((0, size - small), (0, 0))).astype(np.float32))
         up.append(np.pad(matrices.box(size, small), ((0, 0), (0, size - small))).astype(np.float32))
-    return Pixelate((down[0], down[1]), (up[0], up[1]))
+    return down, up
 
 
-def apply_pixelate(draw: tuple[()], image: jax.Array, tables: Pixelate) -> jax.Array:
+def apply_pixelate(draw: tuple[()], image: jax.Array, tables: tuple[list[Array], list[Array]]) -> jax.Array:
     """Box filter to a smaller size and back; equals Pillow's, which rounds after each of the four passes."""
     precision = jax.lax.Precision.HIGHEST
-    for rows, cols in (tables.down, tables.up):
+    for rows, cols in tables:
         image = jnp.floor(jnp.einsum("qw,hwc->hqc", cols, image, precision=precision) + 0.5)
         image = jnp.floor(jnp.einsum("ph,hwc->pwc", rows, image, precision=precision) + 0.5)
     return image
