@@ -17,51 +17,31 @@ from sem_jax.data.facts import Remote
 from sem_jax.errors import DataError, one_line
 
 TIMEOUT = 30.0  # seconds without a byte
-_CUT = "the connection was cut"
-_PLAIN = {  # phrase in an error of requests or urllib3, in lower case -> what it means
-    "refused": "connection refused",
-    "resolve": "no such host, or no network",
-    "unreachable": "network unreachable",
-    "timed out": "no answer in time",
-    "incompleteread": _CUT,
-    "connection reset": _CUT,
-    "remotedisconnected": _CUT,
-    "connection broken": _CUT,
+_CAUSES = {  # in plain words -> phrases in the errors of requests and urllib3, in lower case
+    "connection refused": ("refused",),
+    "no such host, or no network": ("resolve",),
+    "network unreachable": ("unreachable",),
+    "no answer in time": ("timed out",),
+    "the connection was cut": ("incompleteread", "connection reset", "remotedisconnected", "connection broken"),
 }
 
 
-def source_url(remote: Remote) -> str:
-    """The address the file is taken from: its own, or the mirror's."""
-    mirror = os.environ.get("SEM_JAX_MIRROR", "")
-    return f"{mirror.rstrip('/')}/{remote.file}" if mirror else remote.url
-
-
-def fetch(
-    remote: Remote,
-    folder: Path,
-    *,
-    url: str = "",
-    timeout: float = TIMEOUT,
-    say: Callable[[str], None] = lambda line: None,
-) -> Path:
+def fetch(remote: Remote, folder: Path, *, url: str = "", say: Callable[[str], None] = lambda line: None) -> Path:
     """The file, downloaded unless a copy with the right checksum lies in `folder` already.
 
     Args:
       remote: name, size and checksum of the official file.
       folder: where it is put; made if missing.
       url: address to take it from; "" means the mirror's or its own.
-      timeout: seconds to wait for the server.
       say: is told when a download begins, that is, when the server has answered.
-
-    Returns:
-      Path of the checked file.
 
     Raises:
       DataError: no network, an error of the server, a cut connection or another checksum; nothing is left behind.
     """
     import pooch
 
-    url = url or source_url(remote)
+    mirror = os.environ.get("SEM_JAX_MIRROR", "").rstrip("/")
+    url = url or (f"{mirror}/{remote.file}" if mirror else remote.url)
     pooch.get_logger().setLevel(logging.WARNING)
 
     def announce(response, **_):
@@ -69,22 +49,18 @@ def fetch(
             say(f"downloading {url} ({remote.size / 1e6:.0f} MB) to {folder}")
 
     # pooch's bar is for a terminal only: it would also be drawn into log files.
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout, hooks={"response": announce})
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT, hooks={"response": announce})
     call = lambda *arguments, **options: downloader(*arguments, **options)  # noqa: E731 - pooch names them otherwise
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return Path(pooch.retrieve(url, remote.digest, fname=remote.file, path=folder, downloader=call))
-    except ValueError as error:
-        if "hash" not in str(error):
-            raise DataError(f"{url} cannot be downloaded: {_reason(error)}") from error
-        message = f"{url}: checksum of the download is not the official {remote.digest[:19]}..., so it was deleted"
-        remedy = "Try again; if it stays, get the file elsewhere and give it with --archive."
-        raise DataError(message, remedy) from error
     except Exception as error:  # requests' and urllib3's many, OSError for a full disk
-        raise DataError(
-            f"{url} cannot be downloaded: {_reason(error)}",
-            f"Try again with a network, or set SEM_JAX_MIRROR, or put {remote.file} into {folder}.",
-        ) from error
+        message = f"{url} cannot be downloaded: {_reason(error)}"
+        remedy = f"Try again with a network, or set SEM_JAX_MIRROR, or put {remote.file} into {folder}."
+        if isinstance(error, ValueError) and "hash" in str(error):
+            message = f"{url}: checksum of the download is not the official {remote.digest[:19]}..., so it was deleted"
+            remedy = "Try again; if it stays, get the file elsewhere and give it with --archive."
+        raise DataError(message, remedy) from error
 
 
 def is_official(path: Path, remote: Remote) -> bool:
@@ -100,5 +76,5 @@ def _reason(error: BaseException) -> str:
     """Short cause of a failed download: the innermost of requests' nested exceptions."""
     if (response := getattr(error, "response", None)) is not None:
         return f"the server answers {response.status_code} {response.reason}"
-    text = f"{type(error).__name__}: {error}"
-    return next((plain for phrase, plain in _PLAIN.items() if phrase in text.lower()), one_line(error))
+    text = f"{type(error).__name__}: {error}".lower()
+    return next((cause for cause, said in _CAUSES.items() if any(p in text for p in said)), one_line(error))

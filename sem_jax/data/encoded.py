@@ -20,6 +20,7 @@ import numpy as np
 
 from sem_jax.data.decoded_cache import kept, place_of
 from sem_jax.data.images import THREADS, decode, gather, memory_of_machine
+from sem_jax.data.splits import histogram
 
 HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more stays encoded
 RATIO = (3 / 4, 4 / 3)  # width / height of a random resized crop, log-uniform
@@ -124,15 +125,14 @@ class RecordImages:
         from tqdm import tqdm
 
         state = hashlib.sha256(f"{self.dtype.str}{list(self.shape)}".encode())
-        histogram = np.zeros((self.shape[-1], 256), np.int64)
+        counts = np.zeros((self.shape[-1], 256), np.int64)
         with tqdm(total=len(self), desc="checking images", unit="img", disable=None, leave=False) as bar:
             for first in range(0, len(self), CHUNK):
                 images = self[first : first + CHUNK]
                 state.update(np.ascontiguousarray(images).data.cast("B"))
-                for channel in range(self.shape[-1]):
-                    histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+                counts += histogram(images)
                 bar.update(len(images))
-        return {"digest": state.hexdigest(), "histogram": histogram}
+        return {"digest": state.hexdigest(), "histogram": counts}
 
     def _decode(self, index: int) -> np.ndarray:
         return decode(self.records.read(index), self.records.where(index), self._size, eval_crop=self._share)

@@ -17,13 +17,9 @@ from sem_jax.interfaces import Images, Split
 
 
 def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:
-    """Raises DataError unless images are u8[n h w c], n >= 1, and labels i32[n] in [0, num_classes).
+    """Raises DataError, which names the file or folder `where`, for a split that cannot be trained or scored on.
 
-    Args:
-      split: what was read.
-      num_classes: k.
-      where: file or folder, for messages.
-      every_class: also ask for at least one image of each class.
+    Images must be u8[n h w c], n >= 1, labels i32[n] in [0, num_classes); with `every_class` each has an image.
     """
     images, labels = split
     dtype = images.dtype if isinstance(images, np.ndarray) else np.dtype(np.uint8)
@@ -37,11 +33,10 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
     if bad.size:
         message = f"{where}: label {labels[bad[0]]} of image {bad[0]} is out of range, expected 0..{num_classes - 1}"
         raise DataError(message, "Number the classes from 0, without gaps.")
-    if every_class:
-        counts = np.bincount(labels, minlength=num_classes)
-        if not counts.all():
-            message = f"{where}: class {int(counts.argmin())} of {num_classes} has no image"
-            raise DataError(message, "Number the classes from 0, without gaps, and give every class an image.")
+    counts = np.bincount(labels, minlength=num_classes)
+    if every_class and not counts.all():
+        message = f"{where}: class {int(counts.argmin())} of {num_classes} has no image"
+        raise DataError(message, "Number the classes from 0, without gaps, and give every class an image.")
 
 
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
@@ -80,7 +75,6 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     chosen = np.zeros(len(labels), bool)
     for label, size in enumerate(quota):
         chosen[rng.choice(np.flatnonzero(labels == label), size, replace=False)] = True
-
     return _part(split, ~chosen), _part(split, chosen)
 
 
@@ -95,12 +89,8 @@ def take_balanced(split: Split, *, size: int) -> Split:
     Class counts differ by at most one, except where a class runs out and the others make up for it. The choice is that
     of one fixed permutation, since neighbours in a file may resemble each other; the order of `split` is kept.
 
-    Args:
-      split: n items; labels 0..k-1.
-      size: items to take, k <= size <= n.
-
     Raises:
-      DataError: another size.
+      DataError: less than an item a class, or more than there are.
     """
     labels = split.labels
     classes = len(np.unique(labels))
@@ -120,25 +110,25 @@ def take_balanced(split: Split, *, size: int) -> Split:
 def channel_stats(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels scaled to [0, 1], exactly (from a histogram).
 
-    Args:
-      images: u8[n h w c].
-
     Returns:
       (mean, std), c numbers each; std is at least 1/255 so that a constant channel can be divided by it.
     """
     values = np.arange(256) / 255.0
     mean, std = [], []
-    for channel in range(images.shape[-1]):
-        if not isinstance(images, np.ndarray):  # encoded: counted while they are checked
-            histogram = images.scan()[1][channel]
-        else:  # in chunks: bincount makes an int64 copy of its input, eight times its size
-            histogram = np.zeros(256, np.int64)
-            for start in range(0, len(images), 4096):
-                histogram += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
-        weight = histogram / histogram.sum()
+    for counts in histogram(images) if isinstance(images, np.ndarray) else images.scan()[1]:
+        weight = counts / counts.sum()
         mean.append(float((weight * values).sum()))
         std.append(max(float(np.sqrt((weight * (values - mean[-1]) ** 2).sum())), 1 / 255))
     return tuple(mean), tuple(std)
+
+
+def histogram(images: np.ndarray) -> np.ndarray:
+    """How often each value comes up in each channel of u8[n h w c]: i64[c 256]."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), 4096):  # bincount makes an int64 copy of its input, eight times its size
+        for channel, row in enumerate(counts):
+            row += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+    return counts
 
 
 def digest(array: Images) -> str:
