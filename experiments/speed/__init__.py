@@ -1,8 +1,10 @@
 """How fast a training step is here: `python -m experiments.speed [--suite=cpu|gpu] [--out=bench.json]`.
 
-flops       one textbook count of operations and bytes per net, for every framework and variant
-cases       the training steps that are measured: ERM, mixup, CutMix, SEM in two and in three passes, every mixer ...
+settings    the nets, batches and cases of a suite
+cases       a case: a configuration, put together by the trainer's own functions, compiled and ready to be timed
 timing      blocks of steps, interleaved between the cases, in wall and in CPU seconds
-goals       what has to be reached, beside what was measured
+flops       one textbook count of operations and bytes per net, for every framework and variant
+mixing      what mixing alone costs
 flags       XLA flags, which are read once at start, tried in processes of their own
+peers       the same steps in PyTorch
 """

@@ -1,7 +1,7 @@
 """XLA flags and compile times, each in a process of its own: XLA reads its flags once, and an unknown one aborts.
 
 accepted("--xla_gpu_experimental_enable_conv_fusion=true")
-run_child(setting, {"sem": Case(gamma=0.3)}, steps=20, blocks=5, flags="--xla_...", cache_dir=None)
+run_child(setting, {"sem": SEM}, steps=20, blocks=5, flags="--xla_...", cache_dir=None)
 """
 
 import json

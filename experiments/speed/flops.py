@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sem_jax.interfaces import Model
+
 
 class Cost(NamedTuple):
     """Of one image.
@@ -40,11 +42,11 @@ class Cost(NamedTuple):
         return 6.0 * self.macs - 2.0 * self.stem_macs
 
 
-def count(model: nn.Module, *, image_shape: tuple[int, int, int]) -> Cost:
+def count(model: Model, *, image_shape: tuple[int, int, int]) -> Cost:
     """Traces the model with one image; nothing is computed.
 
     Args:
-      model: Linen module with `__call__(images, *, train) -> Outputs`.
+      model: a Linen module, as those of `sem_jax.models` are.
       image_shape: (h, w, c).
     """
     normalised = []

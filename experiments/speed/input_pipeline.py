@@ -1,4 +1,4 @@
-"""Images per second of streamed batches alone, by number of worker processes.
+"""Images per second of batches that are decoded while they are read, by number of worker processes.
 
     python -m experiments.speed.input_pipeline [--cifar10=DIR] [--workers=0,1,2]
 
@@ -6,13 +6,14 @@ Makes 512 JPEGs of photographic content from scikit-learn's sample pictures in a
 resized crops of 224 pixels from them; with --cifar10, also the records of a CIFAR-10 prepared as array_record.
 """
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+
+from experiments.commands import parser
 
 
 def write_photos(root: Path, count: int) -> None:
@@ -35,7 +36,7 @@ def write_photos(root: Path, count: int) -> None:
 
 def measure(name: str, split, workers: list[int], *, batch_size: int, batches: int, crop_scale: float) -> None:
     """Prints CPU time an image, and images/s for each number of workers."""
-    from sem_jax.data.encoded_feed import BatchSource, open_stream
+    from sem_jax.data.encoded_feed import BatchSource, open_batches
 
     source = BatchSource(split, seed=0, batch_size=batch_size, epochs=1000, crop_scale=crop_scale)
     source[0]
@@ -45,33 +46,33 @@ def measure(name: str, split, workers: list[int], *, batch_size: int, batches: i
     print(f"{name}: {(time.process_time() - begin) / (2 * batch_size) * 1e3:.2f} ms of CPU time an image")
     for number in workers:
         begin = time.perf_counter()
-        stream = open_stream(source, 0, number)
+        feed = open_batches(source, 0, number)
         for _ in range(4 + 2 * number):  # until every worker has started and its buffer is drained
-            next(stream)
+            next(feed)
         start, begin = time.perf_counter() - begin, time.perf_counter()
         for _ in range(batches):
-            next(stream)
+            next(feed)
         rate = batches * batch_size / (time.perf_counter() - begin)
-        stream.close()
+        getattr(feed, "close", lambda: None)()  # ends the workers
         load = os.getloadavg()[0]
         print(f"{name}, {number} workers: {rate:,.0f} images/s, started in {start:.1f} s (load {load:.1f})", flush=True)
 
 
 def main() -> None:
-    from sem_jax import data
+    from sem_jax.data import Reading, load
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cifar10", default="", help="data.dir of a CIFAR-10 prepared as array_record")
-    parser.add_argument("--workers", default="0,1,2")
-    args = parser.parse_args()
+    options = parser("experiments.speed.input_pipeline", __doc__)
+    options.add_argument("--cifar10", default="", help="data.dir of a CIFAR-10 prepared as array_record")
+    options.add_argument("--workers", default="0,1,2")
+    args = options.parse_args()
     workers = [int(number) for number in args.workers.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), 512)
-        options = {"data_dir": folder, "image_size": 224, "eval_crop": 0.875, "stream": True}
-        split = data.load("image_folder", **options).splits["train"]
+        reading = Reading(encoded=True, eval_crop=0.875)
+        split = load("image_folder", data_dir=folder, image_size=224, reading=reading).splits["train"]
         measure("JPEG to 224", split, workers, batch_size=32, batches=12, crop_scale=0.08)
     if args.cifar10:
-        split = data.load("cifar10", data_dir=args.cifar10, stream=True).splits["train"]
+        split = load("cifar10", data_dir=args.cifar10, reading=Reading(encoded=True)).splits["train"]
         measure("PNG 32x32", split, workers, batch_size=128, batches=60, crop_scale=0.0)
 
 

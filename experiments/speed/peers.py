@@ -11,21 +11,19 @@ in three, as Algorithm 1 is written; timm's Mixup if it is installed. Needs PyTo
 faster.
 """
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
-from experiments.speed import suites
+from experiments.commands import markdown, names, parser
+from experiments.speed import settings
 from experiments.speed.cases import GAMMA, Bench, Case, Setting
+from experiments.speed.environment import environment, no_gpu
 from experiments.speed.timing import measure, ratio
 from sem_jax.system.host_memory import keep_freed_memory
 
-OURS = {
-    "mixup": Case(pipeline=False),
-    "sem": Case(gamma=GAMMA, pipeline=False),
-}
+OURS = {"mixup": Case(pipeline=False), "sem": settings.SEM._replace(pipeline=False)}
 
 
 class Peer:
@@ -52,7 +50,7 @@ class Peer:
         else:
             net = torch_peer.wide_resnet(setting.depth, setting.width, setting.classes)
         self._device = "cuda" if gpu else "cpu"
-        net = torch_peer.copy_weights(net, variables).to(self._device, memory_format=torch.channels_last).train()
+        net = torch_peer.copy_weights(net, variables).to(self._device).to(memory_format=torch.channels_last).train()
         self._parameters = list(net.parameters())
         self._net = torch.compile(net, mode=compiled) if compiled else net
         self._optimizer = torch.optim.SGD(self._parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -70,7 +68,7 @@ class Peer:
             partner = self._net(x[pairing])[0] if gamma and passes == 3 else None
         target = lam[:, None] * y + (1 - lam[:, None]) * y[pairing]
         loss = self._functional.cross_entropy(logits.float(), target)
-        if gamma:
+        if clean is not None:
             clean = clean.float()
             partner = clean[pairing] if partner is None else partner.float()
             mixture = lam[:, None] * clean + (1 - lam[:, None]) * partner
@@ -119,18 +117,18 @@ def our_loss(bench: Bench, variables, x, y, lam, pairing, *, gamma: float) -> fl
 
     from sem_jax.interfaces import Batch, Mix
     from sem_jax.objectives.build import make_objective
-    from sem_jax.training.step import make_forward
+    from sem_jax.training.forward import make_forward
 
     def loss(params, stats, x, y, lam, pairing):
         weight = lam[:, None, None, None]
-        streams = {"mixed": weight * x + (1 - weight) * x[pairing], "clean": x}
-        outputs, _ = make_forward(bench.model, stacked=False)(params, stats, streams, jax.random.key(0))
+        passes = {"mixed": weight * x + (1 - weight) * x[pairing], "clean": x}
+        outputs, _ = make_forward(bench.model, stacked=False)(params, stats, passes, jax.random.key(0))
         return make_objective(gamma=gamma)(outputs, Batch(x, y, jnp.ones(len(y))), Mix(lam, pairing))[0]
 
     return float(jax.jit(loss)(variables["params"], variables["batch_stats"], x, y, lam, pairing))
 
 
-def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: tuple[str, ...]) -> dict:
+def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: list[str]) -> dict:
     """All rows of one setting; nothing is timed, and there is no row, unless the losses agree."""
     import jax
     import numpy as np
@@ -159,7 +157,7 @@ def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: t
         runs[f"{mode} sem"] = peer.runner(gamma=GAMMA)
         runs[f"{mode} sem, 3 passes"] = peer.runner(gamma=GAMMA, passes=3)
     try:
-        from timm.data import Mixup
+        from timm.data.mixup import Mixup
     except (ImportError, RuntimeError):  # RuntimeError: a torchvision that does not fit PyTorch
         print("timm is not there or cannot be imported: its row is left out")
     else:
@@ -188,53 +186,48 @@ def compare(setting: Setting, *, gpu: bool, steps: int, blocks: int, compiled: t
 
 def table(found: list[dict]) -> str:
     """Markdown."""
-    lines = [["net", "case", "step ms", "CPU ms", "ours faster, wall", "ours faster, CPU s"], ["---"] * 6]
+    lines = []
     for r in (row for part in found for row in part["rows"]):
         wall = f"{r['ours_faster_wall']:.2f} ({r['ours_faster_wall_iqr']:.0%})"
         cpu = f"{r['ours_faster_cpu']:.2f} ({r['ours_faster_cpu_iqr']:.0%})"
         lines.append([r["setting"], r["case"], f"{r['step_ms']:.1f}", f"{r['cpu_ms']:.0f}", wall, cpu])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(["net", "case", "step ms", "CPU ms", "ours faster, wall", "ours faster, CPU s"], lines)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    parser.add_argument("--nets", default="preact", help='settings whose name contains this; "" = all')
-    parser.add_argument("--compile", default="", help="torch.compile modes with commas; GPU: default,max-autotune")
-    parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--blocks", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=0, help="of PyTorch on CPU; 0 = all cores")
-    args = parser.parse_args(argv)
+    options = parser("experiments.speed.peers", __doc__)
+    options.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
+    options.add_argument("--out", type=Path, help="JSON file")
+    options.add_argument("--nets", default="preact", help='settings whose name contains this; "" = all')
+    options.add_argument("--compile", default="", help="torch.compile modes with commas; GPU: default,max-autotune")
+    options.add_argument("--steps", type=int, default=0)
+    options.add_argument("--blocks", type=int, default=7)
+    options.add_argument("--threads", type=int, default=0, help="of PyTorch on CPU; 0 = all cores")
+    args = options.parse_args(argv)
     gpu = args.suite == "gpu"
     if gpu:  # PyTorch needs some of it; read when jax starts
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     else:
         keep_freed_memory()
-    import jax
     import torch
 
-    if gpu and (jax.default_backend() == "cpu" or not torch.cuda.is_available()):
+    if gpu and (no_gpu() or not torch.cuda.is_available()):
         raise SystemExit("--suite=gpu: jax or PyTorch finds no GPU here (not measured).")
     if gpu:
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
-    modes = tuple(m for m in (args.compile or ("default,max-autotune" if gpu else "")).split(",") if m)
-    settings = [s for s in (suites.GPU if gpu else suites.CPU) if args.nets in s.name]
+    modes = names(args.compile or ("default,max-autotune" if gpu else ""))
+    chosen = [s for s in (settings.GPU if gpu else settings.CPU) if args.nets in s.name]
     steps = args.steps or (50 if gpu else 2)
-    if not settings:
-        parser.error(f"no setting of the suite has {args.nets!r} in its name")
-    versions = {
-        "jax": jax.__version__,
+    if not chosen:
+        options.error(f"no setting of the suite has {args.nets!r} in its name")
+    versions = environment() | {
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version() if gpu else None,
-        "device": torch.cuda.get_device_name() if gpu else None,
         "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
     found = []
-    for setting in settings:  # kept after each: a later one may not fit the memory
+    for setting in chosen:  # kept after each: a later one may not fit the memory
         found.append(compare(setting, gpu=gpu, steps=steps, blocks=args.blocks, compiled=modes))
         if args.out:
             kept = {"environment": versions, "settings": found}

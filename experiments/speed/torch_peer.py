@@ -1,4 +1,4 @@
-"""PreActResNet and WideResNet once more, in PyTorch, written from the papers for `bench_peers`.
+"""PreActResNet and WideResNet once more, in PyTorch, written from the papers for `peers`.
 
     net = preact_resnet18(width=8, variant="v1", num_classes=10)
     copy_weights(net, variables)         # Flax -> PyTorch, by structure

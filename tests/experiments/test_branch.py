@@ -4,23 +4,12 @@ import json
 
 import jax
 import numpy as np
-import pytest
 
 from experiments.paper.branch import start_from
 from sem_jax.runs.checkpoint import steps
 from sem_jax.runs.records import read_metrics
 from sem_jax.training import loop
-from tests.training import test_loop
-from tests.training.test_loop import configure
-
-
-@pytest.fixture(autouse=True)
-def tiny_backbone(monkeypatch):
-    from sem_jax.models import MODELS
-
-    monkeypatch.setitem(MODELS, "tiny", test_loop.make_tiny)
-    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
-
+from tests.helpers.training import configure, records, tiny_backbone  # noqa: F401
 
 CHANGES = {"train__epochs": 8, "train__keep": 1, "train__checkpoint_every": 3, "train__batch_size": 512}
 
@@ -37,7 +26,7 @@ def test_the_branch_is_the_run_alone_bit_for_bit(tmp_path):
     branch = loop.train_and_evaluate(es, str(tmp_path / "branch"))
     alone = loop.train_and_evaluate(es, str(tmp_path / "alone"))
     jax.tree.map(np.testing.assert_array_equal, branch, alone)
-    assert test_loop.records(tmp_path / "branch") == test_loop.records(tmp_path / "alone")
+    assert records(tmp_path / "branch") == records(tmp_path / "alone")
     results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("branch", "alone")]
     assert results[0]["test_nll"] == results[1]["test_nll"] and results[0]["method"] == "cutmix+es+sem"
     whole = loop.train_and_evaluate(sibling, str(tmp_path / "sibling"))  # untouched, and another model

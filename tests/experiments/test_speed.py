@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from experiments.speed import __main__ as command
-from experiments.speed import cases, flags, goals, mixing, report, suites
-from experiments.speed.cases import GAMMA, Bench, Case, Setting
+from experiments.speed import cases, flags, mixing, settings, tables
+from experiments.speed.cases import Bench, Case, Setting
 from experiments.speed.flops import count, floor_seconds
 from experiments.speed.timing import Timing, measure, ratio
 from sem_jax.mixers import MIXERS
 from sem_jax.models import MODELS
-from sem_jax.training.step import make_train_call
+from sem_jax.training.calls import make_advance, make_call
 from tests.helpers.tiny_net import TinyNet
 
 
@@ -52,8 +52,8 @@ def test_blocks_are_interleaved_and_ratios_are_taken_within_a_round():
 
 
 def test_what_the_suites_have():
-    assert {"mixup", "erm", "cutmix", "sem", "sem, 3 passes", "sem, stop-gradient"} <= set(suites.METHODS)
-    assert {(s.size, s.batch) for s in suites.GPU} == {(32, 128), (32, 512), (64, 128), (64, 512)}
+    assert {"mixup", "erm", "cutmix", "sem", "sem, 3 passes", "sem, stop-gradient"} <= set(settings.METHODS)
+    assert {(s.size, s.batch) for s in settings.GPU} == {(32, 128), (32, 512), (64, 128), (64, 512)}
 
 
 @pytest.fixture
@@ -65,55 +65,43 @@ def bench(monkeypatch):
 def test_a_case_in_three_passes_is_the_shipped_step(bench):
     """Same key, same draw: the loss of a step in three passes is that in two."""
     losses = []
-    for case in (Case(gamma=GAMMA), Case(gamma=GAMMA, three_passes=True)):
-        fetch, step = bench._fetch(case), bench.step(case)
+    for case in (settings.SEM, settings.SEM._replace(three_passes=True)):
+        parts = bench.parts(case)
+        state, _, data, order, _, _, key = bench.arguments(parts)
 
-        def one(state, rows, key, step=step, fetch=fetch):
-            batch, take = fetch(bench._data, rows, key, state.step)
-            return step(state, batch, key, take)[1]["loss"]
+        def one(state, data, rows, key, parts=parts):
+            batch, take = parts.fetch(data, rows, key, state.step)
+            return parts.steps[0](state, batch, key, take)[1]["loss"]
 
-        from sem_jax.runs.state import jit_init_state
-
-        state = jit_init_state(bench.model, bench._sgd, image_shape=(8, 8, 3))(jax.random.key(0))
-        losses.append(float(jax.jit(one)(state, bench._order[0], jax.random.key(0))))
+        losses.append(float(jax.jit(one)(state, data, order[0], key)))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_rows_of_a_measurement(bench):
     bench.add("mixup", Case())
-    bench.add("sem", Case(gamma=GAMMA))
-    bench.add("device loop", Case(looped=True))
-    bench.add("3 passes", Case(gamma=GAMMA, three_passes=True))
-    bench.add_alternating("every second", "sem", "mixup", every=2)
+    bench.add("sem", settings.SEM)
+    bench.add("device loop", settings.LOOP["mixup, device loop"])
+    bench.add("3 passes", settings.METHODS["sem, 3 passes"])
+    bench.add("every second", settings.sem(objective__penalty_every=2))
     timings = measure(bench.runs, steps=2, blocks=2, warmup=1)
-    rows = {r["case"]: r for r in report.rows(bench, timings, cpu=True, limit=(790e12, 4.3e12))}
+    rows = {r["case"]: r for r in tables.rows(bench, timings, cpu=True, limit=(790e12, 4.3e12))}
     wanted = {"step_ms", "images_per_s", "time_ratio", "flops_ratio", "mfu", "peak_bytes", "compile_s", "floor_ratio"}
     assert all(wanted <= set(r) for r in rows.values())
     assert rows["mixup"]["time_ratio"] == 1.0 and rows["mixup"]["flops_ratio"] == 1.0
     assert 1.8 < rows["sem"]["flops_ratio"] < 2.2
     np.testing.assert_allclose(rows["every second"]["flops_ratio"], (1 + rows["sem"]["flops_ratio"]) / 2)
     assert rows["sem"]["peak_bytes"] > 0 and rows["sem"]["images_per_s"] > 0
-    text = report.table(list(rows.values()))
+    text = tables.table(list(rows.values()))
     assert len(text.splitlines()) == 2 + len(rows) and "not known" not in text
 
 
 def test_a_shipped_step_on_cpu_has_no_loop_around_its_convolutions(bench):
     """Host callbacks, float64 and convolutions inside loops would each be slow, and are not there."""
-    from sem_jax.runs.state import jit_init_state
-    from sem_jax.training.step import zero_sums
-
-    case = Case(gamma=GAMMA)
-    step, fetch, key = bench.step(case), bench._fetch(case), jax.random.key(0)
-    state = jit_init_state(bench.model, bench._sgd, image_shape=(8, 8, 3))(key)
-    sums = zero_sums(step, fetch, state, bench._data, bench._order[0], key)
-    text = (
-        make_train_call(step, fetch, looped=False)
-        .lower(state, sums, bench._data, bench._order, 0, 1, key)
-        .compiler_ir("hlo")
-        .as_hlo_text()
-    )
+    parts = bench.parts(settings.SEM)
+    call = make_call(make_advance(parts.steps[0], parts.fetch), looped=False)
+    text = call.lower(*bench.arguments(parts)).compiler_ir("hlo").as_hlo_text()
     assert "f64[" not in text and "callback" not in text
-    # 2 layers in 2 streams: forward, kernel gradient, and input gradient but for the first layer's.
+    # 2 layers in 2 passes: forward, kernel gradient, and input gradient but for the first layer's.
     assert text.count(" convolution(") == 2 * (2 + 2 + 1)
     entry = text[text.index("ENTRY") :]
     assert entry.count(" convolution(") == text.count(" convolution(")
@@ -130,7 +118,7 @@ def tiny(monkeypatch):
     that are this one."""
     for net in ("preact_resnet", "wide_resnet"):
         monkeypatch.setitem(MODELS, net, lambda *, num_classes, width, **_: TinyNet(num_classes, width=8))
-    monkeypatch.setattr(suites, "limits", lambda kind: (790e12, 4.3e12))
+    monkeypatch.setattr(settings, "limits", lambda kind: (790e12, 4.3e12))
     monkeypatch.setattr(command, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(command, "no_gpu", lambda: False)
     answers = {}
@@ -149,10 +137,10 @@ def tiny(monkeypatch):
     return monkeypatch
 
 
-def shrink(monkeypatch, suite, *, settings):
+def shrink(monkeypatch, suite, *, count):
     """The first settings of a suite, with few small images."""
-    shrunk = [s._replace(batch=4, size=8, items=8) for s in getattr(suites, suite.upper())[:settings]]
-    monkeypatch.setattr(suites, suite.upper(), shrunk)
+    shrunk = [s._replace(batch=4, size=8, items=8) for s in getattr(settings, suite.upper())[:count]]
+    monkeypatch.setattr(settings, suite.upper(), shrunk)
 
 
 @pytest.fixture
@@ -184,7 +172,7 @@ def uncompiled(monkeypatch):
         def __call__(self, state, sums, *_):
             return state, sums
 
-    monkeypatch.setattr(cases, "make_train_call", lambda *a, **options: Call(make_train_call(*a, **options)))
+    monkeypatch.setattr(cases, "make_call", lambda *a, **options: Call(make_call(*a, **options)))
     return Call
 
 
@@ -202,8 +190,8 @@ def run_suite(path, *arguments):
 def check_every_part(suite, path, printed):
     parts = [part for part in command.PARTS if part != "mixers"]
     found = run_suite(path, f"--suite={suite}", f"--parts={','.join(parts)}")
-    wanted = {**suites.METHODS, **suites.OPTIONS, **suites.STREAMS, **suites.PIPELINE, **suites.LOOP}
-    assert {row["case"] for row in found["rows"]} == {*wanted, f"sem, every {suites.EVERY} steps"}
+    wanted = {**settings.METHODS, **settings.OPTIONS, **settings.PASSES, **settings.PIPELINE, **settings.LOOP}
+    assert {row["case"] for row in found["rows"]} == set(wanted)
     assert not found["skipped"]
     assert found["compile_s"]["cold"] > 0 and found["compile_s"]["cached"] > 0
     tried = flags.CPU_FLAGS if suite == "cpu" else flags.GPU_FLAGS
@@ -212,18 +200,17 @@ def check_every_part(suite, path, printed):
     assert ("device_peak_bytes" in found) == (suite == "gpu")
     text = printed()
     assert all(f"| {row['case']} |" in text for row in found["rows"])
-    assert "operations, SEM / mixup" in text and ("not measured" in text) == (suite == "cpu")
 
 
 @pytest.mark.parametrize("suite", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
 def test_a_suite_goes_through_every_part_to_its_end(tiny, uncompiled, tmp_path, capsys, suite):
-    shrink(tiny, suite, settings=1)
+    shrink(tiny, suite, count=1)
     check_every_part(suite, tmp_path / "bench.json", lambda: capsys.readouterr().out)
 
 
 @pytest.mark.slow
 def test_a_suite_is_really_measured(tiny, tmp_path, capsys):
-    shrink(tiny, "cpu", settings=1)
+    shrink(tiny, "cpu", count=1)
     check_every_part("cpu", tmp_path / "bench.json", lambda: capsys.readouterr().out)
 
 
@@ -233,15 +220,17 @@ def test_every_setting_and_mixer_of_a_suite_is_lowered(tiny, uncompiled, tmp_pat
     """At their real batches and sizes of images; the GPU's for CUDA."""
     uncompiled.platforms = ("cuda",) if suite == "gpu" else ()
     found = run_suite(
-        tmp_path / "bench.json", f"--suite={suite}", "--parts=methods,options,mixers,streams,pipeline,loop"
+        tmp_path / "bench.json", f"--suite={suite}", "--parts=methods,options,mixers,passes,pipeline,loop"
     )
     assert not found["skipped"]
-    there = {setting.name: set() for setting in getattr(suites, suite.upper())}
+    there = {setting.name: set() for setting in getattr(settings, suite.upper())}
     for row in found["rows"]:
         there[row["setting"]].add(row["case"])
-    assert all({*suites.METHODS, *suites.STREAMS, *suites.PIPELINE, *suites.LOOP} <= names for names in there.values())
+    assert all(
+        {*settings.METHODS, *settings.PASSES, *settings.PIPELINE, *settings.LOOP} <= names for names in there.values()
+    )
     assert {row["mixer"] for row in found["mixing"]} == set(mixing.pixel_mixers()) and len(found["mixing"]) == 16
-    once = {f"mixer {name}" for name in MIXERS if name not in ("none", "mixup")} | set(suites.OPTIONS)
+    once = {f"mixer {name}" for name in MIXERS if name not in ("none", "mixup")} | set(settings.OPTIONS)
     assert [name.split("-")[0] for name, names in there.items() if once <= names] == ["preact18", "wrn28"]
 
 
@@ -253,10 +242,10 @@ def test_what_the_memory_does_not_hold_is_skipped_and_the_rest_measured(tiny, un
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
         add(self, name, case)
 
-    shrink(tiny, "cpu", settings=2)
+    shrink(tiny, "cpu", count=2)
     tiny.setattr(Bench, "add", full)
     tiny.setattr(
-        suites, "METHODS", {name: suites.METHODS[name] for name in ("mixup", "mixup (again)", "sem, 3 passes")}
+        settings, "METHODS", {name: settings.METHODS[name] for name in ("mixup", "mixup (again)", "sem, 3 passes")}
     )
     found = run_suite(tmp_path / "bench.json", "--parts=methods")
     assert [row["case"] for row in found["rows"]] == ["mixup", "mixup (again)"]
@@ -274,38 +263,13 @@ def test_mixing_alone(monkeypatch):
     more = cutmix["mixing_cpu_ms"] - mixup["mixing_cpu_ms"]
     np.testing.assert_allclose(cutmix["step_ratio"], 1 + more / 200.0)
     lines = mixing.table([mixup, cutmix | {"step_ratio": 1.04}]).splitlines()
-    assert lines[2].endswith("| reached |") and lines[3].endswith("| 1.040 | missed |")
-
-
-def test_goals_are_reached_missed_or_not_measured():
-    def row(case, **values):
-        about = {"setting": "preact18-64 32px batch 512", "net": "preact_resnet", "batch": 512, "case": case}
-        return about | {"time_ratio": 1.0, "flops_ratio": 1.0, "mfu": 0.31} | values
-
-    made = [
-        row("mixup"),
-        row("sem", time_ratio=2.06, flops_ratio=2.01),
-        row("sem, 3 passes", time_ratio=3.09),
-        row("mixup, no pipeline", time_ratio=0.98),
-    ]
-    table = goals.table(made, cpu=False)
-    found = {line.split("|")[2].strip(): line.split("|")[4:6] for line in table.splitlines()[2:]}
-    assert {name: " ".join(" ".join(cells).split()) for name, cells in found.items()} == {
-        "operations, SEM / mixup": "2.01 reached",
-        "time, SEM / mixup, batch >= 512": "2.06 missed",
-        "time, 3 passes / ours": "1.50 reached",
-        "MFU, mixup, PreActResNet, batch >= 512": "31.0% reached",
-        "input pipeline, share of a mixup step": "2.0% reached",
-        "time, device loop / a call a step": "not measured",
-    }
-    assert goals.table(made, cpu=True).count("not measured") == 6  # a CPU says nothing of them
+    assert lines[2].endswith("| 1.000 |") and lines[3].endswith("| 1.040 |")
 
 
 def test_some_of_a_parts_cases(tiny, uncompiled, tmp_path, capsys):
-    shrink(tiny, "cpu", settings=1)
+    shrink(tiny, "cpu", count=1)
     found = run_suite(tmp_path / "bench.json", "--parts=methods", "--cases=cutm,3 passes")
-    cases = {row["case"] for row in found["rows"]}
-    assert cases == {"mixup", "mixup (again)", "sem, 3 passes", "cutmix"}
+    assert {row["case"] for row in found["rows"]} == {"mixup", "mixup (again)", "sem, 3 passes", "cutmix"}
     with pytest.raises(SystemExit):
         command.main(["--parts=methods", "--cases=puzle"])
     assert "no case of the parts methods has 'puzle' in its name" in capsys.readouterr().err
@@ -323,7 +287,7 @@ def test_the_peers_agree_and_are_measured_to_the_end(tmp_path, monkeypatch):
     from experiments.speed import peers as bench_peers
 
     wrong = Setting("wide_resnet", 10, 2, batch=8, size=8, items=16)
-    monkeypatch.setattr(suites, "CPU", (wrong, Setting("wide_resnet", 10, 1, batch=8, size=8, items=16)))
+    monkeypatch.setattr(settings, "CPU", (wrong, Setting("wide_resnet", 10, 1, batch=8, size=8, items=16)))
     ours = bench_peers.our_loss
     monkeypatch.setattr(bench_peers, "our_loss", lambda bench, *a, **o: ours(bench, *a, **o) + (bench.setting == wrong))
     monkeypatch.setattr(bench_peers, "keep_freed_memory", lambda: None)

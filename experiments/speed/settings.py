@@ -1,28 +1,35 @@
-"""Which nets, batches and cases a suite has, and what counts as its machine's limit."""
+"""Which nets, batches and cases are measured, and what counts as a machine's limit."""
 
 from experiments.speed.cases import GAMMA, Case, Setting
 
-SEM = Case(gamma=GAMMA)
+
+def sem(**fields) -> Case:
+    """mixup + SEM with fields of the configuration, as in objective__distance="normalised"."""
+    return Case({"objective.gamma": GAMMA} | {name.replace("__", "."): value for name, value in fields.items()})
+
+
+SEM = sem()
 METHODS = {
     "mixup": Case(),
     "mixup (again)": Case(),  # the noise floor: what differs less than these two is printed as equal
-    "erm": Case(mixer="none"),
-    "cutmix": Case(mixer="cutmix"),
+    "erm": Case({"mixer.name": "none"}),
+    "cutmix": Case({"mixer.name": "cutmix"}),
     "sem": SEM,
-    "sem, 3 passes": Case(gamma=GAMMA, three_passes=True),
-    "sem, stop-gradient": Case(gamma=GAMMA, clean_features="stop_gradient"),
+    "sem, 3 passes": SEM._replace(three_passes=True),
+    "sem, stop-gradient": sem(objective__clean_features="stop_gradient"),
 }
+EVERY = 3  # of the penalty in every third step; the steps of a block should be a multiple of it
 OPTIONS = {
     "sem": SEM,
     "sem, stop-gradient": METHODS["sem, stop-gradient"],
-    "sem, EMA teacher": SEM._replace(clean_features="ema_teacher"),
-    "sem, half of the pairs": SEM._replace(penalty_fraction=0.5),
-    "sem, 2 mixes a clean pass": SEM._replace(mixes_per_clean=2),
+    "sem, EMA teacher": sem(objective__clean_features="ema_teacher"),
+    "sem, half of the pairs": sem(objective__penalty_fraction=0.5),
+    "sem, 2 mixes a clean pass": sem(objective__mixes_per_clean=2),
+    f"sem, every {EVERY} steps": sem(objective__penalty_every=EVERY),
 }
-EVERY = 3  # as a row of its own: the penalty in every third step
-STREAMS = {"sem, streams stacked": SEM._replace(stacked=True)}
+PASSES = {"sem": SEM, "sem, passes stacked": sem(runtime__passes="stacked")}
 PIPELINE = {"mixup, no pipeline": Case(pipeline=False)}
-LOOP = {"mixup, device loop": Case(looped=True), "sem, device loop": SEM._replace(looped=True)}
+LOOP = {"mixup, device loop": Case({"runtime.loop": "device"}), "sem, device loop": sem(runtime__loop="device")}
 
 CPU = (
     Setting("preact_resnet", 18, 16, batch=64, items=1024),

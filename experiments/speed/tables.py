@@ -1,5 +1,6 @@
 """Rows of the measurement: what a case took, put in relation, as JSON and as one Markdown table."""
 
+from experiments.commands import markdown
 from experiments.speed.cases import Bench
 from experiments.speed.flops import floor_seconds
 from experiments.speed.timing import Timing, ratio
@@ -51,37 +52,24 @@ def rows(bench: Bench, timings: dict[str, Timing], *, cpu: bool, limit: tuple[fl
 
 def table(made: list[dict]) -> str:
     """Markdown; "=" marks a ratio to mixup within the noise of mixup timed twice."""
-    head = [
-        "net",
-        "case",
-        "step ms",
-        "CPU ms",
-        "images/s",
-        "time ratio",
-        "FLOP ratio",
-        "MFU",
-        "x floor",
-        "MB",
-        "compile s",
+    columns = "net,case,step ms,CPU ms,images/s,time ratio,FLOP ratio,MFU,x floor,MB,compile s".split(",")
+    lines = [
+        [
+            r["setting"],
+            r["case"],
+            f"{r['step_ms']:.1f} ({r['step_iqr']:.0%})",
+            f"{r['cpu_ms']:.0f} ({r['cpu_iqr']:.0%})",
+            f"{r['images_per_s']:,.0f}",
+            "=" if r["within_noise"] and r["case"] != "mixup" else f"{r['time_ratio']:.2f}",
+            _number(r["flops_ratio"], ".3f"),
+            _number(r["mfu"], ".1%"),
+            _number(r["floor_ratio"], ".2f"),
+            f"{r['peak_bytes'] / 1e6:,.0f}",
+            f"{r['compile_s']:.1f}",
+        ]
+        for r in made
     ]
-    lines = [head, ["---"] * len(head)]
-    for r in made:
-        lines.append(
-            [
-                r["setting"],
-                r["case"],
-                f"{r['step_ms']:.1f} ({r['step_iqr']:.0%})",
-                f"{r['cpu_ms']:.0f} ({r['cpu_iqr']:.0%})",
-                f"{r['images_per_s']:,.0f}",
-                "=" if r["within_noise"] and r["case"] != "mixup" else f"{r['time_ratio']:.2f}",
-                _number(r["flops_ratio"], ".3f"),
-                _number(r["mfu"], ".1%"),
-                _number(r["floor_ratio"], ".2f"),
-                f"{r['peak_bytes'] / 1e6:,.0f}",
-                f"{r['compile_s']:.1f}",
-            ]
-        )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(columns, lines)
 
 
 def _number(value: float | None, form: str) -> str:
