@@ -1,0 +1,19 @@
+"""The examples in docstrings run and show what they say."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [path for path in sorted((ROOT / "sem_jax").rglob("*.py")) if re.search(r"^\s*>>> ", path.read_text(), re.M)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for examples that write files
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    result = doctest.testmod(importlib.import_module(".".join(parts).removesuffix(".__init__")))
+    assert result.attempted and not result.failed
