@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
-from sem_jax.mixers.__main__ import ROWS, draw_mixers, load_pair, resized, save_sheet
 from sem_jax.mixers.pairing import PAIRINGS, paired_within
+from sem_jax.mixers.sheet import draw_mixers, load_pair, resized, save_sheet
 from sem_jax.mixers.strength import STRENGTHS, make_strength
 
 matplotlib.use("Agg")
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_disable_most_optimizations", True)  # every program runs once
-    draw_mixers(out / "mixers.png", load_pair([], SIZE), ROWS, SEED)
+    draw_mixers(out / "mixers.png", load_pair([], SIZE))
     draw_pairings(out / "pairings.png", load_sample_images().images[::-1], ("flower", "temple"))
     draw_schedules(out / "schedules.png")
 

@@ -62,6 +62,7 @@ def make_mix(
 ) -> MixFn:
     """The batch form of a mixer: a pairing, the mixer vmapped over keys and pairs.
 
+    >>> from sem_jax.mixers import make_mixer
     >>> mix = make_mix(make_mixer("mixup"), scope="batch", pairing="roll")
     >>> mixed, (lam, pairing) = mix(jax.random.key(0), jnp.zeros((4, 8, 8, 3)))
     >>> mixed.shape, pairing.tolist()
@@ -103,7 +104,6 @@ def make_mix(
         scorer: Scorer | None = None,
     ) -> tuple[jax.Array | Hooked, Mix]:
         batch_size, height, width, channels = images.shape
-        image_shape = (height, width, channels)
         if labels is None and pairing in BY_LABEL:
             raise ConfigError(f"pairing {pairing!r} needs the labels: mix(key, images, labels=labels)")
         pair_key, draw_key, prob_key = jax.random.split(key, 3)
@@ -112,14 +112,7 @@ def make_mix(
         if mixer.score is not None:
             maps = jax.lax.stop_gradient(mixer.score(images, labels, scorer))
             arguments += (maps, jax.tree.map(lambda x: x[indices], maps))
-        if scope == "batch":
-            draw, draw_axis = mixer.sample(draw_key, image_shape), None
-        else:
-            draw = jax.vmap(lambda k: mixer.sample(k, image_shape))(jax.random.split(draw_key, batch_size))
-            draw_axis = 0
-            if mixer.shared:
-                draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
-                draw_axis = type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
+        draw, draw_axis = _sample_batch(mixer, draw_key, (height, width, channels), batch_size, scope)
         mixed, lam = jax.vmap(mixer.apply, in_axes=(draw_axis, *[0] * len(arguments)))(draw, *arguments)
         if prob < 1.0 or strength is not None:
             shape = (batch_size,) if scope == "sample" else (1,)
@@ -133,6 +126,17 @@ def make_mix(
         return mixed, Mix(lam, indices)
 
     return mix
+
+
+def _sample_batch(mixer: Mixer, key: Key, shape: tuple[int, int, int], count: int, scope: str) -> tuple[Draw, Any]:
+    """What is drawn for `count` pairs of images of a shape, and the axes of it that pairs differ along, as for vmap."""
+    if scope == "batch":
+        return mixer.sample(key, shape), None
+    draw = jax.vmap(lambda k: mixer.sample(k, shape))(jax.random.split(key, count))
+    if not mixer.shared:
+        return draw, 0
+    draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
+    return draw, type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
 
 
 def require(holds: bool, needs: str, *found: Any) -> None:

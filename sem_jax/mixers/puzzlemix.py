@@ -41,6 +41,16 @@ class PuzzlemixDraw(NamedTuple):
     grid: jax.Array  # i32[], which of the grids that fit the image
 
 
+class PuzzlemixOptions(NamedTuple):
+    """See `make_puzzlemix`."""
+
+    blocks: tuple[int, ...]
+    eta: float
+    beta: float
+    move: bool
+    epsilon: float
+
+
 def grids_of(image_shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[int, ...]:
     """The grids whose cells have two pixels a side at least; one cell in all for an image too small for any."""
     return tuple(n for n in blocks if 2 * n <= min(image_shape[:2])) or (1,)
@@ -137,11 +147,7 @@ def apply_puzzlemix(
     anchor_map: jax.Array,
     partner_map: jax.Array,
     *,
-    blocks: tuple[int, ...] = (2, 4, 8, 16),
-    eta: float = 0.2,
-    beta: float = 1.2,
-    move: bool = True,
-    epsilon: float = 0.8,
+    options: PuzzlemixOptions,
 ) -> tuple[jax.Array, jax.Array]:
     """mask Pi_i x_i + (1 - mask) Pi_j x_j, with the mask and the permutations of cells described above; mean(mask).
 
@@ -149,26 +155,26 @@ def apply_puzzlemix(
       draw, anchor, partner: see `Mixer.apply`.
       anchor_map: saliency of x_i, f32[gh gw], >= 0.
       partner_map: of x_j.
-      blocks, eta, beta, move, epsilon: see `make_puzzlemix`.
+      options: of the method.
     """
     height, width, _ = anchor.shape
 
     def on_grid(n):
         def run():
             maps = pool_saliency(anchor_map, n), pool_saliency(partner_map, n)
-            z = solve_mask(unary_costs(*maps, draw.lam, eta), n * beta / 16.0)
+            z = solve_mask(unary_costs(*maps, draw.lam, options.eta), n * options.beta / 16.0)
             moved = (anchor, partner)
-            if move and (cells := transport_grid(n, (height, width))):
+            if options.move and (cells := transport_grid(n, (height, width))):
                 fine = jnp.repeat(jnp.repeat(z, cells // n, axis=0), cells // n, axis=1)
                 moved = (
-                    transport(anchor, pool_saliency(anchor_map, cells), fine > 0.0, epsilon=epsilon),
-                    transport(partner, pool_saliency(partner_map, cells), fine < 1.0, epsilon=epsilon),
+                    transport(anchor, pool_saliency(anchor_map, cells), fine > 0.0, epsilon=options.epsilon),
+                    transport(partner, pool_saliency(partner_map, cells), fine < 1.0, epsilon=options.epsilon),
                 )
             return blend(on_pixels(z, anchor.shape), *moved)
 
         return run
 
-    return jax.lax.switch(draw.grid, [on_grid(n) for n in grids_of(anchor.shape, blocks)])
+    return jax.lax.switch(draw.grid, [on_grid(n) for n in grids_of(anchor.shape, options.blocks)])
 
 
 def transport_grid(n: int, shape: tuple[int, int]) -> int:
@@ -219,10 +225,6 @@ def make_puzzlemix(
             raise ConfigError("puzzlemix needs a scorer: mix(key, images, labels=labels, scorer=...)")
         return use(images, labels)
 
-    options = {"blocks": tuple(blocks), "eta": eta, "beta": beta, "move": move, "epsilon": epsilon}
-    return Mixer(
-        partial(sample_puzzlemix, alpha=alpha, blocks=tuple(blocks)),
-        partial(apply_puzzlemix, **options),
-        score,
-        shared=("grid",),
-    )
+    options = PuzzlemixOptions(tuple(blocks), eta, beta, move, epsilon)
+    sample = partial(sample_puzzlemix, alpha=alpha, blocks=options.blocks)
+    return Mixer(sample, partial(apply_puzzlemix, options=options), score, shared=("grid",))

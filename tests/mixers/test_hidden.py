@@ -1,4 +1,4 @@
-"""Mixers of hidden states: what their hooks do, alone and in a step, stacked streams and one after the other."""
+"""Mixers of hidden states: what their hooks do, alone and in a step, stacked passes and one after the other."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,11 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.mixers.alignmix import AlignmixStep, align, sinkhorn
 from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import jit_init_state
+from sem_jax.training.draw import make_draw
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_step
+from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
 
 B, K = 8, 4
@@ -25,12 +28,12 @@ def setup():
     batch = Batch(
         jnp.asarray(rng.normal(size=(B, 8, 8, 3)), jnp.float32), jnp.asarray(rng.integers(0, K, B)), jnp.ones(B)
     )
-    tx, _ = make_optimizer(total_steps=100, learning_rate=0.1)
+    tx = make_optimizer(0.1)
     return jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(jax.random.key(0)), batch, tx
 
 
-def mixed_stream(name, batch, key=1, **step):
-    """The mixed stream of a batch, with what is drawn once a step replaced."""
+def mixed_pass(name, batch, key=1, **step):
+    """The mixed pass of a batch, with what is drawn once a step replaced."""
     mixed, mix = make_mix(MIXERS[name]())(jax.random.key(key), batch.images)
     drawn = mixed.drawn._replace(**step) if step else mixed.drawn
     return Hooked(mixed.images, drawn, mixed.hook), mix
@@ -39,7 +42,7 @@ def mixed_stream(name, batch, key=1, **step):
 def test_the_hook_mixes_the_layer_that_was_drawn_and_no_other(setup):
     _, batch, _ = setup
     for layer in (0, 1, 2):
-        mixed, (lam, pairing) = mixed_stream("manifold_mixup", batch, step=jnp.asarray(layer))
+        mixed, (lam, pairing) = mixed_pass("manifold_mixup", batch, step=jnp.asarray(layer))
         np.testing.assert_array_equal(mixed.images, batch.images)
         hook = mixed.at_stage(last=3)
         for k in range(4):
@@ -59,7 +62,7 @@ def test_layer_zero_is_mixup(setup):
     """With the layer at 0 the network sees what mixup would have made, so that outputs agree."""
     state, batch, _ = setup
     forward = jax.jit(make_forward(MODEL, stacked=False))
-    mixed, (lam, pairing) = mixed_stream("manifold_mixup", batch, step=jnp.asarray(0))
+    mixed, (lam, pairing) = mixed_pass("manifold_mixup", batch, step=jnp.asarray(0))
     w = lam[:, None, None, None]
     pixels = w * batch.images + (1 - w) * batch.images[pairing]
     a, _ = forward(state.params, state.batch_stats, {"mixed": mixed}, jax.random.key(0))
@@ -69,10 +72,10 @@ def test_layer_zero_is_mixup(setup):
 
 def test_a_model_with_too_few_stages_is_refused(setup):
     _, batch, _ = setup
-    mixed, _ = mixed_stream("manifold_mixup", batch)
+    mixed, _ = mixed_pass("manifold_mixup", batch)
     with pytest.raises(ConfigError, match="2 stages, it has 1"):
         mixed.at_stage(last=1)(0, batch.images)
-    mixed, _ = mixed_stream("alignmix", batch)
+    mixed, _ = mixed_pass("alignmix", batch)
     with pytest.raises(ConfigError, match="needs a map"):
         mixed.at_stage(last=2)(2, jnp.zeros((B, 3)))
 
@@ -144,20 +147,20 @@ def test_an_aligned_step_of_a_mean_pooled_net_has_no_penalty(setup):
 
     @jax.jit
     def penalty(mixed, mix):
-        streams = {"mixed": mixed, "clean": batch.images}
-        outputs, _ = forward(state.params, state.batch_stats, streams, jax.random.key(0))
+        passes = {"mixed": mixed, "clean": batch.images}
+        outputs, _ = forward(state.params, state.batch_stats, passes, jax.random.key(0))
         return objective(outputs, batch, mix)[1]["penalty"]
 
     def of(on_images):
-        return float(penalty(*mixed_stream("alignmix", batch, step=AlignmixStep(jnp.asarray(on_images), True))))
+        return float(penalty(*mixed_pass("alignmix", batch, step=AlignmixStep(jnp.asarray(on_images), True))))
 
     assert of(True) > 0.05
     assert of(False) < 0.02
 
 
 @pytest.mark.parametrize(("name", "options"), [("manifold_mixup", {}), ("alignmix", {"stage": -2})])
-def test_stacked_streams_give_the_numbers_of_one_after_the_other(setup, name, options):
-    """The hook is the mixed stream's alone in both; every layer and way comes up among the keys.
+def test_stacked_passes_give_the_numbers_of_one_after_the_other(setup, name, options):
+    """The hook is the mixed pass's alone in both; every layer and way comes up among the keys.
 
     Nobody is paired with himself, AlignMix does not align the last map, and the layer after which this small net is
     linear is left out: there the penalty is 0 up to rounding, and the gradient of its norm is a direction of rounding
@@ -167,8 +170,8 @@ def test_stacked_streams_give_the_numbers_of_one_after_the_other(setup, name, op
 
     def step(stacked):
         mix = make_mix(MIXERS[name](alpha=1.0, **options), pairing="derangement")
-        forward = make_forward(MODEL, stacked=stacked)
-        return jax.jit(make_train_step(forward, tx, mix, make_objective(gamma=0.3), clean_pass=True))
+        gradient_of = make_gradient(make_forward(MODEL, stacked=stacked), make_objective(gamma=0.3))
+        return jax.jit(make_train_step(make_draw(mix, clean_pass=True), gradient_of, tx))
 
     steps = step(True), step(False)
     clean = jax.jit(make_forward(MODEL, stacked=False))(

@@ -12,6 +12,7 @@ import scipy.sparse
 from sem_jax.mixers.puzzlemix import (
     LABELS,
     PuzzlemixDraw,
+    PuzzlemixOptions,
     apply_puzzlemix,
     energy,
     pool_saliency,
@@ -22,6 +23,7 @@ from sem_jax.mixers.puzzlemix import (
 from sem_jax.mixers.transport import assign, distances, transport
 
 BETA, ETA = 1.2, 0.2
+OPTIONS = PuzzlemixOptions(blocks=(2, 4, 8, 16), eta=ETA, beta=BETA, move=True, epsilon=0.8)
 
 
 def problem(rng, n):
@@ -152,9 +154,8 @@ def test_all_grids_of_a_cifar_image(rng):
     @jax.jit
     def lams(grid):
         draw = PuzzlemixDraw(jnp.float32(0.5), grid)
-        return jnp.mean(apply_puzzlemix(draw, jnp.ones((32, 32, 1)), jnp.zeros((32, 32, 1)), *maps)[0]), (
-            apply_puzzlemix(draw, jnp.ones((32, 32, 1)), jnp.zeros((32, 32, 1)), *maps)[1]
-        )
+        mixed, lam = apply_puzzlemix(draw, jnp.ones((32, 32, 1)), jnp.zeros((32, 32, 1)), *maps, options=OPTIONS)
+        return jnp.mean(mixed), lam
 
     for i in range(4):
         mean, lam = lams(jnp.int32(i))

@@ -11,7 +11,8 @@ from PIL import Image
 
 from docs import pictures as docs_pictures
 from sem_jax.mixers import MIXERS
-from sem_jax.mixers.__main__ import CAPTION, GAP, MARGIN, TOP, load_pair, main
+from sem_jax.mixers.__main__ import main
+from sem_jax.mixers.sheet import CAPTION, GAP, MARGIN, TOP, load_pair
 from sem_jax.mixers.table import options_of
 
 SIZE = 16  # of a tile, pixels

@@ -1,4 +1,4 @@
-"""Models of other people, Linen and NNX: the README's example trains, saves and is scored; the step is the same."""
+"""Custom models, Linen and NNX: the README's example trains, saves and is scored; the step is the same."""
 
 import re
 from pathlib import Path
@@ -19,8 +19,11 @@ from sem_jax.registry import parse_options
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.state import jit_init_state
 from sem_jax.training import loop
+from sem_jax.training.draw import make_draw
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_step
+from sem_jax.training.step import make_train_step
 
 README = Path(__file__).parents[2] / "README.md"
 EXTRA = """
@@ -72,7 +75,7 @@ def my_nets(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(code + EXTRA)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "my_nets", raising=False)
-    monkeypatch.setattr(loop.report, "draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr(loop.curves, "draw_curves", lambda *_, **__: None)
     return tmp_path
 
 
@@ -100,18 +103,16 @@ def test_the_readme_example_trains_resumes_and_is_scored(name, my_nets):
 
 
 def test_a_step_of_an_nnx_model_is_a_function_of_its_key(rng):
-    """Both streams of SEM, stacked and not; dropout by the key; BatchNorm's averages move."""
+    """Both passes of SEM, stacked and not; dropout by the key; BatchNorm's averages move."""
     model = make_model(name="my_nets:NnxNet", num_classes=3, width=4, options="channels=3")
     images = jnp.asarray(rng.normal(size=(8, 8, 8, 3)), jnp.float32)
     batch = Batch(images, jnp.arange(8) % 3, jnp.ones(8))
-    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
+    tx = make_optimizer(0.1)
     state = jit_init_state(model, tx, image_shape=(8, 8, 3))(jax.random.key(0))
 
     def step(stacked):
-        mix = make_mix(MIXERS["mixup"](alpha=1.0))
-        return make_train_step(
-            make_forward(model, stacked=stacked), tx, mix, make_objective(gamma=0.3), clean_pass=True
-        )
+        draw = make_draw(make_mix(MIXERS["mixup"](alpha=1.0)), clean_pass=True)
+        return make_train_step(draw, make_gradient(make_forward(model, stacked=stacked), make_objective(gamma=0.3)), tx)
 
     first = jax.jit(step(False))
     (a, loss_a), (b, loss_b) = first(state, batch, jax.random.key(1)), first(state, batch, jax.random.key(1))

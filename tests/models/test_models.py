@@ -14,8 +14,11 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS, layers, make_model, tokens
 from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import TrainState
+from sem_jax.training.draw import make_draw
+from sem_jax.training.forward import make_forward
+from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.step import make_forward, make_train_step
+from sem_jax.training.step import make_train_step
 
 SMALL = {
     "preact_resnet": {"depth": 18, "width": 4},
@@ -283,14 +286,15 @@ def test_the_stages_of_a_token_model_are_thirds_of_its_blocks(depth):
 
 
 def test_a_model_without_running_statistics_goes_through_the_step():
-    """ViT with dropout and stochastic depth: one optimizer step with SEM, the two streams in one call."""
+    """ViT with dropout and stochastic depth: one optimizer step with SEM, the two passes in one call."""
     model = MODELS["vit"](num_classes=3, dropout=0.2, stochastic_depth=0.2, depth=1, width=16)
-    tx, _ = make_optimizer(total_steps=10, learning_rate=0.1)
+    tx = make_optimizer(0.1)
     images = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
     params = initialised(model, images)["params"]
     state = TrainState(jnp.zeros((), jnp.int32), params, {}, tx.init(params))
-    mix, objective = make_mix(MIXERS["mixup"](alpha=1.0)), make_objective(gamma=0.3)
-    step = jax.jit(make_train_step(make_forward(model, stacked=True), tx, mix, objective, clean_pass=True))
+    draw = make_draw(make_mix(MIXERS["mixup"](alpha=1.0)), clean_pass=True)
+    gradient_of = make_gradient(make_forward(model, stacked=True), make_objective(gamma=0.3))
+    step = jax.jit(make_train_step(draw, gradient_of, tx))
     new, metrics = step(state, Batch(images, jnp.arange(8) % 3, jnp.ones(8)), jax.random.key(2))
     assert metrics["finite"] == 1 and metrics["penalty"] > 0 and new.batch_stats == {} and new.step == 1
     before, after = params["patch_embedding"]["kernel"], new.params["patch_embedding"]["kernel"]
