@@ -48,30 +48,19 @@ def open_cifar(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
 def _read(spec: PublicSet, files: Files, prefix: str, records: Mapping[str, int]) -> Raw:
     label_bytes = 2 if spec.coarse else 1
     remedy = f"Take the official binary archive: {spec.remotes[0].url}"
-    parts = []
+    images, labels = [], []
     for name, count in records.items():
-        data = files.read(prefix + name)
+        where, data = files.where(prefix + name), files.read(prefix + name)
         expected = count * (label_bytes + PIXELS)
         if len(data) != expected:
-            message = f"{files.where(prefix + name)} has {len(data)} bytes, expected {expected} ({count} images)"
-            raise DataError(message, remedy)
-        parts.append(np.frombuffer(data, np.uint8).reshape(count, -1))
-    rows = np.concatenate(parts)
-    labels = rows[:, label_bytes - 1].astype(np.int32)  # the last label byte: the fine label of CIFAR-100
-    if (wrong := np.flatnonzero(labels >= spec.num_classes)).size:
-        file, index = _locate(records, int(wrong[0]))
-        found = f"label {labels[wrong[0]]} of image {index} is out of range 0..{spec.num_classes - 1}"
-        raise DataError(f"{files.where(prefix + file)}: {found}", remedy)
-    images = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Raw(np.ascontiguousarray(images), labels, spec.class_names)
-
-
-def _locate(records: Mapping[str, int], index: int) -> tuple[str, int]:
-    for name, count in records.items():
-        if index < count:
-            return name, index
-        index -= count
-    raise IndexError(index)
+            raise DataError(f"{where} has {len(data)} bytes, expected {expected} ({count} images)", remedy)
+        rows = np.frombuffer(data, np.uint8).reshape(count, -1)
+        labels.append(rows[:, label_bytes - 1].astype(np.int32))  # the last label byte: the fine label of CIFAR-100
+        if (wrong := np.flatnonzero(labels[-1] >= spec.num_classes)).size:
+            found = f"label {labels[-1][wrong[0]]} of image {wrong[0]} is out of range 0..{spec.num_classes - 1}"
+            raise DataError(f"{where}: {found}", remedy)
+        images.append(rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return Raw(np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels), spec.class_names)
 
 
 _URL = "https://www.cs.toronto.edu/~kriz/"

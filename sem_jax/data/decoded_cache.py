@@ -50,7 +50,8 @@ def identity(path: Path, *options) -> list:
     """What a cached reading of `path` depends on: its place and the options; then its files' names, sizes and times."""
     about = [str(path.resolve()), *options]
     if path.is_dir():
-        return [about, *FolderFiles(path).identity()[1:]]
+        stats = ((name, os.stat(os.path.join(path, name))) for name in FolderFiles(path).names)
+        return [about, *([name, status.st_size, status.st_mtime_ns] for name, status in stats)]
     status = path.stat()
     return [about, [status.st_size, status.st_mtime_ns]]
 

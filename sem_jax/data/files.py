@@ -50,11 +50,6 @@ class Files:
         """The file's name as an error message shows it."""
         return f"{self.root}: {name}"
 
-    def identity(self) -> list[tuple[str, int, int]]:
-        """(path, size, time of change in ns) of every file on disk that this view depends on."""
-        status = self.root.stat()
-        return [(str(self.root.resolve()), status.st_size, status.st_mtime_ns)]
-
 
 class FolderFiles(Files):
     """A folder; links to files and folders are followed, since the user made them."""
@@ -77,10 +72,6 @@ class FolderFiles(Files):
             remedy = "Put the file back, or make it readable."
             raise DataError(f"cannot read {self.where(name)}: {error.strerror}", remedy) from error
 
-    def identity(self) -> list[tuple[str, int, int]]:
-        stats = [(name, os.stat(os.path.join(self.root, name))) for name in self.names]
-        return [(str(self.root.resolve()), 0, 0), *((n, s.st_size, s.st_mtime_ns) for n, s in stats)]
-
 
 class ZipFiles(Files):
     """A zip, read member by member."""
@@ -88,10 +79,8 @@ class ZipFiles(Files):
     def __init__(self, root: Path):
         try:
             self._zip = zipfile.ZipFile(root)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: an unknown version or method
             raise DataError(f"{root} is not a readable zip file: {error}", REMEDY) from error
-        except NotImplementedError as error:  # zipfile's word for a version or a method it does not know
-            raise DataError(f"{root} cannot be unpacked: {error}", REMEDY) from error
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         for info in infos:
             _check_name(root, info.filename)

@@ -57,12 +57,10 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
     except Exception as error:  # scipy raises anything on damaged bytes: ValueError, TypeError, zlib.error ...
         raise DataError(f"{where} is not a readable MATLAB file: {one_line(error)}", remedy) from error
     if images.dtype != np.uint8 or len(labels) != images.shape[3]:
-        what = f"X {images.dtype}{list(images.shape)} and {len(labels)} labels"
-        raise DataError(f"{where} holds {what}", remedy)
+        raise DataError(f"{where} holds X {images.dtype}{list(images.shape)} and {len(labels)} labels", remedy)
     if labels.size == 0 or labels.min() < 1 or labels.max() > 10:
         raise DataError(f"{where}: labels are not all in 1..10 ({len(labels)} labels)", remedy)
-    labels = (labels.astype(np.int32) % 10).astype(np.int32)
-    return Raw(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels, spec.class_names)
+    return Raw(np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.astype(np.int32) % 10, spec.class_names)
 
 
 def _unpacks_to_more(data: bytes, limit: int) -> bool:

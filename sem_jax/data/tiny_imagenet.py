@@ -33,22 +33,19 @@ def open_tiny_imagenet(spec: PublicSet, path: Path) -> Mapping[str, Callable[[],
         return open_split_folders(spec, files)
     top = found.removesuffix(ANNOTATIONS)
     train = [name for name in files.names if name.startswith(f"{top}train/") and is_image(name)]
-    classes = tuple(sorted({name[len(top) :].split("/")[1] for name in train}))
+    wnids = [name[len(top) :].split("/")[1] for name in train]
+    classes = tuple(sorted(set(wnids)))
     if not train:
         raise DataError(f"{files.where(top + 'train')} holds no images", REMEDY)
-    _check_wnids(files, top, classes)
-    return {
-        "train": functools.partial(_read, spec, files, classes, train, [n[len(top) :].split("/")[1] for n in train]),
-        "test": functools.partial(_read_val, spec, files, classes, top),
-    }
-
-
-def _check_wnids(files: Files, top: str, classes: tuple[str, ...]) -> None:
     if f"{top}wnids.txt" in files.names:
         listed = files.read(f"{top}wnids.txt").decode("ascii", "replace").split()
         if absent := sorted(set(listed) - set(classes)):
             message = f"{files.where(top + 'train/' + absent[0])} has no images, but wnids.txt lists this class"
             raise DataError(message, REMEDY)
+    return {
+        "train": functools.partial(_read, spec, files, classes, train, wnids),
+        "test": functools.partial(_read_val, spec, files, classes, top),
+    }
 
 
 def _read_val(spec: PublicSet, files: Files, classes: tuple[str, ...], top: str) -> Raw:
