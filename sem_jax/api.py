@@ -76,13 +76,13 @@ def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Ru
       Interrupted: after Ctrl-C or SIGTERM, when the state is saved; a SystemExit.
 
     >>> import tempfile
-    >>> small = {"data.name": "digits", "data.crop_padding": 1, "model.width": 4, "train.epochs": 1}
-    >>> cfg = get_config(method="erm", **small, **{"train.batch_size": 512, "runtime.progress": False})
-    >>> run = train(cfg, tempfile.mkdtemp())  # doctest: +ELLIPSIS
-    erm | digits: 1,337 train, 460 test, 10 classes
+    >>> small = {"model.name": "mlp_mixer", "model.depth": 1, "model.width": 16, "model.patch_size": 4}
+    >>> fields = {"data.name": "digits", "train.epochs": 1, "train.batch_size": 512, "runtime.progress": False}
+    >>> run = train(get_config(method="erm", **small, **fields), tempfile.mkdtemp())  # doctest: +ELLIPSIS
+    erm | digits: 1,437 train, 360 test, 10 classes
     ...
-    >>> run.step
-    2
+    >>> run, len(run.metrics())  # doctest: +ELLIPSIS
+    (Run('...', step 2), 1)
     """
     from sem_jax.system.compile_cache import use_cache
     from sem_jax.training.loop import train_and_evaluate
@@ -112,7 +112,11 @@ def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
 
 
 class Prediction(NamedTuple):
-    """What a model says of n images; NumPy, one row an image."""
+    """What a model says of n images; NumPy, one row an image. See `Run.predict`.
+
+    >>> Prediction._fields
+    ('labels', 'names', 'probabilities', 'features', 'logits')
+    """
 
     labels: np.ndarray  # i[n], the most probable class
     names: list[str]  # of these classes
@@ -122,7 +126,11 @@ class Prediction(NamedTuple):
 
 
 class Run:
-    """One checkpoint of a run. See `load`.
+    """One checkpoint of a run; `train` and `load` give one.
+
+    >>> run = load("runs/digits")  # doctest: +SKIP
+    >>> run.predict("photos/").names  # doctest: +SKIP
+    ['3', '8']
 
     Attributes:
       opened: `runs.opening.Run`: model, variables, configuration and facts of the data.

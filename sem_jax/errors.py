@@ -16,6 +16,9 @@ MAX_LINE = 480  # characters of one line of a message
 class SemError(ValueError):
     """What is wrong, with the name and the value found; then, optionally, what to do about it.
 
+    >>> str(SemError("train.epochs must be >= 1, got 0", "Set it to 1 or more."))
+    'train.epochs must be >= 1, got 0\\nSet it to 1 or more.'
+
     Args:
       message: one line: the field or file, what was found, what was expected.
       remedy: one line: the command or change that mends it.

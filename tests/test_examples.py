@@ -2,10 +2,13 @@
 
 import doctest
 import importlib
+import sys
 import re
 from pathlib import Path
 
 import pytest
+
+import sem_jax
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [path for path in sorted((ROOT / "sem_jax").rglob("*.py")) if re.search(r"^\s*>>> ", path.read_text(), re.M)]
@@ -17,3 +20,12 @@ def test_examples(path, tmp_path, monkeypatch):
     parts = path.relative_to(ROOT).with_suffix("").parts
     result = doctest.testmod(importlib.import_module(".".join(parts).removesuffix(".__init__")))
     assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize("name", sem_jax.__all__)
+def test_every_name_of_the_face_has_one(name):
+    """In its own docstring; a table in that of the module where it is offered."""
+    offered = getattr(sem_jax, name)
+    place = sem_jax._PLACES[name].partition(":")[0]
+    where = offered if callable(offered) else sys.modules[place]
+    assert ">>>" in (where.__doc__ or ""), f"{name} of {place}"

@@ -27,6 +27,7 @@ ALLOWED = {
     "runs": PARTS | {"config", "system", "runs"},
     "training": BASE | {"runs.state", "training"},
     "training.assemble": PARTS | {"config", "runs", "training"},
+    "training.monitor": BASE | {"runs.state", "runs.predict"},
     "training.programs": PARTS | {"config", "runs", "system", "training"},
     "training.loop": PARTS | {"config", "runs", "system", "training"},
     "evaluation": PARTS | {"config", "system", "runs", "evaluation"},
@@ -47,9 +48,17 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in SOURCES}
 
 
+def executed(tree: ast.AST):
+    """Every node but those below `if TYPE_CHECKING`, which no program runs."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from executed(node)
+
+
 def imports(path: Path):
     """Names of our modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in executed(ast.parse(path.read_text())):
         found = []
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sem_jax":
             module = node.module.removeprefix("sem_jax").lstrip(".")

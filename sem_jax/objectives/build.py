@@ -64,6 +64,13 @@ def make_objective(
 
     Raises:
       ConfigError: for values out of range.
+
+    >>> outputs = Outputs(jnp.asarray([[3.0], [5.0]]), jnp.zeros((2, 10)))
+    >>> batch = Batch(jnp.zeros((2, 8, 8, 3)), jnp.asarray([7, 1]), jnp.ones(2))
+    >>> mix = Mix(jnp.asarray([0.5, 0.5]), jnp.asarray([1, 0]))
+    >>> loss, metrics = make_objective(gamma=0.3)({"mixed": outputs, "clean": outputs}, batch, mix)
+    >>> round(float(metrics["label_loss"]), 4), float(metrics["penalty"])     # log(10), and both are 1 from 4
+    (2.3026, 1.0)
     """
     if not callable(gamma) and not 0.0 <= gamma < float("inf"):
         raise ConfigError(f"gamma must be >= 0 and finite, got {gamma}")

@@ -19,6 +19,10 @@ def mixed_targets(labels: jax.Array, lam: jax.Array, pairing: jax.Array, *, num_
 
     Returns:
       f32[b k]; every row sums to one.
+
+    >>> lam, pairing = jnp.asarray([1.0, 0.25]), jnp.asarray([1, 0])
+    >>> mixed_targets(jnp.asarray([0, 2]), lam, pairing, num_classes=3).tolist()
+    [[1.0, 0.0, 0.0], [0.75, 0.0, 0.25]]
     """
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return lam[:, None] * one_hot + (1.0 - lam[:, None]) * one_hot[pairing]

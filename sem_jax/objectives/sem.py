@@ -79,6 +79,10 @@ def sem_penalty(
 
     Returns:
       f32[b], >= 0, computed in float32 whatever the dtype of the features.
+
+    >>> g = jnp.asarray([[3.0, 0.0], [0.0, 4.0]])
+    >>> sem_penalty(jnp.zeros((2, 2)), g, g[::-1], jnp.asarray([1.0, 0.5])).tolist()
+    [3.0, 2.5]
     """
     mixed, anchor, partner = (x.astype(jnp.float32) for x in (mixed, anchor, partner))
     lam = lam.astype(jnp.float32)[:, None]
