@@ -31,8 +31,6 @@ def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size
       DataError: a file that is missing, holds pickled objects or has another dtype or shape than said above, unequal
         lengths, or a class without an image in train.
     """
-    if not data_dir:
-        raise DataError("data.dir is empty, but arrays needs a folder", "Give --config.data.dir=FOLDER.")
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", "Expected train_data.npy, train_labels.npy and the same for test.")

@@ -41,11 +41,9 @@ def load_image_folder(
       reading: nothing is downloaded.
 
     Raises:
-      DataError: no data_dir, a split or class without images, classes of train and test that differ, an image that
+      DataError: a split or class without images, classes of train and test that differ, an image that
         can't be used, or images of several sizes with image_size 0.
     """
-    if not data_dir:
-        raise DataError("data.dir is empty, but image_folder needs a folder", "Give --config.data.dir=FOLDER.")
     path = Path(data_dir).expanduser()
     opened = functools.cache(lambda: open_files(path))
     if not path.exists():
@@ -58,7 +56,11 @@ def load_image_folder(
 
     def read(split: str) -> Labelled:
         files = opened()
-        prefix = _prefix(files, split)
+        prefix = find_split(files, split)
+        if not prefix:
+            wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
+            message = f"{files.root} has no folder {wanted} with images in it"
+            raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
         if not encoded:
             images, labels, names, _ = read_tree(files, prefix, image_size=image_size)
         elif not isinstance(files, FolderFiles):
@@ -66,7 +68,8 @@ def load_image_folder(
         else:
             listed, labels, names = list_tree(files, prefix)
             about = [split, identity(path, image_size)]
-            images = RecordImages(FileRecords(path, listed), image_size, about, eval_crop=reading.eval_crop)
+            records = FileRecords(FolderFiles(path, ()), listed)
+            images = RecordImages(records, image_size, about, eval_crop=reading.eval_crop)
         if not names:
             message = f"{files.where(prefix.rstrip('/'))} has images but no class folders"
             raise DataError(message, f"Expected {prefix}<class>/*: one folder of images for every class.")
@@ -100,10 +103,10 @@ def find_split(files: Files, split: str) -> str:
 
 
 class FileRecords:
-    """`encoded.Records` of image files: their names below `root`, in order."""
+    """`encoded.Records` of some of the files of a folder or an archive, in order."""
 
-    def __init__(self, root: Path, names: Sequence[str]):
-        self._files, self._names = FolderFiles(root, ()), names
+    def __init__(self, files: Files, names: Sequence[str]):
+        self._files, self._names = files, names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -113,15 +116,6 @@ class FileRecords:
 
     def where(self, index: int) -> str:
         return self._files.where(self._names[index])
-
-
-def _prefix(files: Files, split: str) -> str:
-    prefix = find_split(files, split)
-    if not prefix:
-        wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
-        message = f"{files.root} has no folder {wanted} with images in it"
-        raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
-    return prefix
 
 
 def read_image_tree(
@@ -160,13 +154,10 @@ def read_tree(
 ) -> Raw:
     """`read_image_tree` for the files of `files` whose names start with `prefix` ('' or ending in '/')."""
     names, labels, class_names = list_tree(files, prefix, classes=classes)
+    records = FileRecords(files, names)
+    progress = f"decoding {files.where(prefix.rstrip('/')) if prefix else files.root}"
     images = decode_all(
-        len(names),
-        lambda i: files.read(names[i]),
-        lambda i: files.where(names[i]),
-        image_size=image_size,
-        shape=shape,
-        progress=f"decoding {files.where(prefix.rstrip('/')) if prefix else files.root}",
+        len(records), records.read, records.where, image_size=image_size, shape=shape, progress=progress
     )
     return Raw(images, labels, class_names)
 

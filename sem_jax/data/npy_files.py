@@ -60,39 +60,34 @@ def load_npy(path: Path) -> np.ndarray:
         raise DataError(f"cannot read {path}: {error.strerror}", "Make it readable.") from error
 
 
-def read_npy(stream: IO[bytes], size: int, where: str) -> np.ndarray:
-    """An array in NumPy's format.
+def read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
+    """An array in NumPy's format, from a file of `size` bytes that messages call `where`.
 
-    Nothing is allocated, and no element is touched, before dtype and shape are known to be what the `size` bytes of the
-    file can hold; no object is made from bytes.
-
-    Args:
-      stream: at the beginning of the file.
-      size: bytes of the file.
-      where: its name, for messages.
+    Nothing is allocated, and no element is touched, before dtype and shape are known to be what the file can hold; no
+    object is made from bytes.
 
     Raises:
       DataError: no NumPy array, one of objects, or another number of bytes than shape and dtype say.
     """
-    dtype, shape, fortran, start = read_npy_header(stream, size, where)
+    dtype, shape, fortran, start = read_npy_header(file, size, where)
     needed = math.prod(shape) * dtype.itemsize
-    data = stream.read(needed)
+    data = file.read(needed)
     if len(data) != needed:
         raise DataError(f"{where} has {start + len(data)} bytes, its header says {start + needed}", _SAVE)
     array = np.frombuffer(bytearray(data), dtype)
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 
 
-def read_npy_header(stream: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
+def read_npy_header(file: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
     """(dtype, shape, Fortran order, bytes of the header) of an array in NumPy's format; see `read_npy`."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
+        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
     except Exception as error:  # NumPy parses it as Python: SyntaxError, TokenError, RecursionError, MemoryError ...
         raise DataError(f"{where} is not a readable .npy file: {one_line(error)}", _SAVE) from error
     if dtype.hasobject:
         raise DataError(f"{where} holds pickled objects, which are never loaded", _SAVE)
-    start = stream.tell()
+    start = file.tell()
     needed = math.prod(shape) * dtype.itemsize  # in Python's integers: NumPy's would overflow
     if dtype.itemsize == 0 or any(not 0 <= n <= size for n in shape) or needed > size - start:
         found = f"{size} bytes, too few for the {dtype} {list(shape)}"

@@ -23,8 +23,6 @@ UNLABELLED = ("imagenet2012",)  # sets whose official test split has no labels (
 
 def load_tfds(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
     """Loader of the data set `tfds`; arguments and errors as those of `image_folder.load_image_folder`."""
-    if not data_dir:
-        raise DataError("data.dir is empty, but tfds needs a prepared folder", "Give --config.data.dir=FOLDER.")
     path = Path(data_dir).expanduser()
     if not (path / INFO).is_file():
         raise DataError(f"{path} has no {INFO}", "Give the folder of one version: <name>/<version>.")

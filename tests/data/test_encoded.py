@@ -14,6 +14,7 @@ from sem_jax.data.array_records import read_encoded_split
 from sem_jax.data.decoded_cache import kept, place_of
 from sem_jax.data.encoded import RecordImages, draw_crop
 from sem_jax.data.encoded_feed import BatchSource, EncodedFeed, open_batches
+from sem_jax.data.files import FolderFiles
 from sem_jax.data.image_folder import FileRecords
 from sem_jax.data.images import decode
 from sem_jax.data.pipeline import epoch_order
@@ -230,7 +231,7 @@ def test_what_is_remembered_of_a_set_survives_a_damaged_file(own_home, tree):
 
 def test_digest_and_statistics_are_taken_in_one_pass(tree, monkeypatch):
     names = tuple(sorted(p.relative_to(tree).as_posix() for p in tree.rglob("train/*/*.png")))
-    images = RecordImages(FileRecords(tree, names), image_size=0, identity="x")
+    images = RecordImages(FileRecords(FolderFiles(tree, ()), names), image_size=0, identity="x")
     decoded = []
     monkeypatch.setattr(encoded, "decode", lambda *args, **named: decoded.append(1) or decode(*args, **named))
     splits.digest(images), splits.channel_stats(images), splits.digest(images)

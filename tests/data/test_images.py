@@ -13,9 +13,9 @@ from tests.helpers.data_sets import check_message, images
 
 
 def encoded(picture, kind="PNG", **options):
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
 
 
 def test_every_mode_becomes_rgb():
