@@ -7,7 +7,7 @@
     >>> mixed.shape, lam.shape, pairing.shape
     ((4, 8, 8, 3), (4,), (4,))
 
-`python -m sem_jax.mixers` draws what each of them does, `--list` names their options.
+`python -m sem_jax mixers` draws what each of them does, `--list` names their options.
 
 To add one: a file with `sample_<name>`, `apply_<name>` and `make_<name>`, and a line in `table.py`; the contract tests
 pick it up. Importing this package imports no mixer and no jax: each name comes when it is asked for.

@@ -2,9 +2,9 @@
 
     mixed, lam = apply_fmix(sample_fmix(key, anchor.shape, alpha=1.0), anchor, partner)
 
-Gaussian noise in Fourier space, damped by 1 / max(f, 1 / max(h, w))^decay, back to pixels; the top lam of them are
-the anchor's. The mask has the image's own size (the published code makes it 32x32 unless told otherwise), and every
-pair has one of its own (there: one a batch).
+Gaussian noise in Fourier space is damped by 1 / max(f, 1 / max(h, w))^decay and brought back to pixels; the top lam
+of them are the anchor's. The mask has the image's own size, and every pair has a mask of its own. (The published code
+makes it 32x32 unless told otherwise, and draws one a batch.)
 """
 
 from functools import partial

@@ -17,7 +17,7 @@ from sem_jax.errors import ConfigError
 from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, require
 from sem_jax.mixers.mixup import MixupDraw, sample_mixup
 
-sample_manifold_mixup = sample_mixup
+sample_manifold_mixup = sample_mixup  # lam ~ Beta(alpha, alpha)
 
 
 def apply_manifold_mixup(draw: MixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -46,19 +46,19 @@ def pair_permutation(key: Key, labels: jax.Array) -> jax.Array:
 
 
 def pair_derangement(key: Key, labels: jax.Array) -> jax.Array:
-    """Nobody with itself: one cycle through the batch in random order (uniform over cycles, not all derangements)."""
+    """No item with itself: one random cycle through the batch (uniform over cycles, not over all derangements)."""
     order = draw_pairing(key, len(labels))
     return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))
 
 
 def pair_roll(key: Key, labels: jax.Array) -> jax.Array:
-    """The item before; nothing random, the order of the data is."""
+    """The item before. Nothing is drawn: the order of the data is random."""
     del key
     return jnp.roll(jnp.arange(len(labels), dtype=jnp.int32), 1)
 
 
 def pair_flip(key: Key, labels: jax.Array) -> jax.Array:
-    """The first with the last; nothing random."""
+    """The first with the last. Nothing is drawn."""
     del key
     return jnp.arange(len(labels), dtype=jnp.int32)[::-1]
 

@@ -12,10 +12,11 @@ forward and backward pass. On a grid of n x n cells, n = 2, 4, 8 or 16, the mask
 and then the cells of each image are permuted so that salient ones come to where the image is seen, for at most
 epsilon times the squared distance (`transport`, by an auction; the paper's own rounds lose cells).
 
-The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here it is annealed mean field on a checkerboard,
-the best of which and of plain descents is taken: an approximation, whose gap to the exact minimum a test measures.
-Left out is the paper's term gamma, by which the images' colours decide where a seam is cheap. lam is mean(mask) of
-each pair, not what was drawn; the label loss is the softmax cross-entropy of every mixer (there: BCE on the softmax).
+The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here the best of annealed mean field on a
+checkerboard and of plain descents is taken. This is an approximation; a test measures its gap to the exact minimum.
+The paper's term gamma, by which the images' colours decide where a seam is cheap, is left out. lam is mean(mask) of
+each pair, not what was drawn. The label loss is the softmax cross-entropy, as of every mixer; the paper's is a binary
+cross-entropy of the softmax.
 """
 
 from functools import partial
@@ -202,14 +203,14 @@ def make_puzzlemix(
 
     Args:
       alpha: concentration of the prior weight, > 0.
-      blocks: cells a side, one of which is drawn for a batch, as there; those with cells of less than two pixels are
-        left out.
+      blocks: cells a side, one of which is drawn for a batch, as in the paper; those with cells of less than two
+        pixels are left out.
       eta: weight of the prior, >= 0.
       beta: of the mask's smoothness, >= 0.
       move: permute the cells.
       epsilon: price of moving a cell, per squared distance in sides of the image, >= 0.
-      scorer: (images, labels) -> f32[b gh gw], for calls of `mix` that are given none; the trainer gives one, the
-        net's gradients as it is now, whatever frozen net other mixers of a `choice` look at.
+      scorer: (images, labels) -> f32[b gh gw], for calls of `mix` that are given none. The trainer gives one, the
+        gradients of the net as it is now, even where other mixers of a `choice` look at a frozen net.
 
     Raises:
       ConfigError: by `mix`, when there is no scorer at all.

@@ -2,8 +2,8 @@
 
     mixed, lam = apply_smoothmix(sample_smoothmix(key, anchor.shape), anchor, partner)
 
-The label's weight of each image is the mean of the mask that multiplies it. (A library swaps the two sides, which
-puts its labels off by 0.24 on average.)
+The label's weight of each image is the mean of the mask that multiplies it. (One library swaps the two images: its
+labels are off by 0.24 on average.)
 """
 
 from functools import partial

@@ -92,7 +92,7 @@ def _spell(arguments: Mapping[str, Any]) -> str:
 
 
 class _Custom:
-    """What both kinds share. `repr` tells models apart: name, options, and the text of the file that has the module."""
+    """What both kinds share. `repr` tells models apart: name, options, and a digest of the file that has the module."""
 
     def __init__(self, label: str, kind: type, dtype: jnp.dtype):
         self._label, self.dtype = label, dtype
@@ -105,7 +105,7 @@ class _Custom:
 
     def _arguments(self, train: bool, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the module is called with beside the images."""
-        if "at_stage" in set(options) - set(self._names):
+        if "at_stage" in options and "at_stage" not in self._names:
             raise ConfigError(
                 f"{self._label} has no argument at_stage, which a mixer of hidden states calls",
                 "Add it (README, Your own model), or choose a mixer of images.",

@@ -122,21 +122,13 @@ classifier = functools.partial(nn.Dense, dtype=jnp.float32, kernel_init=TORCH_IN
 
 
 def one_of(field: str, value: str | int, known: Iterable) -> None:
-    """Refuses a value of `model.<field>` that is not among the known ones.
-
-    Raises:
-      ConfigError: naming them.
-    """
+    """Raises a ConfigError unless the value of `model.<field>` is among the known ones."""
     if value not in known:
         raise ConfigError(f"model.{field} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
 def check_fields(*, stem: str = "3x3", norm: str = "batch", **rates: float) -> None:
-    """Refuses values of the fields that several models have; `rates` are those in [0, 1), such as dropout.
-
-    Raises:
-      ConfigError: naming the field and what it may be.
-    """
+    """Raises a ConfigError for wrong values of the fields that several models have; `rates` have to be in [0, 1)."""
     one_of("stem", stem, STEMS)
     one_of("norm", norm, NORMS)
     for field, rate in rates.items():

@@ -1,8 +1,4 @@
-"""The table of models, and a model from the `model` group of a configuration.
-
-model = make_model(name="preact_resnet", num_classes=10, depth=18, width=64)
-features, logits = model.apply(variables, images, train=False)
-"""
+"""The table of models, and a model from the `model` group of a configuration."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -76,7 +72,6 @@ def _given(name: str, factory: Callable, options: Mapping[str, Any]) -> dict[str
     given = {option: value for option, value in options.items() if value}
     for option, value in given.items():
         if option not in known and not anything:
-            raise ConfigError(
-                f"model.{option} is no option of {name}, got {value!r}", f"It has: {', '.join(sorted(known))}."
-            )
+            known_ones = f"It has: {', '.join(sorted(known))}."
+            raise ConfigError(f"model.{option} is no option of {name}, got {value!r}", known_ones)
     return given

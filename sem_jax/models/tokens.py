@@ -13,16 +13,12 @@ from sem_jax.errors import ConfigError
 
 EMBED_INIT = nn.initializers.truncated_normal(0.02)
 STAGES = 3
-# A narrower model is a slip: configuration files set the widen factor of a WideResNet in the same field.
+# A narrower model is a mistake: the configuration files of a WideResNet set its widen factor in the same field.
 MIN_WIDTH = 16
 
 
 def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1) -> None:
-    """Refuses images whose sides are no multiples of patch_size, `times` as large.
-
-    Raises:
-      ConfigError: naming both.
-    """
+    """Raises a ConfigError unless the sides of the images are multiples of `times` patch_size."""
     height, width = images.shape[1:3]
     if height % (patch_size * times) or width % (patch_size * times):
         many = f"{times} * model.patch_size" if times > 1 else "model.patch_size"
@@ -30,11 +26,7 @@ def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1
 
 
 def check_width(width: int, *, model: str) -> None:
-    """Refuses a width that no model of patches has.
-
-    Raises:
-      ConfigError: naming it.
-    """
+    """Raises a ConfigError for a width that no model of patches has."""
     if width < MIN_WIDTH:
         raise ConfigError(
             f"model.width of {model} must be >= {MIN_WIDTH}, got {width}",
