@@ -63,4 +63,4 @@ def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
     return names
 
 
-ARRAYS = Source(load_arrays)
+ARRAYS = Source(load_arrays, own=True)

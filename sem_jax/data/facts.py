@@ -50,6 +50,7 @@ class Source:
     mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]
     std: tuple[float, ...] | None = None
     encodes: bool = False  # the loader can leave images encoded on disk (`Reading.encoded`)
+    own: bool = False  # anyone's images, which `data_dir` must name
 
 
 class Raw(NamedTuple):

@@ -200,4 +200,4 @@ def _folders(files: Files, prefix: str, inside: list[str]) -> set[str]:
     return found
 
 
-IMAGE_FOLDER = Source(load_image_folder, channels=3, encodes=True)
+IMAGE_FOLDER = Source(load_image_folder, channels=3, encodes=True, own=True)

@@ -52,7 +52,7 @@ def load(
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
         raise DataError(message, "Set data.image_size=0; only image_folder and tfds are resized.")
-    if source.num_classes is None and not data_dir:
+    if source.own and not data_dir:
         raise DataError(f"data.dir is empty, but {name} needs a folder", "Give --config.data.dir=FOLDER.")
     if not splits or set(splits) - {"train", "test"}:
         raise DataError(f"splits={list(splits)}, expected one or both of 'train' and 'test'")

@@ -47,4 +47,4 @@ def load_tfds(source: Source, data_dir: str, splits: Sequence[str], image_size: 
     return Loaded(*read_splits("tfds", path, [image_size], splits, read, cache=cache))
 
 
-TFDS = Source(load_tfds, channels=3, encodes=True)
+TFDS = Source(load_tfds, channels=3, encodes=True, own=True)
