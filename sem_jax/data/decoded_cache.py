@@ -1,4 +1,4 @@
-"""Decoded arrays kept as .npy files, so that the second start takes a second; checked before they are believed.
+"""Decoded arrays, and what was found out of encoded ones, kept on disk so that the second start takes a second.
 
 >>> def read():
 ...     print("reading")
@@ -12,7 +12,7 @@ reading
 
 An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax) whose name is derived
 from the source's files, their sizes and times of change. It is written under another name and renamed when complete;
-its arrays' SHA-256 are compared on every reading. A damaged entry is made anew; a cache that can't be written costs a
+the SHA-256 of its arrays, which are .npy files, are compared on every reading. A damaged entry is made anew; a cache that can't be written costs a
 warning, nothing else.
 """
 
