@@ -186,7 +186,8 @@ def test_a_model_with_one_output_is_refused():
 def test_options_are_literals_and_nothing_is_executed():
     found = parse_options("hidden=64, act='gelu', sizes=(1, 2)", "model.options")
     assert found == {"hidden": 64, "act": "gelu", "sizes": (1, 2)}
-    for text in ("__import__('os')", "x=print(1)", "**{}", "x=", "x=1) + (2"):
+    nested = "x=" + "-" * 5000 + "1"
+    for text in ("__import__('os')", "x=print(1)", "**{}", "x=", "x=1) + (2", "x=1)(y=2", "x={[]: 1}", nested):
         with pytest.raises(ConfigError, match="model.options must be like"):
             parse_options(text, "model.options")
 
