@@ -143,9 +143,9 @@ def pack(items: Mapping[str, np.ndarray]) -> bytes:
             chance = np.clip(values.astype(np.float64), 1e-12, 1 - 1e-15)
             values = np.log(chance) - np.log1p(-chance)
         arrays[name] = values.astype(np.float16)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
 
 
 def unpack(content: bytes) -> dict[str, np.ndarray]:
