@@ -12,8 +12,8 @@ reading
 
 An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax) whose name is derived
 from the source's files, their sizes and times of change. It is written under another name and renamed when complete;
-the SHA-256 of its arrays, which are .npy files, are compared on every reading. A damaged entry is made anew; a cache that can't be written costs a
-warning, nothing else.
+the SHA-256 of its arrays, which are .npy files, are compared on every reading. A damaged entry is made anew; a cache
+that can't be written costs a warning, nothing else.
 """
 
 import hashlib
