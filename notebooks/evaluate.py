@@ -35,41 +35,45 @@ if importlib.util.find_spec("sem_jax") is None:
 # %% [markdown]
 # ## Train
 #
-# `configs/digits.py` with fewer epochs. In a shell this is
-# `python -m sem_jax.main --config=configs/digits.py --config.train.epochs=8`.
+# A narrow net on the digits, mixup + SEM, 8 epochs. `configs/digits.py` is nearly the same, and in a shell
+# `python -m sem_jax.main --config=configs/digits.py` trains it.
 
 # %%
 import tempfile
 
-from sem_jax.config import apply_method, get_default
-from sem_jax.training.loop import train_and_evaluate
+import sem_jax as sj
 
-cfg = get_default()
-cfg.data.name = "digits"
-cfg.data.crop_padding = 1
-cfg.data.flip = False
-cfg.data.val_size = 200  # held out of train: the temperature is fitted on it
-cfg.model.name, cfg.model.depth, cfg.model.width = "wide_resnet", 10, 1
-cfg.train.epochs, cfg.train.batch_size = 8, 64
-cfg.optim.schedule, cfg.optim.learning_rate = "onecycle", 0.2
-apply_method(cfg, "mixup+sem")
-
-workdir = Path(tempfile.mkdtemp()) / "digits"
-state = train_and_evaluate(cfg, str(workdir))
+cfg = sj.get_config(
+    method="mixup+sem",
+    **{
+        "data.name": "digits",
+        "data.crop_padding": 1,
+        "data.flip": False,
+        "data.val_size": 200,  # held out of train: the temperature is fitted on it
+        "model.name": "wide_resnet",
+        "model.depth": 10,
+        "model.width": 1,
+        "train.epochs": 8,
+        "train.batch_size": 64,
+        "optim.schedule": "onecycle",
+        "optim.learning_rate": 0.2,
+    },
+)
+run = sj.train(cfg, Path(tempfile.mkdtemp()) / "digits")
 
 # %% [markdown]
 # ## Score
 #
-# `python -m sem_jax.evaluation --workdir=runs/digits` in a shell. Suites whose data is not there say in one line what
-# is missing: the corruptions need larger images, and nobody has published shifted sets of these digits.
+# In a shell this is `python -m sem_jax.evaluation --workdir=runs/digits`. A suite whose data is not there says in one
+# line what is missing: the corruptions need larger images, and nobody has published shifted sets of these digits.
 
 # %%
-from sem_jax.evaluation import evaluate
+from sem_jax.evaluation import Options, evaluate
 
-record = evaluate(workdir, umap=False, pairs=256, progress=False, say=print)
+record = evaluate(run.folder, Options(umap=False, pairs=256, progress=False), say=print)
 
 # %% [markdown]
-# The numbers are in the record, and in `eval.json`; accuracies are fractions in [0, 1].
+# The numbers are in the record, and in `eval.json`. Accuracies are fractions in [0, 1].
 
 # %%
 scalars = record["suites"]["clean"]["scalars"]
@@ -86,13 +90,24 @@ from IPython.display import Image, Markdown, display
 
 for suite in record["suites"].values():
     for name, caption in suite.get("figures", {}).items():
-        display(Markdown(f"**{caption}**"), Image(workdir / "evaluation" / f"{name}.png", width=700))
+        display(Markdown(f"**{caption}**"), Image(run.folder / "evaluation" / f"{name}.png", width=700))
+
+# %% [markdown]
+# ## Predict
+#
+# `predict` takes arrays of the training images' size, or pictures: a file, a list of files or a folder.
+
+# %%
+test = sj.load_data("digits").splits["test"]
+prediction = run.predict(test.images[:8])
+print(prediction.names, test.labels[:8])
+print(prediction.features.shape, prediction.probabilities.max(axis=1).round(2))
 
 # %% [markdown]
 # ## Score a checkpoint by its path
 #
-# A run that was moved or handed on: the model is rebuilt from the `config.json` beside the checkpoints. No
-# configuration file is executed.
+# A run may have been moved, or come from somebody else: the model is rebuilt from the `config.json` beside the
+# checkpoints. No configuration file is executed.
 
 # %%
 import shutil
@@ -100,8 +115,8 @@ import shutil
 from sem_jax.runs.checkpoint import steps
 
 moved = Path(tempfile.mkdtemp()) / "from_somebody"
-shutil.copytree(workdir, moved, ignore=shutil.ignore_patterns("evaluation", "predictions"))
-earlier = moved / "checkpoints" / str(steps(moved / "checkpoints")[0])
+shutil.copytree(run.folder, moved, ignore=shutil.ignore_patterns("evaluation", "predictions"))
+earlier = sj.load(moved, steps(moved / "checkpoints")[0])
 
-record = evaluate(checkpoint=str(earlier), suites=("clean", "calibration"), progress=False, say=print)
+record = earlier.evaluate(suites=("clean", "calibration"), progress=False)
 record["run"]["step"], record["suites"]["clean"]["scalars"]["top1"]

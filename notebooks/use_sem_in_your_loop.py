@@ -47,15 +47,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sem_jax.data import load
-from sem_jax.mixers import MIXERS, make_mix
-from sem_jax.objectives.sem import sem_penalty
+import sem_jax as sj
 
 GAMMA, STEPS, BATCH = 0.3, 300, 128
 
-digits = load("digits")
+digits = sj.load_data("digits")
 train, test = ((jnp.asarray(s.images / 255.0, jnp.float32), jnp.asarray(s.labels)) for s in digits.splits.values())
-mix = make_mix(MIXERS["mixup"](alpha=1.0))  # or "cutmix"
+mix = sj.make_mix(sj.make_mixer("mixup", alpha=1.0))  # or "cutmix"
 
 
 def objective(predict, images, labels, key, gamma):
@@ -63,10 +61,9 @@ def objective(predict, images, labels, key, gamma):
     mixed, (lam, pairing) = mix(key, images)
     features_mixed, logits_mixed = predict(mixed)
     features, _ = predict(images)
-    targets = jax.nn.one_hot(labels, 10)
-    targets = lam[:, None] * targets + (1 - lam[:, None]) * targets[pairing]
+    targets = sj.mixed_targets(labels, lam, pairing, num_classes=10)
     label_loss = optax.softmax_cross_entropy(logits_mixed, targets)
-    penalty = sem_penalty(features_mixed, features, features[pairing], lam)
+    penalty = sj.sem_penalty(features_mixed, features, features[pairing], lam)
     distance = jnp.linalg.norm(features - features[pairing], axis=1)
     relative = penalty.sum() / distance.sum()  # how far from equivariant, whatever the features' scale
     return jnp.mean(label_loss + gamma * penalty), relative
