@@ -2,8 +2,8 @@
 
 import doctest
 import importlib
-import sys
 import re
+import sys
 from pathlib import Path
 
 import pytest

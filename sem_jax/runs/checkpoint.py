@@ -27,9 +27,9 @@ from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
 from sem_jax.errors import RunError
-from sem_jax.system.hosts import from_lead, is_lead
 from sem_jax.runs.manifest import Damaged, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
+from sem_jax.system.hosts import from_lead, is_lead
 
 _SAVING, _DELETING = ".saving-", ".deleting-"
 _NONE, _REFUSED = -1, -2
@@ -149,9 +149,9 @@ class Checkpoints:
         self._latest = step
         temporary = self._folder / f"{_SAVING}{step}"
         if jax.process_count() == 1:
-            write = functools.partial(ocp.save_checkpointables, temporary, _items(host))
+            write = functools.partial(ocp.save_checkpointables, str(temporary), _items(host))
         else:  # all take part; what they agree on while they do must not come between the steps' own collectives
-            write = ocp.save_checkpointables_async(temporary, _items(state)).result
+            write = ocp.save_checkpointables_async(str(temporary), _items(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
         about = {"step": step, "progress": progress, "metrics": finite, "arrays": _shapes(_items(host)), **self._about}
         self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
@@ -238,7 +238,7 @@ class Checkpoints:
         _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         try:
-            loaded = ocp.load_checkpointables(path, abstract)
+            loaded = ocp.load_checkpointables(str(path), abstract)
         except Exception as error:  # orbax raises many types, bare Exception among them
             raise _unreadable(path, error) from error
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
@@ -314,6 +314,6 @@ def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     try:
-        return ocp.load(path, like, checkpointable_name="model")
+        return ocp.load(str(path), like, checkpointable_name="model")
     except Exception as error:
         raise _unreadable(path, error) from error
