@@ -1,6 +1,7 @@
 """What a suite is given and what it gives: the run with its data and predictions, and its part of the report."""
 
 import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.prediction_cache import Arrays, Cache
 from sem_jax.evaluation.report.record import Suite, Table
 from sem_jax.evaluation.run_data import Loaded
-from sem_jax.evaluation.sets import Absent
+from sem_jax.evaluation.sets import Absent, EvalSet, Standard
 from sem_jax.interfaces import Images, Split
 from sem_jax.runs.opening import Run
 from sem_jax.runs.predict import Predictions, make_predictor
 
 
 class Missing(SemError):
-    """What a suite needs is not there: a line in the report, not the end of the evaluation."""
+    """A suite does not find what it needs. The report says so in a line, and the evaluation goes on."""
 
     def __init__(self, reason: str, remedy: str = ""):
         super().__init__(reason, remedy)
@@ -39,7 +40,7 @@ class Missing(SemError):
         return {"status": "missing", "reason": f"{self.reason.rstrip('.')}.", "remedy": self.remedy}
 
     def line(self) -> str:
-        """What is told when the suite is done."""
+        """What is printed when the suite is done."""
         return f"missing: {' '.join(f'{self.reason.rstrip(chr(46))}. {self.remedy}'.split())}"
 
 
@@ -76,7 +77,7 @@ class Result:
         }
 
     def line(self) -> str:
-        """What is told when the suite is done: the scalars, then each set that was left out."""
+        """What is printed when the suite is done: the scalars, then each set that was left out."""
         shown = {name: f"{it:.4f}" if isinstance(it, float) else str(it) for name, it in self.scalars.items()}
         absent = [f"\n{'':<13} left out {it.name}: {it.reason}; {it.remedy}" for it in self.absent]
         return ", ".join(f"{name} {value}" for name, value in shown.items()) + "".join(absent)
@@ -107,6 +108,25 @@ class Context:
         """The one of `places` that a person is told to put a standard set in."""
         return self.places[0] if self.options.data_dir else places()[0]
 
+    def standard_sets(self, known: Iterable[Standard]) -> Iterator[EvalSet | Absent]:
+        """Reads the `known` sets one by one; yields Absent for one that is not there or is damaged."""
+        places = self.places
+        for it in known:
+            there = next((place / sub for place in places for sub in it.places if (place / sub).exists()), None)
+            if there is None:
+                reason = f"no {it.what} in {', '.join(map(str, places))}"
+                yield Absent(it.name, reason, it.remedy.format(home=self.home))
+                continue
+            try:
+                yield it.read(self.run, there)
+            except DataError as error:
+                reason, _, remedy = str(error).partition("\n")
+                yield Absent(it.name, reason, remedy or "Replace the file.")
+
+    def facts(self, split: Split) -> dict[str, Any]:
+        """What the record says of a set."""
+        return {"images": self.digest(split.images), "items": len(split.labels)}
+
     def split(self, name: str) -> Split:
         """A split of the run's own data.
 
@@ -126,7 +146,7 @@ class Context:
         return value
 
     def outputs(self, name: str, images: Images) -> Predictions:
-        """Features and logits of a set, from the cache where they are."""
+        """Features and logits of a set of images; computed once and cached."""
 
         def make() -> Arrays:
             return self.predictor.outputs(images, label=name)._asdict()

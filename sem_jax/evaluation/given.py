@@ -1,4 +1,4 @@
-"""The sets and runs that a person names in the options, read before anything is computed.
+"""Reads the sets and runs that a person names in the options, before anything is computed.
 
 So a typing error costs seconds, not hours.
 """
@@ -22,7 +22,7 @@ from sem_jax.runs.opening import Run, open_run
 
 
 class Given(NamedTuple):
-    """What the options name, read."""
+    """The sets and runs that the options name."""
 
     shift: tuple[EvalSet, ...] = ()
     ood: tuple[EvalSet, ...] = ()
@@ -31,7 +31,7 @@ class Given(NamedTuple):
 
 
 def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
-    """Reads what the chosen suites need of what the options name.
+    """Reads the sets and runs that the options name, where a chosen suite needs them.
 
     Raises:
       SemError: something is not there, is damaged, or does not fit the run.
@@ -53,7 +53,7 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
 
 
 def read_shift(run: Run, name: str, path: str) -> EvalSet:
-    """A labelled set with the model's classes: an array pair, or an image folder whose folders are class names.
+    """Reads a labelled set with the model's classes: an array pair, or an image folder whose folders are class names.
 
     Folders are resized only where the run resized its own (data.image_size), and in the same way.
 
@@ -70,7 +70,7 @@ def read_shift(run: Run, name: str, path: str) -> EvalSet:
 
 
 def read_ood(run: Run, name: str, path: str) -> EvalSet:
-    """A set without usable labels: a folder or archive of images, an array with or without labels, SVHN's .mat.
+    """Reads an OOD set; its labels are not used. A folder or archive of images, an array, SVHN's .mat.
 
     Raises:
       DataError: it is not there or damaged, or has other channels than the model.
@@ -89,7 +89,7 @@ def read_ood(run: Run, name: str, path: str) -> EvalSet:
 
 
 def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarray | None) -> Published:
-    """The published corrupted set at `path`, its labels compared with those of the clean test set.
+    """Opens the published corrupted set at `path` and compares its labels with those of the clean test set.
 
     Raises:
       DataError: nothing of the kind there, or it is damaged.
@@ -102,7 +102,11 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
-    """The run to set beside another: its checkpoint chosen as that one's was, or the checkpoint folder that `path` is.
+    """Opens a run to set beside another one.
+
+    Args:
+      path: a run folder, whose checkpoint is chosen as the other's was; or a checkpoint folder.
+      checkpoint: how the other's was chosen.
 
     Raises:
       RunError: no such run or checkpoint.

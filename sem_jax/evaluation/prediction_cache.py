@@ -38,7 +38,6 @@ class Cache:
     def __init__(self, folder: Path | None, checkpoint: str, precision: str):
         self._folder, self._about = folder, (FORMAT, checkpoint, precision)
         self._memory: dict[str, Arrays] = {}
-        self.hits = self.misses = 0
 
     def __call__(
         self, name: str, images: str, make: Callable[[], Arrays], wanted: Sequence[str] = ("logits",)
@@ -54,11 +53,8 @@ class Cache:
         key = hashlib.sha256(json.dumps([*self._about, images]).encode()).hexdigest()
         arrays = self._memory.get(key) or self._read(name, key)
         if arrays is None or not set(wanted) <= set(arrays):
-            self.misses += 1
             arrays = {what: np.asarray(value) for what, value in make().items()}
             self._write(name, key, arrays)
-        else:
-            self.hits += 1
         self._memory[key] = arrays
         return arrays
 

@@ -1,4 +1,4 @@
-"""The data that a run was trained on, read again for scoring.
+"""Reads the data that a run was trained on again, to score the run on it.
 
     loaded = load_splits(open_run("runs/digits"))
     loaded.splits["test"]
@@ -23,7 +23,9 @@ class Loaded(NamedTuple):
 
 
 def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None) -> Loaded:
-    """Reads the run's data set and compares its fingerprint; where only the test split is there, its size and classes.
+    """Reads the run's data set and compares its fingerprint with the run's.
+
+    Where only the test split is there, its size and class names are compared instead.
 
     Args:
       run: an opened run.

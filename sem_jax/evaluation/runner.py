@@ -67,11 +67,7 @@ def evaluate(
         for result in done.values():
             result.figures.clear()
             result.captions.clear()
-    results = done | missing
-    record = {
-        "run": _facts(run) | {"data": _data(run, done)} | _versions(),
-        "suites": {name: results[name].record() for name in options.suites},
-    }
+    record = _record(run, {name: (done | missing)[name] for name in options.suites})
     folder = Path(options.out or run.folder / "evaluation").expanduser()
     _write(record, {name: it for result in done.values() for name, it in result.figures.items()}, folder)
     if options.items:
@@ -80,11 +76,14 @@ def evaluate(
     return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
 
 
-def _facts(run: Run) -> dict:
-    devices = jax.local_devices()
-    return {
+def _record(run: Run, results: Mapping[str, Result | Missing]) -> dict:
+    devices, about = jax.local_devices(), environment()
+    data = {run.data.name: {"fingerprint": run.data.fingerprint, "sizes": run.data.sizes}}
+    for result in results.values():
+        data |= result.data if isinstance(result, Result) else {}
+    facts = {
         "name": run.name,
-        "folder": str(run.folder),
+        "folder": run.folder,
         "checkpoint": run.checkpoint,
         "step": run.step,
         "method": config_lib.method_of(run.config),
@@ -92,19 +91,10 @@ def _facts(run: Run) -> dict:
         "precision": run.precision,
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "config": config_lib.to_dict(run.config),
+        "data": data,
+        "versions": about["versions"] | {"commit": about["commit"], "platform": about["platform"]},
     }
-
-
-def _data(run: Run, done: Mapping[str, Result]) -> dict:
-    data = {run.data.name: {"fingerprint": run.data.fingerprint, "sizes": run.data.sizes}}
-    for result in done.values():
-        data |= result.data
-    return data
-
-
-def _versions() -> dict:
-    found = environment()
-    return {"versions": found["versions"] | {"commit": found["commit"], "platform": found["platform"]}}
+    return {"run": facts, "suites": {name: result.record() for name, result in results.items()}}
 
 
 def _write(record: dict, figures: dict, folder: Path) -> None:

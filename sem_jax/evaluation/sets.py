@@ -4,7 +4,7 @@ Nothing is downloaded. Names are truthful: a part of a set says how many images 
 done to images of another size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,23 +29,28 @@ class EvalSet(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """A set that is not there, or damaged: it gives a line, no number."""
+    """A set that is not there or is damaged: the report has a line for it, and no number."""
 
     name: str
     reason: str
     remedy: str
 
-    @classmethod
-    def damaged(cls, name: str, error: DataError) -> "Absent":
-        reason, _, remedy = str(error).partition("\n")
-        return cls(name, reason, remedy or "Replace the file.")
+
+class Standard(NamedTuple):
+    """A published set: where it is looked for and how it is read."""
+
+    name: str
+    what: str  # that is looked for: a file, or "folder NAME"
+    places: tuple[str, ...]  # below a folder of data sets; the first that is there is read
+    remedy: str  # with {home} for the folder that it belongs into
+    read: Callable[[Run, Path], EvalSet]
 
 
 def check(run: Run, found: EvalSet, *, labelled: bool) -> EvalSet:
-    """The set, once its images fit the model, and for a labelled set its labels the classes.
+    """Returns the set if its images fit the model and, for a labelled set, its labels fit the classes.
 
     Raises:
-      DataError: size, channels or labels that do not fit.
+      DataError: size, channels or labels do not fit.
     """
     images, labels = found.split
     if not len(images):
@@ -71,13 +76,13 @@ def size_text(shape: Sequence[int]) -> str:
 
 
 def named(name: str, split: Split, official: int) -> EvalSet:
-    """The set under its name, with its number of images where that is not the official one."""
+    """Names a set; the name says how many images there are where that is not the official number."""
     count = len(split.labels)
     return EvalSet(name if count == official else f"{name} ({count:,} images)", split)
 
 
 def load_svhn(place: Path) -> Split:
-    """SVHN's test digits, from a folder that has them in any of the forms in which they are published.
+    """Reads SVHN's test digits from a folder that has them in any of the forms in which they are published.
 
     Raises:
       DataError: they are not there, or damaged.
@@ -87,14 +92,14 @@ def load_svhn(place: Path) -> Split:
 
 
 def read_tree(path: Path, *, classes: Sequence[str] | None = None, image_size: int = 0) -> Split:
-    """The images of `read_image_tree`, decoded once: tens of thousands of pictures take minutes."""
+    """`read_image_tree` with a cache: to decode tens of thousands of pictures takes minutes."""
     about = identity(path, list(classes or ()), image_size)
     read = lambda: data_lib.read_image_tree(path, classes=classes, image_size=image_size)  # noqa: E731
     return cached(f"evaluation-{path.name}", about, read)[0]
 
 
 def read_tree_fitted(run: Run, name: str, path: Path, *, crop: bool = False) -> EvalSet:
-    """An image folder or archive brought to the model's size; `crop`: cut out of the middle, not resized.
+    """Reads an image folder or archive and brings it to the model's size; `crop`: by cutting out the middle.
 
     Raises:
       DataError: nothing of the kind there, damaged, or of other channels than the model's.
@@ -115,7 +120,7 @@ def read_tree_fitted(run: Run, name: str, path: Path, *, crop: bool = False) -> 
 
 
 def fitted(run: Run, name: str, split: Split, *, crop: bool = False, resized: bool = False) -> EvalSet:
-    """An OOD set brought to the model's size, which the note says.
+    """Brings an OOD set to the model's size; the note says how.
 
     Args:
       run: the run to score.

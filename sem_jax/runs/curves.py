@@ -1,6 +1,6 @@
-"""Draws a run from its records; imports no jax.
+"""Draws the learning curves of a run from its metrics log; imports no jax.
 
-draw_curves(Path("runs/digits"))          # writes runs/digits/curves.png
+draw_curves("runs/digits")          # writes runs/digits/curves.png
 """
 
 from pathlib import Path
@@ -11,25 +11,25 @@ from sem_jax.runs.records import read_metrics
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
-def draw_curves(folder: Path, *, title: str = "") -> Path | None:
-    """Learning curves of a run: accuracy, loss terms, and the penalty relative to the feature norm.
+def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
+    """Draws accuracy, loss terms and the penalty relative to the feature norm into curves.png.
 
     Args:
-      folder: the run folder; read: metrics.jsonl.
-      title: over the figure; the folder's name by default.
+      folder: the run folder, with metrics.jsonl.
+      title: over the figure; "" = the folder's name.
 
     Returns:
-      The path of curves.png, or None when nothing has been recorded yet.
+      The path of curves.png, or None where nothing is logged yet.
     """
     from matplotlib.figure import Figure
 
     folder = Path(folder)
-    records = read_metrics(folder)
-    if not records:
+    log = read_metrics(folder)
+    if not log:
         return None
 
     def plot(axis, name, label, color, scale=1.0, **style):
-        points = [(r["epoch"], scale * r[name]) for r in records if r.get(name) is not None]
+        points = [(r["epoch"], scale * r[name]) for r in log if r.get(name) is not None]
         if points:
             axis.plot(*zip(*points, strict=True), label=label, color=color, lw=1.8, **style)
 
@@ -49,10 +49,10 @@ def draw_curves(folder: Path, *, title: str = "") -> Path | None:
     plot(penalty, "penalty_relative", "penalty / feature norm", PURPLE)
     penalty.set(title="SEM penalty, relative", ylabel="")
     rate = penalty.twinx()
-    rate.plot([r["epoch"] for r in records], [r["learning_rate"] for r in records], color="0.6", lw=1, ls="--")
+    rate.plot([r["epoch"] for r in log], [r["learning_rate"] for r in log], color="0.6", lw=1, ls="--")
     rate.set_ylabel("learning rate (dashed)", color="0.4")
     rate.set_ylim(bottom=0)
-    switch = next((r["epoch"] - 1 for r in records if not r["mixing"]), None)
+    switch = next((r["epoch"] - 1 for r in log if not r["mixing"]), None)
     for axis in (accuracy, loss, penalty):
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.25)

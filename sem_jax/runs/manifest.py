@@ -1,10 +1,10 @@
-"""What a checkpoint folder must hold, byte for byte: written last, checked before anything in it is believed.
+"""The manifest of a checkpoint folder: size and digest of every file, checked before anything in it is believed.
 
     write_manifest(folder, {"step": 390, ...})     # SHA-256 of every file, all of it flushed to the disk
     about = read_verified(folder)                  # raises Damaged("model/_METADATA: 763 bytes, expected 764")
 
-manifest.json holds the format version, what the caller gives, and size and SHA-256 of every other file; a digest of
-its own contents ends it. A checkpoint without it was not finished.
+manifest.json holds the format version, what the caller gives, the size and SHA-256 of every other file, and a digest
+of its own contents. It is written last: a checkpoint without it was not finished.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ LIMIT = 16 << 20  # bytes of it; a checkpoint may come from a stranger
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written; one line saying which file and why."""
+    """A checkpoint is not what was written; the message is one line that names the file and the reason."""
 
 
 def write_manifest(folder: Path, about: dict) -> None:
@@ -46,10 +46,10 @@ def write_manifest(folder: Path, about: dict) -> None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest alone, itself verified, the files not looked at.
+    """The manifest of a folder, compared with its own digest; the other files are not looked at.
 
     Raises:
-      Damaged: it is not there or not as it was written.
+      Damaged: it is not there, or not as it was written.
       RunError: it is of a newer format than this version knows.
     """
     try:
@@ -75,10 +75,10 @@ def read_manifest(folder: Path) -> dict:
 
 
 def read_verified(folder: Path) -> dict:
-    """The manifest of a folder whose every file is as it was written.
+    """The manifest of a folder, once every file in it is found to be as it was written.
 
     Raises:
-      Damaged: it is not, with the first file that differs.
+      Damaged: names the first file that differs.
       RunError: as `read_manifest`.
     """
     manifest = read_manifest(folder)
@@ -98,7 +98,7 @@ def read_verified(folder: Path) -> dict:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes names created or renamed in a folder survive a power failure, where the system knows how."""
+    """Flushes a folder, so that names created or renamed in it survive a power failure; does nothing on Windows."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows opens no folders

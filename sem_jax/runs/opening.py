@@ -112,7 +112,7 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
 
 
 def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
-    """The frozen net of a run folder, in the form in which a saliency mixer asks it about normalised images.
+    """Opens the frozen net that a saliency mixer asks where in another run's normalised images the object is.
 
     Args:
       folder: run folder of the frozen net (mixer.scorer).
@@ -156,21 +156,13 @@ def _load(workdir: Path, checkpoint: str, like: Any) -> tuple[str, Any]:
                 raise
 
 
-def _holds_checkpoint(path: Path) -> bool:
-    """Whether a folder is a run's checkpoints folder or one of the checkpoints in it."""
-    return bool(steps(path)) or (path / "model").is_dir()
-
-
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
     """(folder of config.json, folder of the checkpoints, name of one of them)."""
-    if checkpoint not in ("final", "best_val") and not checkpoint.isdigit():
-        return _locate_folder(Path(checkpoint).expanduser())
-    if not workdir.is_dir():
-        raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
-    return workdir, workdir / "checkpoints", str(_choose(workdir, checkpoint))
-
-
-def _locate_folder(path: Path) -> tuple[Path, Path, str]:
+    if checkpoint in ("final", "best_val") or checkpoint.isdigit():
+        if not workdir.is_dir():
+            raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
+        return workdir, workdir / "checkpoints", str(_choose(workdir, checkpoint))
+    path = Path(checkpoint).expanduser()
     if not path.is_dir():
         raise RunError(
             f"checkpoint={str(path)!r} is neither final, best_val, a step nor an existing folder",
@@ -178,22 +170,21 @@ def _locate_folder(path: Path) -> tuple[Path, Path, str]:
         )
     if (path / "checkpoints").is_dir():
         return path, path / "checkpoints", str(_choose(path, "final"))
-    if steps(path):  # the checkpoints folder itself
-        return _with_config(path), path, str(steps(path)[-1])
-    if (path / "model").is_dir():
-        return _with_config(path), path.parent, path.name
-    raise RunError(f"{path} holds no checkpoint", "Expected a run folder or one of its checkpoints/STEP folders.")
+    if not _holds_checkpoint(path):
+        raise RunError(f"{path} holds no checkpoint", "Expected a run folder or one of its checkpoints/STEP folders.")
+    with_config = [it for it in (path, *path.resolve().parents[:2]) if (it / "config.json").is_file()]
+    if not with_config:
+        raise RunError(
+            f"no config.json in {path} or the two folders above it",
+            "Copy the run's config.json and data.json there too.",
+        )
+    there = steps(path)  # of the checkpoints folder itself
+    return with_config[0], *((path, str(there[-1])) if there else (path.parent, path.name))
 
 
-def _with_config(path: Path) -> Path:
-    """The folder itself or one of the two above it, whichever has config.json."""
-    above = [path, *list(path.resolve().parents)[:2]]
-    for folder in above:
-        if (folder / "config.json").is_file():
-            return folder
-    raise RunError(
-        f"no config.json in {path} or the two folders above it", "Copy the run's config.json and data.json there too."
-    )
+def _holds_checkpoint(path: Path) -> bool:
+    """Whether a folder is the checkpoints folder of a run, or one of the checkpoints in it."""
+    return bool(steps(path)) or (path / "model").is_dir()
 
 
 def _choose(folder: Path, which: str) -> int:
@@ -203,9 +194,6 @@ def _choose(folder: Path, which: str) -> int:
     if which == "final":
         return there[-1]
     if which != "best_val":
-        if int(which) not in there:
-            known = ", ".join(map(str, there))
-            raise RunError(f"{folder} has no checkpoint of step {which}; there are: {known}")
         return int(which)
     scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if r.get("val_accuracy") is not None}
     if not scores:

@@ -90,7 +90,7 @@ def make_score(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 class Predictor:
-    """A model on its devices: the images of every batch are sharded over them, the parameters copied to each.
+    """Runs a model on all devices: the images of a batch are sharded over them, the parameters copied to each.
 
     Args:
       model: returns Outputs.
@@ -153,7 +153,7 @@ class Predictor:
         return self._map(predict, (draws, anchor, partner), label)
 
     def _map(self, predict: Callable, arrays, label: str):
-        """predict(batch) over all rows of `arrays` (a tree), the last batch filled up with its own last row."""
+        """predict(batch) over all rows of `arrays` (a tree), in batches that fit the device's memory."""
         while True:
             try:
                 return self._map_batches(predict, arrays, label)
@@ -170,26 +170,23 @@ class Predictor:
         size = min(self._batch_size, 1 << (count - 1).bit_length())
         size = -(-size // self._count) * self._count
         parts, waiting = [], None
-        bar = tqdm(total=count, desc=label, unit="img", disable=None if self._progress else True, leave=False)
-        with bar:
+        with tqdm(total=count, desc=label, unit="img", disable=None if self._progress else True, leave=False) as bar:
             for first in range(0, count, size):
-                rows = slice(first, min(first + size, count))
-                batch = jax.tree.map(lambda x, rows=rows: _filled(x[rows], size), arrays)
+                batch = jax.tree.map(lambda x, first=first: _filled(x[first : first + size], size), arrays)
                 # One batch ahead: the device works on it while the one before is fetched.
                 started = predict(jax.device_put(batch, jax.tree.map(lambda _: self._by_item, batch)))
                 if waiting is not None:
                     parts.append(jax.device_get(waiting))
                 waiting = started
-                bar.update(rows.stop - rows.start)
+                bar.update(min(size, count - first))
             parts.append(jax.device_get(waiting))
         return jax.tree.map(lambda *rows: np.concatenate(rows)[:count].astype(np.float32), *parts)
 
 
 def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows of a batch, the last one repeated up to `size`."""
     rows = np.asarray(rows)
-    if len(rows) == size:
-        return rows
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+    return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
 def make_predictor(run: Run, *, batch_size: int = 0, progress: bool = False) -> Predictor:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sem_jax import __version__
+from sem_jax.config import flatten
 from sem_jax.errors import RunError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
@@ -196,7 +197,7 @@ class RunFolder:
                 raise RunError(f"{self.path / 'config.json'} holds no configuration.", self._remedy)
 
             def compared(values: dict) -> dict:
-                return _flat({group: value for group, value in values.items() if group not in ignore})
+                return dict(flatten({group: value for group, value in values.items() if group not in ignore}))
 
             there, here = compared(defaults or {}) | compared(saved), compared(config)
             names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
@@ -264,10 +265,3 @@ class RunFolder:
         """The contents of result.json, or None for a run that is not finished."""
         path = self.path / "result.json"
         return read_json(path) if path.exists() else None
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    out = {}
-    for name, value in values.items():
-        out.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return out

@@ -42,6 +42,15 @@ def test_scores_without_the_trainer(run_dir, tmp_path):
     assert last == f"tiny, final, step 3: report in {tmp_path / 'eval.html'}"
 
 
+def test_options_are_refused_before_jax_starts():
+    code = (
+        "import sys\nfrom sem_jax.evaluation import SUITES, Options\nfrom sem_jax.errors import ConfigError\n"
+        "try: Options(suites=['claen'])\nexcept ConfigError as error: assert 'clean' in str(error)\n"
+        "Options.quick(); assert list(SUITES)[0] == 'clean' and 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(page, "to_png", lambda figure: b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -97,6 +106,7 @@ def test_checkpoint_of_a_run_moved_elsewhere(run_dir, tmp_path, capsys, quick, p
     shutil.copytree(run_dir, moved, ignore=shutil.ignore_patterns("predictions"))
     (moved / "config.py").write_text("raise SystemExit('executed')")
     assert open_run("", str(moved / part)).fingerprint == open_run(run_dir).fingerprint
+    assert open_run(moved / part).fingerprint == open_run(run_dir).fingerprint
     main([f"--checkpoint={moved / part}", "--suites=clean"])
     assert str(moved / "evaluation" / "eval.html") in capsys.readouterr().out
     record = json.loads((moved / "evaluation/eval.json").read_text())

@@ -266,6 +266,11 @@ def test_compare_puts_runs_side_by_side(run_dir, place, tmp_path):
         evaluate(run_dir, Options(suites=["equivariance"], compare=[tmp_path / "digits"], out=tmp_path, **FAST))
 
 
+def test_an_opened_run_is_scored_at_its_checkpoint(run_dir, tmp_path):
+    record = evaluate(open_run(run_dir, 2), Options.quick(suites=["clean"], out=tmp_path))
+    assert record["run"]["step"] == 2 and record["run"]["checkpoint"] == "2" and list(record["suites"]) == ["clean"]
+
+
 def test_cheap_suites(run_dir, splits, tmp_path):
     shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("predictions"))
     record = evaluate(tmp_path / "run", Options.quick())

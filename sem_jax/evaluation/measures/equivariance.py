@@ -1,4 +1,4 @@
-"""How nearly the representation of a mixed image is the mixture of the representations (SEM, Fig. 3, in numbers).
+"""How far the representation of a mixed image is from the mixture of the representations (SEM, Fig. 3, in numbers).
 
 For pairs (x_i, x_j) and lam, the error is e = ||g(x_mix) - (lam g(x_i) + (1 - lam) g(x_j))||. It is reported relative
 to ||g(x_i) - g(x_j)|| too, beside feature norm and effective rank, because the penalty can lower the bare error by
@@ -47,9 +47,7 @@ def effective_rank(features: ArrayLike, *, centre: bool = True) -> float:
       features: f32[n d], n well above d, or n bounds the result.
       centre: subtract the mean feature first, so that a common offset does not count as a direction.
     """
-    rows = require_finite("features", features)
-    if rows.ndim != 2:
-        raise RunError(f"features must be [n d], got shape {rows.shape}")
+    rows = require_finite("features", features, "[n d]")
     scale = np.abs(rows).max()
     if centre:
         rows = rows - rows.mean(axis=0)

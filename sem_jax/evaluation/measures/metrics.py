@@ -15,22 +15,25 @@ from sem_jax.errors import RunError
 Floats = NDArray[np.float64]
 
 
-def require_finite(what: str, rows: ArrayLike) -> Floats:
-    """`rows` as float64, once it is known that every number in it is finite.
+def require_finite(what: str, rows: ArrayLike, shape: str = "") -> Floats:
+    """Returns `rows` as float64 if every number in it is finite.
 
     Args:
       what: the array's name in the message.
       rows: real[n] or real[n d], n >= 1.
+      shape: the one it must have, such as "[n d]"; "" = any.
 
     Returns:
       f64, the same shape.
 
     Raises:
-      RunError: for no row at all, or for rows with NaN or infinity, with how many there are and the first of them.
+      RunError: for no row at all, another shape, or rows with NaN or infinity: how many, and the first of them.
     """
     array = np.asarray(rows, np.float64)
     if array.ndim == 0 or array.size == 0:
         raise RunError(f"{what} has no rows to score, got shape {array.shape}")
+    if shape and array.ndim != len(shape.split()):
+        raise RunError(f"{what} must be {shape}, got shape {array.shape}")
     finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         bad = np.flatnonzero(~finite)
@@ -42,14 +45,12 @@ def require_finite(what: str, rows: ArrayLike) -> Floats:
 
 
 def check(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits as f64[n k] and labels as i64[n], once shapes, classes and finiteness are as promised.
+    """Returns logits as f64[n k] and labels as i64[n] if their shapes, classes and numbers can be scored.
 
     Raises:
       RunError: naming the array and what was found.
     """
-    scores, classes = require_finite("logits", logits), np.asarray(labels)
-    if scores.ndim != 2:
-        raise RunError(f"logits must be [n k], got shape {scores.shape}")
+    scores, classes = require_finite("logits", logits, "[n k]"), np.asarray(labels)
     if classes.shape != scores.shape[:1]:
         raise RunError(f"labels must be [n] with n={len(scores)} as in logits, got shape {classes.shape}")
     if not np.issubdtype(classes.dtype, np.integer):
@@ -211,15 +212,12 @@ def mean_corruption_error(
     error = 1.0 - table.by_corruption
     if baseline is None:
         return CorruptionError("mCE (unnormalised)", float(error.mean()), error)
-    absent = [name for name in table.corruptions if name not in baseline]
-    if absent:
+    if absent := [name for name in table.corruptions if name not in baseline]:
         raise RunError(f"no baseline error for {', '.join(absent)}; given: {', '.join(sorted(baseline))}")
-    ratios = np.empty(len(error))
-    for row, name in enumerate(table.corruptions):
-        base = np.atleast_1d(np.asarray(baseline[name], np.float64))
-        if base.shape not in ((1,), (len(table.severities),)) or not ((base > 0) & (base <= 1)).all():
-            raise RunError(
-                f"baseline error of {name!r} must be 1 or {len(table.severities)} numbers in (0, 1], got {base}"
-            )
-        ratios[row] = error[row] / base.mean()
+    bases = [np.atleast_1d(np.asarray(baseline[name], np.float64)) for name in table.corruptions]
+    count = len(table.severities)
+    for name, base in zip(table.corruptions, bases, strict=True):
+        if base.shape not in ((1,), (count,)) or not ((base > 0) & (base <= 1)).all():
+            raise RunError(f"baseline error of {name!r} must be 1 or {count} numbers in (0, 1], got {base}")
+    ratios = error / np.array([base.mean() for base in bases])
     return CorruptionError("mCE", float(ratios.mean()), ratios)

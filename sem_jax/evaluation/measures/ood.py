@@ -17,36 +17,29 @@ Score = Callable[[ArrayLike], Floats]
 _CHUNK = 1 << 24  # numbers of a distance matrix that exist at one time: 64 MiB of float32
 
 
-def _rows(what: str, array: ArrayLike) -> Floats:
-    rows = require_finite(what, array)
-    if rows.ndim != 2:
-        raise RunError(f"{what} must be a matrix, one row an item, got shape {rows.shape}")
-    return rows
-
-
 def msp(logits: ArrayLike) -> Floats:
     """Maximum softmax probability, max_c p_c (Hendrycks & Gimpel 2017), f64[n] in [1/k, 1]: the SEM paper's score.
 
     In float64, where certainty saturates at a margin of 36 nats; in float32 it would at 17, and items would tie.
     """
-    return np.exp(log_softmax(_rows("logits", logits)).max(axis=1))
+    return np.exp(log_softmax(require_finite("logits", logits, "[n k]")).max(axis=1))
 
 
 def max_logit(logits: ArrayLike) -> Floats:
     """Largest logit (Hendrycks et al. 2022), f64[n]."""
-    return _rows("logits", logits).max(axis=1)
+    return require_finite("logits", logits, "[n k]").max(axis=1)
 
 
 def energy(logits: ArrayLike) -> Floats:
     """Negative free energy at temperature 1, logsumexp(z) (Liu et al. 2020), f64[n]."""
-    scores = _rows("logits", logits)
+    scores = require_finite("logits", logits, "[n k]")
     top = scores.max(axis=1)
     return top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
 
 
 def entropy(logits: ArrayLike) -> Floats:
     """Negative entropy of the softmax, sum_c p_c log p_c, in nats, f64[n] in [-log k, 0]."""
-    log_p = log_softmax(_rows("logits", logits))
+    log_p = log_softmax(require_finite("logits", logits, "[n k]"))
     return (np.exp(log_p) * log_p).sum(axis=1)
 
 
@@ -94,7 +87,7 @@ def fit_knn(
     Raises:
       RunError: for k < 1, a negative bank, or features of another width.
     """
-    train = _rows("train features", features)
+    train = require_finite("train features", features, "[n d]")
     if k < 1 or bank < 0:
         raise RunError(f"k must be >= 1 and bank >= 0, got k={k}, bank={bank}")
     total = len(train)
@@ -102,19 +95,14 @@ def fit_knn(
         train = train[np.sort(np.random.default_rng(seed).choice(total, bank, replace=False))]
     neighbour = min(max(1, round(k * len(train) / total)), len(train))
     points = _unit(train)
-    step = max(1, _CHUNK // len(points))
 
-    def score(features: ArrayLike) -> Floats:
-        queries = _unit(_same_width(_rows("features", features), points))
-        out = np.empty(len(queries))
-        for start in range(0, len(queries), step):
-            chunk = queries[start : start + step]
-            nearest = _kth_largest(chunk @ points.T, neighbour).astype(np.float64)
-            own = np.square(chunk, dtype=np.float64).sum(axis=1)  # 1, or 0 for a vector of zeros
-            out[start : start + step] = -np.sqrt(np.maximum(own + 1.0 - 2.0 * nearest, 0.0))
-        return out
+    def score(features: Floats) -> Floats:
+        chunk = _unit(features)
+        nearest = _kth_largest(chunk @ points.T, neighbour).astype(np.float64)
+        own = np.square(chunk, dtype=np.float64).sum(axis=1)  # 1, or 0 for a vector of zeros
+        return -np.sqrt(np.maximum(own + 1.0 - 2.0 * nearest, 0.0))
 
-    return score
+    return _in_chunks(score, width=points.shape[1], rows=max(1, _CHUNK // len(points)))
 
 
 def fit_mahalanobis(features: ArrayLike, labels: ArrayLike, *, shrinkage: float = 0.0) -> Score:
@@ -135,7 +123,7 @@ def fit_mahalanobis(features: ArrayLike, labels: ArrayLike, *, shrinkage: float 
     Raises:
       RunError: for mismatched lengths, shrinkage outside [0, 1], or features that do not vary within any class.
     """
-    train, classes = _rows("train features", features), np.asarray(labels)
+    train, classes = require_finite("train features", features, "[n d]"), np.asarray(labels)
     if classes.shape != train.shape[:1]:
         raise RunError(f"labels must be [n] with n={len(train)} as in features, got shape {classes.shape}")
     if not 0 <= shrinkage <= 1:
@@ -158,24 +146,25 @@ def fit_mahalanobis(features: ArrayLike, labels: ArrayLike, *, shrinkage: float 
     whiten = vectors[:, kept] / np.sqrt(values[kept])
     targets = means @ whiten
     squares = np.square(targets).sum(axis=1)
-    step = max(1, _CHUNK // (2 * max(len(targets), train.shape[1])))
 
-    def score(features: ArrayLike) -> Floats:
-        queries = _same_width(_rows("features", features), means)
-        out = np.empty(len(queries))
-        for start in range(0, len(queries), step):
-            white = (queries[start : start + step] - centre) @ whiten
-            nearest = (squares - 2.0 * white @ targets.T).min(axis=1)
-            out[start : start + step] = -np.maximum(np.square(white).sum(axis=1) + nearest, 0.0)
-        return out
+    def score(features: Floats) -> Floats:
+        white = (features - centre) @ whiten
+        nearest = (squares - 2.0 * white @ targets.T).min(axis=1)
+        return -np.maximum(np.square(white).sum(axis=1) + nearest, 0.0)
 
-    return score
+    return _in_chunks(score, width=train.shape[1], rows=max(1, _CHUNK // (2 * max(len(targets), train.shape[1]))))
 
 
-def _same_width(queries: Floats, train: NDArray) -> Floats:
-    if queries.shape[1] != train.shape[1]:
-        raise RunError(f"features have width {queries.shape[1]}, the detector was fitted on {train.shape[1]}")
-    return queries
+def _in_chunks(score: Callable[[Floats], Floats], *, width: int, rows: int) -> Score:
+    """Applies a score to `rows` items at a time; refuses features of another width than the training features'."""
+
+    def whole(features: ArrayLike) -> Floats:
+        queries = require_finite("features", features, "[n d]")
+        if queries.shape[1] != width:
+            raise RunError(f"features have width {queries.shape[1]}, the detector was fitted on {width}")
+        return np.concatenate([score(queries[first : first + rows]) for first in range(0, len(queries), rows)])
+
+    return whole
 
 
 SCORES: dict[str, Score] = {"msp": msp, "max_logit": max_logit, "energy": energy, "entropy": entropy}
@@ -217,10 +206,6 @@ def _average_precision(positive: Floats, negative: Floats) -> float:
     return float((np.diff(hits, prepend=0) * (hits / (hits + misses))).sum() / len(positive))
 
 
-def _checked(id_scores: ArrayLike, ood_scores: ArrayLike) -> tuple[Floats, Floats]:
-    return require_finite("ID scores", id_scores).ravel(), require_finite("OOD scores", ood_scores).ravel()
-
-
 def detection(id_scores: ArrayLike, ood_scores: ArrayLike) -> Detection:
     """AUROC, AUPR-in, AUPR-out and FPR at 95% TPR.
 
@@ -234,7 +219,7 @@ def detection(id_scores: ArrayLike, ood_scores: ArrayLike) -> Detection:
     Raises:
       RunError: for an empty side or scores that are not finite.
     """
-    inside, outside = _checked(id_scores, ood_scores)
+    inside, outside = require_finite("ID scores", id_scores).ravel(), require_finite("OOD scores", ood_scores).ravel()
     hits, misses = _counts(inside, outside)
     # Twice the area below the ROC steps in whole numbers: exact, ties counted half.
     before = np.concatenate([[0], hits[:-1]])
@@ -248,7 +233,7 @@ def roc_curve(id_scores: ArrayLike, ood_scores: ArrayLike, *, points: int = 512)
 
     Long curves are thinned evenly along their length (fpr + tpr), which keeps the steep start.
     """
-    inside, outside = _checked(id_scores, ood_scores)
+    inside, outside = require_finite("ID scores", id_scores).ravel(), require_finite("OOD scores", ood_scores).ravel()
     hits, misses = _counts(inside, outside)
     tpr = np.concatenate([[0.0], hits / len(inside)])
     fpr = np.concatenate([[0.0], misses / len(outside)])

@@ -19,6 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 150
 _INK, _FAINT = "#222222", "#9a9a9a"
+_DOTTED = {"linewidth": 2, "marker": "o", "markersize": 4}
 
 
 def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
@@ -29,7 +30,7 @@ def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
 
 
 def _label(text: object, length: int = 24) -> str:
-    """A name as it is: no mathematics, not hidden from legends by a first underscore, and not longer than it fits."""
+    """A name as matplotlib shows it unchanged: "$" escaped, no first underscore, cut to a length that fits."""
     name = " ".join(str(text).split())
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
@@ -61,7 +62,7 @@ def _style(index: int) -> dict:
 
 
 def _on(colour) -> str:
-    """Black or white, whichever is legible on the colour."""
+    """Black or white, whichever can be read on the colour."""
     red, green, blue = to_rgb(colour)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
@@ -196,7 +197,18 @@ def _band(axis, lam: np.ndarray, spread: Spread, name: str, index: int, wide: bo
     colour = COLOURS[index % len(COLOURS)]
     for low, high, alpha in ((0, 4, 0.12), (1, 3, 0.22)) if wide else ((1, 3, 0.18),):
         axis.fill_between(lam, *spread.quantiles[:, [low, high]].T, color=colour, alpha=alpha, linewidth=0)
-    axis.plot(lam, spread.quantiles[:, 2], linewidth=2, marker="o", markersize=4, label=_label(name), **_style(index))
+    axis.plot(lam, spread.quantiles[:, 2], label=_label(name), **_DOTTED, **_style(index))
+
+
+def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, str]], *, from_zero) -> Figure:
+    """Names the axes of one row of panels, [(y, title), ...], and puts the legend below them."""
+    for axis, (y, title) in zip(axes[0], names, strict=True):
+        _name(axis, "lam, weight of the anchor", y, title)
+        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
+    for axis in from_zero:
+        axis.set_ylim(bottom=0)
+    _legend_below(figure, axes[0, 0])
+    return figure
 
 
 def equivariance_error(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
@@ -210,33 +222,23 @@ def equivariance_error(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
     for index, (name, result) in enumerate(runs):
         _band(axes[0, 0], result.lam, result.relative, name, index, wide)
         _band(axes[0, 1], result.lam, result.absolute, name, index, wide)
-    lam = "lam, weight of the anchor"
-    _name(axes[0, 0], lam, "error / distance of the pair's features", f"relative error: {bands}")
-    _name(axes[0, 1], lam, "error (feature units)", f"absolute error: {bands}")
-    for axis in axes.flat:
-        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
-        axis.set_ylim(bottom=0)
-    _legend_below(figure, axes[0, 0])
-    return figure
+    relative = ("error / distance of the pair's features", f"relative error: {bands}")
+    names = [relative, ("error (feature units)", f"absolute error: {bands}")]
+    return _against_lam(figure, axes, names, from_zero=axes[0])
 
 
 def equivariance_features(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
     """Cosine to the mixture, mean feature norm and effective rank against lam: does the penalty collapse features?"""
     figure, axes = _axes(12.0, 4.2, 1, 3)
     for index, (name, result) in enumerate(runs):
-        style = {"linewidth": 2, "marker": "o", "markersize": 4, "label": _label(name)} | _style(index)
-        for axis, values in zip(axes.flat, (result.cosine.mean, result.norm, result.rank), strict=True):
-            axis.plot(result.lam, values, **style)
-    lam = "lam, weight of the anchor"
-    _name(axes[0, 0], lam, "mean cosine", "cosine to the mixture")
-    _name(axes[0, 1], lam, "mean norm (feature units)", "norm of mixed features")
-    _name(axes[0, 2], lam, "effective rank (dimensions)", "effective rank of mixed features")
-    for axis in axes[0]:
-        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
-    for axis in axes[0, 1:]:
-        axis.set_ylim(bottom=0)
-    _legend_below(figure, axes[0, 0])
-    return figure
+        for axis, values in zip(axes[0], (result.cosine.mean, result.norm, result.rank), strict=True):
+            axis.plot(result.lam, values, label=_label(name), **_DOTTED, **_style(index))
+    names = [
+        ("mean cosine", "cosine to the mixture"),
+        ("mean norm (feature units)", "norm of mixed features"),
+        ("effective rank (dimensions)", "effective rank of mixed features"),
+    ]
+    return _against_lam(figure, axes, names, from_zero=axes[0, 1:])
 
 
 def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str] = ("partner", "anchor")) -> Figure:

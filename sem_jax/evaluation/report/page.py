@@ -2,7 +2,7 @@
 
     write_report(record, {"confusion": figure}, "runs/digits/evaluation")
 
-What a record holds is said in record.py. Both pages are made from one list of blocks; no jax is imported.
+What a record holds is said in record.py. Both pages are written by `_write`, part by part. No jax is imported.
 """
 
 import base64
@@ -10,12 +10,13 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from sem_jax.config import flatten
 from sem_jax.errors import RunError
 from sem_jax.evaluation.report.figures import DOTS_PER_INCH, to_png
 from sem_jax.evaluation.report.record import Record, Suite, Table, checked
@@ -59,66 +60,48 @@ def write_report(
         raise RunError(f"suites name figures that were not given: {', '.join(missing)}")
     pictures = {name: it if isinstance(it, bytes) else to_png(it) for name, it in figures.items()}
     title = title or f"Evaluation of {record['run']['name']}"
-    blocks = list(_blocks(record, [name for name in pictures if name not in named], title, part))
+    others = [name for name in pictures if name not in named]
     folder = Path(outdir)
     folder.mkdir(parents=True, exist_ok=True)
     files = {f"{name}.png": picture for name, picture in pictures.items()}
-    files[f"{stem}.md"] = _markdown(blocks).encode()
-    files[f"{stem}.html"] = _page(blocks, title, pictures).encode()
+    for page in (_Markdown(), _Html(title, pictures)):
+        _write(page, record, others, title, part)
+        files[f"{stem}.{page.suffix}"] = page.text().encode()
     files[f"{stem}.json"] = (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
     for name, content in files.items():
         with replacing(folder / name) as file:
             file.write(content)
 
 
-class Heading(NamedTuple):
-    """A heading of level 1 or 2."""
-
-    text: str
-    level: int = 2
-
-
-class Text(NamedTuple):
-    """A paragraph; an alarming one says what is missing."""
-
-    text: str
-    alarming: bool = False
-
-
-class Picture(NamedTuple):
-    """A figure with what is written below it."""
-
-    name: str
-    caption: str
-
-
-Block = Heading | Text | Picture | Table
-
-
-def _blocks(record: Record, others: list[str], title: str, part: str) -> Iterator[Block]:
-    """What the report shows, from top to bottom."""
+def _write(page: "_Markdown | _Html", record: Record, others: list[str], title: str, part: str) -> None:
+    """Writes what the report shows, from top to bottom."""
     run, suites = record["run"], record["suites"]
-    yield Heading(title, 1)
-    yield Text(", ".join(f"{key} {_text(run[key])}" for key in ("checkpoint", "step") if key in run))
+    page.heading(title, 1)
+    page.paragraph(", ".join(f"{key} {_text(run[key])}" for key in ("checkpoint", "step") if key in run))
     overview = [[name, suite["status"], _headline(suite)] for name, suite in suites.items()]
-    yield {"columns": [part, "status", "in short"], "rows": overview}
+    page.table({"columns": [part, "status", "in short"], "rows": overview})
     for name, suite in suites.items():
-        yield Heading(name)
+        page.heading(name)
         if suite["status"] == "missing":
-            yield Text(f"Missing: {_headline(suite)}", alarming=True)
-        yield Text(suite.get("note") or "")
+            page.paragraph(f"Missing: {_headline(suite)}", alarming=True)
+        page.paragraph(suite.get("note") or "")
         if scalars := suite["scalars"]:
-            yield {"columns": list(scalars), "rows": [list(scalars.values())]}
-        yield from suite["tables"]
-        yield from (Picture(figure, caption) for figure, caption in suite["figures"].items())
+            page.table({"columns": list(scalars), "rows": [list(scalars.values())]})
+        for table in suite["tables"]:
+            page.table(table)
+        for figure, caption in suite["figures"].items():
+            page.picture(figure, caption)
     if others:
-        yield Heading("More figures")
-        yield from (Picture(name, name) for name in others)
-    yield Heading("Settings")
-    yield {"title": "Settings, data and versions", "columns": ["field", "value"], "rows": list(_flat(run))}
+        page.heading("More figures")
+    for name in others:
+        page.picture(name, name)
+    page.heading("Settings")
+    # Settings are shown as they were written: 0.0001, not a measured number's four figures.
+    rows = [[name, repr(value) if isinstance(value, float) else value] for name, value in flatten(run)]
+    page.table({"title": "Settings, data and versions", "columns": ["field", "value"], "rows": rows})
     if record["nulls"]:
         rows = [list(it) for it in record["nulls"].items()]
-        yield {"title": "Numbers that are not finite", "columns": ["place", "was"], "rows": rows}
+        page.table({"title": "Numbers that are not finite", "columns": ["place", "was"], "rows": rows})
 
 
 def _headline(suite: Suite) -> str:
@@ -128,16 +111,8 @@ def _headline(suite: Suite) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in first) or suite.get("note") or ""
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[list]:
-    for key, value in fields.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:  # settings are shown as they were written: 0.0001, not a measured number's four figures
-            yield [prefix + key, repr(value) if isinstance(value, float) else value]
-
-
 def _text(value: Any) -> str:
-    """A cell: whole numbers whole, others to about four figures, what is not there as a dash."""
+    """Text of a cell: whole numbers whole, others to about four figures, a dash for what is not there."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -150,27 +125,36 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
 
 
-def _markdown(blocks: Iterable[Block]) -> str:
-    def plain(value: Any) -> str:
+class _Markdown:
+    suffix = "md"
+
+    def __init__(self):
+        self.parts: list[str] = []
+
+    def plain(self, value: Any) -> str:
         text = html.escape(" ".join(_text(value).split()), quote=False)
         return re.sub(r"([\\`*|\[\]])", r"\\\1", text)
 
-    def row(cells: Iterable) -> str:
-        return f"| {' | '.join(map(plain, cells))} |"
+    def heading(self, text: str, level: int = 2) -> None:
+        self.parts.append(f"{'#' * level} {self.plain(text)}")
 
-    def written(block: Block) -> list[str]:
-        match block:
-            case Heading(text, level):
-                return [f"{'#' * level} {plain(text)}"]
-            case Text(text):
-                return [plain(text)] if text else []
-            case Picture(name, caption):
-                return [f"![{plain(caption)}]({name}.png)", plain(caption)]
-        lines = [row(block["columns"]), f"|{' --- |' * len(block['columns'])}", *map(row, block["rows"])]
-        title, note = plain(block.get("title") or ""), plain(block.get("note") or "")
-        return [*([f"**{title}**"] if title else []), "\n".join(lines), *([note] if note else [])]
+    def paragraph(self, text: str, alarming: bool = False) -> None:
+        self.parts += [self.plain(text)] if text else []
 
-    return "\n\n".join(part for block in blocks for part in written(block)) + "\n"
+    def table(self, it: Table) -> None:
+        def row(cells: Iterable) -> str:
+            return f"| {' | '.join(map(self.plain, cells))} |"
+
+        title = it.get("title")
+        self.parts += [f"**{self.plain(title)}**"] if title else []
+        self.parts.append("\n".join([row(it["columns"]), f"|{' --- |' * len(it['columns'])}", *map(row, it["rows"])]))
+        self.paragraph(it.get("note") or "")
+
+    def picture(self, name: str, caption: str) -> None:
+        self.parts += [f"![{self.plain(caption)}]({name}.png)", self.plain(caption)]
+
+    def text(self) -> str:
+        return "\n\n".join(self.parts) + "\n"
 
 
 _CSS = """
@@ -194,51 +178,56 @@ img{max-width:100%;height:auto;background:#fff;padding:.5rem;border-radius:6px;b
 """
 
 
-def _page(blocks: Iterable[Block], title: str, pictures: Mapping[str, bytes]) -> str:
-    """One file that asks no host for anything, which the policy in its head enforces; every text is escaped."""
+class _Html:
+    """One file that asks no host for anything, as the policy in its head enforces. Every text is escaped."""
 
-    def plain(value: Any) -> str:
+    suffix = "html"
+
+    def __init__(self, title: str, pictures: Mapping[str, bytes]):
+        self.title, self.pictures, self.parts = title, pictures, []
+
+    def plain(self, value: Any) -> str:
         return html.escape(_text(value))
 
-    def table(it: Table) -> str:
+    def heading(self, text: str, level: int = 2) -> None:
+        self.parts.append(f"<h{level}>{self.plain(text)}</h{level}>")
+
+    def paragraph(self, text: str, alarming: bool = False) -> None:
+        mark = ' class="missing"' if alarming else ""
+        self.parts += [f"<p{mark}>{self.plain(text)}</p>"] if text else []
+
+    def table(self, it: Table) -> None:
         rows, number = it["rows"], (int, float, type(None))
         right = [bool(rows) and all(isinstance(r[c], number) for r in rows) for c in range(len(it["columns"]))]
         marks = [' class="n"' if is_right else "" for is_right in right]
 
         def line(tag: str, row: list) -> str:
-            cells = (f"<{tag}{mark}>{plain(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))
+            cells = (f"<{tag}{mark}>{self.plain(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))
             return f"<tr>{''.join(cells)}</tr>\n"
 
         head, body = line("th", it["columns"]), "".join(line("td", row) for row in rows)
-        title, note = plain(it.get("title") or ""), plain(it.get("note") or "")
-        long = len(rows) > LONG
-        text = f"<caption>{title}</caption>" if title and not long else ""
-        text = f'<div class="scroll"><table>{text}<thead>{head}</thead>{body}</table></div>'
-        text += f"<p>{note}</p>" if note else ""
-        return f"<details><summary>{title} ({len(rows)} rows)</summary>{text}</details>" if long else text
+        title, long = self.plain(it.get("title") or ""), len(rows) > LONG
+        caption = f"<caption>{title}</caption>" if title and not long else ""
+        self.parts += [f"<details><summary>{title} ({len(rows)} rows)</summary>"] if long else []
+        self.parts.append(f'<div class="scroll"><table>{caption}<thead>{head}</thead>{body}</table></div>')
+        self.paragraph(it.get("note") or "")
+        self.parts += ["</details>"] if long else []
 
-    def written(block: Block) -> str:
-        match block:
-            case Heading(text, level):
-                return f"<h{level}>{plain(text)}</h{level}>"
-            case Text(text, alarming):
-                mark = ' class="missing"' if alarming else ""
-                return f"<p{mark}>{plain(text)}</p>" if text else ""
-            case Picture(name, caption):
-                data = pictures[name]
-                # A PNG's header holds its size: with it the page does not jump while it loads.
-                width, height = (int.from_bytes(data[at : at + 4], "big") * 96 // DOTS_PER_INCH for at in (16, 20))
-                source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-                image = f'<img src="{source}" width="{width}" height="{height}" alt="{plain(caption)}">'
-                return f"<figure>{image}<figcaption>{plain(caption)}</figcaption></figure>"
-        return table(block)
+    def picture(self, name: str, caption: str) -> None:
+        data, caption = self.pictures[name], self.plain(caption)
+        # A PNG's header holds its size: with it the page does not jump while it loads.
+        width, height = (int.from_bytes(data[at : at + 4], "big") * 96 // DOTS_PER_INCH for at in (16, 20))
+        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        image = f'<img src="{source}" width="{width}" height="{height}" alt="{caption}">'
+        self.parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
 
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return f"""<!doctype html>
+    def text(self) -> str:
+        policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+        return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{plain(title)}</title><style>{_CSS}</style></head>
+<title>{self.plain(self.title)}</title><style>{_CSS}</style></head>
 <body>
-{chr(10).join(filter(None, map(written, blocks)))}
+{chr(10).join(self.parts)}
 </body></html>
 """

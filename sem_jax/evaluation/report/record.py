@@ -1,22 +1,9 @@
-"""The record of an evaluation, as in eval.json.
+"""The record of an evaluation: what eval.json holds, in types, and the check of it.
 
-    {"run": {"name": "wrn_c10",            # str
-             "checkpoint": "final",        # str: final, best_val, a step or the folder
-             "step": 78200,                # int
-             "config": {...},              # any nested dict: flattened to dotted fields in the report
-             "data": {...},                # data sets and their fingerprints, likewise
-             "versions": {...}},           # packages and devices, likewise
-     "suites": {"clean": {"status": "done",
-                          "note": "one line",                                      # optional
-                          "scalars": {"top1": 0.9512},                             # optional, name -> number
-                          "tables": [{"title": "...", "columns": [...], "rows": [[...]], "note": "..."}],  # optional
-                          "figures": {"confusion": "caption"}},                    # optional, name -> caption
-                "ood": {"status": "missing",
-                        "reason": "no data set 'svhn' below DIR",                  # what is missing
-                        "remedy": "python -m sem_jax prepare svhn"}}}              # how to get it
+    checked({"run": {"name": "wrn_c10"}, "suites": {"clean": {"status": "done", "scalars": {"top1": 0.9512}}}})
 
 Accuracies and rates are fractions in [0, 1]. NumPy numbers and arrays are taken as they are. JSON has no NaN: such a
-number becomes null, and `nulls` in eval.json says at which place and what it was; the report shows a dash.
+number becomes null, and `nulls` says at which place and what it was; the report shows a dash.
 """
 
 import math
@@ -32,36 +19,30 @@ STATUSES = ("done", "missing")
 
 
 class Table(TypedDict):
-    """A table of the report; every row has as many cells as there are columns."""
-
     columns: list[str]
-    rows: list[list[Any]]
+    rows: list[list[Any]]  # a cell for each column
     title: NotRequired[str]
     note: NotRequired[str]
 
 
 class Suite(TypedDict):
-    """A suite's part of a record, once `checked` has filled in what may be left out."""
-
-    status: str
-    scalars: dict[str, Any]
+    status: str  # "done", or "missing" with a reason
+    scalars: dict[str, Any]  # name -> number; these three may be left out until the record is `checked`
     tables: list[Table]
-    figures: dict[str, str]
+    figures: dict[str, str]  # name -> caption
     note: NotRequired[str]
-    reason: NotRequired[str]
-    remedy: NotRequired[str]
+    reason: NotRequired[str]  # what is missing: no data set 'svhn' below DIR
+    remedy: NotRequired[str]  # how to get it: python -m sem_jax prepare svhn
 
 
 class Record(TypedDict):
-    """A whole record, once `checked`."""
-
-    run: dict[str, Any]
+    run: dict[str, Any]  # name: str; checkpoint, step, config, data, versions ... of any kind, shown as dotted fields
     suites: dict[str, Suite]
-    nulls: dict[str, str]
+    nulls: dict[str, str]  # place -> what stood there
 
 
 def checked(record: Mapping[str, Any]) -> Record:
-    """The record as plain JSON values with every optional part filled in, and `nulls`: {place: what stood there}.
+    """Returns the record in plain JSON values, with every optional part filled in and with `nulls`.
 
     Raises:
       RunError: naming the place, what was found and what was expected.

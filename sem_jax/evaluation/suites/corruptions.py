@@ -68,7 +68,7 @@ def _find_published(context: Context) -> Published | None:
 
 @functools.cache
 def _generator_version() -> str:
-    """Digest of the code that corrupts: another one makes other images."""
+    """Digest of the code that generates corruptions, since other code makes other images."""
     files = sorted(Path(generator.__file__).parent.glob("*.py"))
     made_by = [file for file in files if file.name not in ("published.py", "sheet.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in made_by)).hexdigest()
@@ -177,7 +177,7 @@ def corruptions(context: Context) -> Result:
 
 
 def _cell(context: Context, source: _Source, name: str, severity: int, rows: np.ndarray | None, chosen: Split):
-    """(which images are classified right, the first images u8[n h w c]) of one corruption at one severity."""
+    """One corruption at one severity: (which images are classified right, bool[n]; the first images, u8[n h w c])."""
     split = None
 
     def make():

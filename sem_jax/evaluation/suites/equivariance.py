@@ -68,7 +68,7 @@ def pairs(count: int, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndarray) -> Mixed:
-    """g of anchors, partners and their mixtures; anchor and partner i64[n], rows of the test split."""
+    """Representations of pairs and their mixtures; anchor and partner i64[n] are rows of the test split."""
     images, seed = context.split("test").images, context.options.seed
     clean = context.outputs("test", images).features
     key = json.dumps([context.digest(images), mixer, seed, LAM.tolist(), anchor.tolist(), partner.tolist()])

@@ -1,8 +1,6 @@
 """The suite of out-of-distribution detection (SEM, Table 3): six scores against every OOD set that is there."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,9 +8,7 @@ from sem_jax.errors import DataError, RunError
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.measures import ood as detection
 from sem_jax.evaluation.report import figures
-from sem_jax.evaluation.report.record import Table
-from sem_jax.evaluation.sets import Absent, EvalSet, fitted, load_svhn, named, read_tree_fitted, size_text
-from sem_jax.runs.opening import Run
+from sem_jax.evaluation.sets import Absent, EvalSet, Standard, fitted, load_svhn, named, read_tree_fitted, size_text
 from sem_jax.runs.predict import Predictions
 
 PAPER = "msp"  # the score of SEM's Table 3
@@ -27,66 +23,58 @@ TITLES = {  # short enough for an axis
 }
 
 
-class _Standard(NamedTuple):
-    name: str
-    folders: tuple[str, ...]  # relative to a place; the first that is there is read
-    remedy: str
-    crop: bool = False  # its images have the model's pixels in a border
+def _folder(name: str, folders: tuple[str, ...], remedy: str, *, crop: bool = False) -> Standard:
+    """A published set that is an image folder; `crop`: its images have the model's pixels in a border."""
+
+    def read(run, path) -> EvalSet:
+        return read_tree_fitted(run, name, path, crop=crop)
+
+    return Standard(name, f"folder {folders[0]}", folders, remedy, read)
 
 
-_ODIN = "unpack {} of https://github.com/facebookresearch/odin into {{place}}"
-STANDARD = (  # published sets that are image folders
-    _Standard("LSUN-Crop", ("LSUN", "LSUN_C", "LSUN_crop"), _ODIN.format("LSUN.tar.gz"), crop=True),
-    _Standard("LSUN-Resize", ("LSUN_resize", "LSUN_R"), _ODIN.format("LSUN_resize.tar.gz")),
-    _Standard(
-        "Textures",
-        ("dtd/images", "dtd", "Textures", "textures"),
-        "unpack https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz into {place}",
-    ),
-    _Standard(
-        "Places365",
-        ("places365", "Places365", "val_256"),
-        "unpack http://data.csail.mit.edu/places/places365/val_256.tar into {place}",
-    ),
+_ODIN = "unpack {} of https://github.com/facebookresearch/odin into {{home}}"
+_TEXTURES = "unpack https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz into {home}"
+_PLACES = "unpack http://data.csail.mit.edu/places/places365/val_256.tar into {home}"
+STANDARD = (
+    _folder("LSUN-Crop", ("LSUN", "LSUN_C", "LSUN_crop"), _ODIN.format("LSUN.tar.gz"), crop=True),
+    _folder("LSUN-Resize", ("LSUN_resize", "LSUN_R"), _ODIN.format("LSUN_resize.tar.gz")),
+    _folder("Textures", ("dtd/images", "dtd", "Textures", "textures"), _TEXTURES),
+    _folder("Places365", ("places365", "Places365", "val_256"), _PLACES),
 )
 _SVHN_TEST = 26_032
 
 
-def standard_ood(run: Run, places: Sequence[Path], home: Path) -> Iterator[EvalSet | Absent]:
-    """SVHN, LSUN-Crop, LSUN-Resize, Textures and Places365, read one by one, or why not.
-
-    Args:
-      run: the run to score.
-      places: where sets are looked for; home: the one to put them in.
-    """
-    if run.data.image_shape[2] != 3:
-        reason = f"they are RGB, {run.data.name} has {size_text(run.data.image_shape)}"
-        yield Absent("the standard sets", reason, "Give others: --ood NAME=PATH")
-        return
-    if run.data.name != "svhn_cropped":
-        yield _svhn(run, places)
-    for name, folders, remedy, crop in STANDARD:
-        folder = next((p / sub for p in places for sub in folders if (p / sub).is_dir()), None)
-        if folder is None:
-            reason = f"no folder {folders[0]} in {', '.join(map(str, places))}"
-            yield Absent(name, reason, remedy.format(place=home))
-            continue
-        try:
-            yield read_tree_fitted(run, name, folder, crop=crop)
-        except DataError as error:
-            yield Absent.damaged(name, error)
-
-
-def _svhn(run: Run, places: Sequence[Path]) -> EvalSet | Absent:
+def _svhn(context: Context) -> EvalSet | Absent:
     first = None
-    for place in [*places, *(place / "svhn" for place in places)]:
+    for place in [*context.places, *(place / "svhn" for place in context.places)]:
         try:
             split = load_svhn(place)
         except DataError as error:
             first = first or error
             continue
-        return fitted(run, named("SVHN", split, _SVHN_TEST).name, split)
+        return fitted(context.run, named("SVHN", split, _SVHN_TEST).name, split)
     return Absent("SVHN", str(first).partition("\n")[0], "python -m sem_jax prepare svhn_cropped")
+
+
+def _standard(context: Context) -> Iterator[EvalSet | Absent]:
+    data = context.run.data
+    if data.image_shape[2] != 3:
+        reason = f"they are RGB, {data.name} has {size_text(data.image_shape)}"
+        yield Absent("the standard sets", reason, "Give others: --ood NAME=PATH")
+        return
+    if data.name != "svhn_cropped":
+        yield _svhn(context)
+    yield from context.standard_sets(STANDARD)
+
+
+def _sets(context: Context) -> Iterator[EvalSet | Absent]:
+    """The sets that are given, then the standard ones or why they are not there, read one by one."""
+    given = context.given.ood
+    yield from given
+    for it in _standard(context):
+        # A set that was named on the command line needs no line that it is missing.
+        if isinstance(it, EvalSet) or not any(it.name.lower() in name.lower() for name, *_ in given):
+            yield it
 
 
 def ood(context: Context) -> Result:
@@ -100,7 +88,7 @@ def ood(context: Context) -> Result:
         if it.name in outputs:
             raise RunError(f"two OOD sets are called {it.name!r}", "Give the one of --ood another name.")
         outputs[it.name] = context.outputs(it.name, it.split.images)
-        result.data[it.name] = {"images": context.digest(it.split.images), "items": len(it.split.labels)}
+        result.data[it.name] = context.facts(it.split)
         notes += [f"{it.name}: {it.note}."] if it.note else []
     if not outputs:
         reasons = "; ".join(f"{it.name}: {it.reason}" for it in result.absent)
@@ -113,22 +101,22 @@ def ood(context: Context) -> Result:
     found = {(s, name): detection.detection(inside[s], outside[name][s]) for s in inside for name in outside}
     result.items = {f"{PAPER} {name}": it[PAPER] for name, it in {"test": inside, **outside}.items()}
     result.scalars = {f"AUROC {PAPER} {name}": found[PAPER, name].auroc for name in outside}
-    result.tables.append(_summary(inside, outside, found))
+    areas = {s: [found[s, name].auroc for name in outside] for s in inside}
+    rows = [[TITLES[s], *values, float(np.mean(values))] for s, values in areas.items()]
+    paper = f"The paper's Table 3 has the {TITLES[PAPER]}."
+    result.tables.append({"title": "AUROC", "columns": ["score", *outside, "mean"], "rows": rows, "note": paper})
     columns = ["set", "items", "score", "AUROC", "AUPR-in", "AUPR-out", "FPR at 95% TPR"]
     rows = [[name, len(outside[name][PAPER]), TITLES[s], *found[s, name]] for name in outside for s in inside]
     result.tables.append({"title": "All metrics", "columns": columns, "rows": rows})
     intro = f"In-distribution (positive): the {len(test.labels):,} test images. AUPR depends on the two sets' sizes."
     result.note = " ".join([intro, note, *notes]).strip()
-    for score in DRAWN:
-        if score not in inside:
-            continue
+    for score in [score for score in DRAWN if score in inside]:
+        scores = {name: it[score] for name, it in outside.items()}
         curves = {
-            name: (*detection.roc_curve(inside[score], outside[name][score]), found[score, name].auroc)
-            for name in outside
+            name: (*detection.roc_curve(inside[score], it), found[score, name].auroc) for name, it in scores.items()
         }
         result.picture(f"roc_{score}", figures.roc_curves(curves, TITLES[score]), f"ROC of the {TITLES[score]}.")
-        histograms = {name: outside[name][score] for name in outside}
-        picture = figures.score_histograms(inside[score], histograms, TITLES[score])
+        picture = figures.score_histograms(inside[score], scores, TITLES[score])
         result.picture(f"scores_{score}", picture, f"Histograms of the {TITLES[score]}.")
     return result
 
@@ -137,17 +125,8 @@ def _scores(outputs: Predictions, detectors) -> dict[str, np.ndarray]:
     return detection.all_scores(outputs.logits, outputs.features, detectors)
 
 
-def _sets(context: Context) -> Iterator[EvalSet | Absent]:
-    yield from context.given.ood
-    given = {it.name.lower() for it in context.given.ood}
-    for it in standard_ood(context.run, context.places, context.home):
-        # A set that was named on the command line needs no line that it is missing.
-        if not (isinstance(it, Absent) and any(it.name.lower() in name for name in given)):
-            yield it
-
-
 def _fit(context: Context) -> tuple[dict[str, detection.Score], str]:
-    """The detectors, fitted on the features of the clean training images, and a note on those that could not be."""
+    """Fits the detectors on the clean training images; returns them, and a note on those that could not be fitted."""
     train = context.loaded.splits.get("train")
     if train is None:
         reason = str(context.loaded.absent).partition("\n")[0]
@@ -160,13 +139,3 @@ def _fit(context: Context) -> tuple[dict[str, detection.Score], str]:
         except RunError as error:
             note.append(f"Without {TITLES[name]}: {str(error).partition(chr(10))[0]}.")
     return fitted, " ".join(note)
-
-
-def _summary(inside, outside: dict[str, dict], found) -> Table:
-    """AUROC: a row a score, a column a set, and the mean over the sets."""
-    rows = []
-    for score in inside:
-        values = [found[score, name].auroc for name in outside]
-        rows.append([TITLES[score], *values, float(np.mean(values))])
-    note = f"The paper's Table 3 has the {TITLES[PAPER]}."
-    return {"title": "AUROC", "columns": ["score", *outside, "mean"], "rows": rows, "note": note}
