@@ -14,6 +14,9 @@ from sem_jax.registry import lookup
 class Options:
     """What to score, on which data and how thoroughly.
 
+    >>> Options.quick(pairs=64).suites
+    ('clean', 'calibration', 'equivariance')
+
     Attributes:
       suites: names of `SUITES`, in the order of the report.
       data_dir: where the run's data and the standard sets are; "" = where the run had it, $TFDS_DATA_DIR,

@@ -109,7 +109,11 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, sc
 
 
 def ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = 15, scheme: str = "width") -> float:
-    """Expected calibration error of logits, in [0, 1]; see `reliability`."""
+    """Expected calibration error of logits, in [0, 1]; see `reliability`.
+
+    >>> round(ece([[0.0, 3.0], [0.0, 3.0]], [1, 0]), 4)
+    0.4526
+    """
     return reliability(*confidences(logits, labels), bins=bins, scheme=scheme).ece
 
 

@@ -84,7 +84,11 @@ def top_k(logits: ArrayLike, labels: ArrayLike, k: int) -> float:
 
 
 def top1(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Accuracy: fraction of items whose largest logit is the label's, in [0, 1]."""
+    """Accuracy: fraction of items whose largest logit is the label's, in [0, 1].
+
+    >>> top1([[0.1, 0.9], [0.8, 0.2]], [1, 1])
+    0.5
+    """
     return top_k(logits, labels, 1)
 
 

@@ -209,6 +209,9 @@ def _average_precision(positive: Floats, negative: Floats) -> float:
 def detection(id_scores: ArrayLike, ood_scores: ArrayLike) -> Detection:
     """AUROC, AUPR-in, AUPR-out and FPR at 95% TPR.
 
+    >>> detection([2, 3], [0, 1]).auroc
+    1.0
+
     AUROC = P(s_id > s_ood) + P(s_id = s_ood) / 2 (the Mann-Whitney statistic). AUPR is average precision,
     sum_t (R_t - R_{t-1}) P_t, without interpolation. FPR95 is that of the first ROC point, from the strictest
     threshold on, with TPR >= 0.95.
