@@ -1,4 +1,4 @@
-"""Custom models, Linen and NNX: the README's example trains, saves and is scored; the step is the same."""
+"""Custom models, Linen and NNX: the example of docs/models.md trains, saves and is scored; the step is the same."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
 from sem_jax.training.step import make_train_step
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 EXTRA = """
 
 import numpy
@@ -69,8 +69,8 @@ class Staged(LinenNet):
 
 @pytest.fixture(autouse=True)
 def my_nets(tmp_path, monkeypatch):
-    """The README's module, in the working directory and nowhere else."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    """The page's module, in the working directory and nowhere else."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (code,) = [block for block in blocks if block.startswith("# my_nets.py")]
     (tmp_path / "my_nets.py").write_text(code + EXTRA)
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def variables_of(model, images):
 
 
 @pytest.mark.parametrize("name", ["LinenNet", "NnxNet"])
-def test_the_readme_example_trains_resumes_and_is_scored(name, my_nets):
+def test_the_example_of_the_page_trains_resumes_and_is_scored(name, my_nets):
     cfg = config_lib.get_default()
     cfg.data.name, cfg.data.crop_padding, cfg.data.flip = "digits", 1, False
     cfg.model.name, cfg.model.width = f"my_nets:{name}", 4
