@@ -1,5 +1,7 @@
 """`python -m experiments.paper`: see `experiments.paper.sweep`."""
 
+import sys
+
 from experiments.paper.sweep import main
 
-main()
+sys.exit(main())

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,20 +170,25 @@ def curves(suite: dict) -> dict[str, dict[str, list]]:
     return out
 
 
-def start(job: Job, environment_of: dict[str, str] | None = None) -> subprocess.Popen:
-    """Starts a job's process; what it prints goes to runs/<id>.log."""
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(f"{job.folder}.job.json")
-    path.write_text(job.to_json(), encoding="utf-8")
-    with open(f"{job.folder}.log", "ab") as log:
+def launch(folder: Path, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts `python -m <arguments>` for a run folder, with more environment variables; it prints to <folder>.log."""
+    with open(f"{folder}.log", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.paper.cell", str(path.absolute())],
+            [sys.executable, "-m", *arguments],
             cwd=grid.CONFIGS.parent,
-            env=os.environ | (environment_of or {}),
+            env={**os.environ, **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+
+
+def start(job: Job, variables: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts a job's process."""
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(f"{job.folder}.job.json")
+    path.write_text(job.to_json(), encoding="utf-8")
+    return launch(job.folder, ["experiments.paper.cell", str(path.absolute())], variables)
 
 
 def finish(job: Job, status: int) -> str:

@@ -25,7 +25,7 @@ TRIES = 3  # of a Ray task whose worker or node was lost
 
 
 def gpus() -> list[str]:
-    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES takes them; asks nvidia-smi, as jax would hold them."""
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; from nvidia-smi, since jax would reserve their memory."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     if shutil.which("nvidia-smi") is None or os.environ.get("JAX_PLATFORMS") == "cpu":

@@ -6,8 +6,8 @@
     book.done[cell.id]["accuracy"]["last"]
     ledger.items(book.done[cell.id])["correct test"]
 
-The folder holds ledger.jsonl and items/<id>.npz, what each test item got to, for paired tests. Several processes
-may append at once; a last line that was cut off is left out and counted.
+The folder holds ledger.jsonl and, for paired tests, items/<id>.npz: what each test item got to. Several processes may
+append at once. A line that was cut off is left out and counted.
 """
 
 import fcntl

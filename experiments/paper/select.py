@@ -13,7 +13,6 @@ Needs Optuna: pip install 'sem-jax[sweep]'.
 """
 
 import csv
-import os
 import random
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from matplotlib.figure import Figure
 
 from experiments.commands import absolute, parser
 from experiments.paper import grid
+from experiments.paper.cell import launch
 from experiments.paper.report_figures import panels
 from sem_jax.errors import ConfigError, RunError, exit_on_error
 from sem_jax.evaluation.report.figures import COLOURS, to_png
@@ -56,20 +56,6 @@ def trial_flags(cell: grid.Cell, folder: Path, data_dir: str, val_size: int) -> 
         "--config.train.eval_every=1",
         "--config.runtime.progress=False",
     ]
-
-
-def start(flags: Sequence[str], folder: Path) -> subprocess.Popen:
-    """Starts a run; what it prints goes to <folder>.log."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sem_jax.main", *flags],
-            cwd=grid.CONFIGS.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ.copy(),
-        )
 
 
 def follow(process: subprocess.Popen, folder: Path, report: Callable[[int, float], bool]) -> bool:
@@ -141,10 +127,8 @@ def search(
         study.enqueue_trial({"alpha": alpha, "gamma": gamma})
         trial = study.ask()
         # What was put into the queue by a search that was killed before it began comes first.
-        alpha, gamma = (
-            trial.suggest_categorical("alpha", [float(a) for a in sorted({a for a, _ in pairs})]),
-            trial.suggest_categorical("gamma", [float(g) for g in sorted({g for _, g in pairs})]),
-        )
+        values = {"alpha": {float(a) for a, _ in pairs}, "gamma": {float(g) for _, g in pairs}}
+        alpha, gamma = (trial.suggest_categorical(name, sorted(those)) for name, those in values.items())
         last = []
 
         def report(epoch: int, accuracy: float, trial=trial, last=last) -> bool:
@@ -169,19 +153,14 @@ def search(
 def results(study, optuna) -> list[dict]:
     """Every pair, best first: those that ran to the end before those that were stopped, later stopped ones first."""
     rows: dict[tuple, dict] = {}
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     for trial in study.get_trials(deepcopy=False):
-        if (
-            trial.state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-            and trial.intermediate_values
-        ):
+        if trial.state in ended and trial.intermediate_values:
             epoch = max(trial.intermediate_values)
-            rows[trial.params["alpha"], trial.params["gamma"]] = {
-                "alpha": trial.params["alpha"],
-                "gamma": trial.params["gamma"],
-                "val_accuracy": trial.intermediate_values[epoch],
-                "epochs": epoch,
-                "complete": trial.state == optuna.trial.TrialState.COMPLETE,
-            }
+            pair = {name: trial.params[name] for name in ("alpha", "gamma")}
+            scored = {"val_accuracy": trial.intermediate_values[epoch], "epochs": epoch}
+            complete = trial.state == optuna.trial.TrialState.COMPLETE
+            rows[tuple(pair.values())] = {**pair, **scored, "complete": complete}
     return sorted(rows.values(), key=lambda r: (r["complete"], r["epochs"], r["val_accuracy"]), reverse=True)
 
 
@@ -265,7 +244,9 @@ def main(argv: list[str] | None = None) -> int:
         def run(alpha: float, gamma: float, report: Callable) -> bool:
             folder = out / "trials" / f"alpha{alpha:g}-gamma{gamma:g}"
             cell = trial_cell(*identity, alpha, gamma, args.seed)
-            return follow(start(trial_flags(cell, folder, data_dir, args.val_size), folder), folder, report)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            flags = trial_flags(cell, folder, data_dir, args.val_size)
+            return follow(launch(folder, ["sem_jax.main", *flags]), folder, report)
 
         search(study, optuna, pairs, run, say=lambda line: print(line, flush=True))
         chosen = write(results(study, optuna), about, out)

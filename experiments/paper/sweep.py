@@ -1,4 +1,4 @@
-"""Runs what is missing of the paper's tables and keeps a ledger of it.
+"""Runs what is missing of the paper's tables, and enters every run in a ledger.
 
     python -m experiments.paper --table=1 --size=cpu --datasets=cifar10 --backbones=preact --data-dir=~/data
     python -m experiments.paper --table=all --size=paper --methods=nine,controls --seeds=0,1,2 --launcher=ray
@@ -11,7 +11,6 @@ stops no other. Exit status: 0 all there, 1 some failed, 2 refused, 130 or 143 s
 
 import argparse
 import ast
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def state(job: Job, book: Book) -> str:
 def chains_of(jobs: list[Job]) -> list[list[Job]]:
     """Jobs in chains: an ES run behind the sibling whose checkpoint it starts from, a mixer behind its scorer.
 
-    By seeds first.
+    Chains of lower seeds come first, so that every row has one seed before any has two.
     """
     by_id = {job.cell.id: job for job in jobs}
     chains: dict[str, list[Job]] = {}
@@ -193,7 +192,3 @@ def main(argv: list[str] | None = None) -> int:
 
 def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
