@@ -8,6 +8,7 @@ Options of a row that are written as text are read here too: "decay=3.0, max_sof
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,20 +58,26 @@ def resolve(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def on_demand(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__` (PEP 562) that imports what it offers when it is asked for.
+def on_demand(
+    package: str, names: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """A package's `__getattr__`, `__dir__` (PEP 562) and `__all__`: each name is imported when it is asked for.
 
     Args:
       package: its `__name__`.
-      places: name offered -> "package.module:name".
+      names: "package.module" -> the names that come from it: "load, Run", or "load as load_run" under another name.
     """
+    offered = {}
+    for module, text in names.items():
+        for name, _, other in (part.partition(" as ") for part in text.split(", ")):
+            offered[other or name] = f"{module}:{name}"
 
     def __getattr__(name: str) -> Any:
-        if name in places:
-            return resolve(places[name])
+        if name in offered:
+            return resolve(offered[name])
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return __getattr__
+    return __getattr__, lambda: sorted({*vars(sys.modules[package]), *offered}), sorted(offered)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

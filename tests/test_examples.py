@@ -26,6 +26,6 @@ def test_examples(path, tmp_path, monkeypatch):
 def test_every_name_of_the_face_has_one(name):
     """In its own docstring; a table in that of the module where it is offered."""
     offered = getattr(sem_jax, name)
-    place = sem_jax._PLACES[name].partition(":")[0]
+    place = next(module for module, names in sem_jax._NAMES.items() if name in names)
     where = offered if callable(offered) else sys.modules[place]
     assert ">>>" in (where.__doc__ or ""), f"{name} of {place}"

@@ -16,15 +16,11 @@ ignored when reading and written as 0.
 
 from sem_jax.registry import on_demand
 
-__getattr__ = on_demand(
+__getattr__, __dir__, __all__ = on_demand(
     __name__,
     {
-        "NAMINGS": "sem_jax.convert.naming:NAMINGS",
-        "recognise": "sem_jax.convert.naming:recognise",
-        "to_state_dict": "sem_jax.convert.naming:to_state_dict",
-        "to_variables": "sem_jax.convert.naming:to_variables",
-        "read_state_dict": "sem_jax.convert.files:read_state_dict",
-        "import_weights": "sem_jax.convert.runs:import_weights",
-        "export_weights": "sem_jax.convert.runs:export_weights",
+        "sem_jax.convert.naming": "NAMINGS, recognise, to_state_dict, to_variables",
+        "sem_jax.convert.files": "read_state_dict",
+        "sem_jax.convert.runs": "import_weights, export_weights",
     },
 )

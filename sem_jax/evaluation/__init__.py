@@ -10,11 +10,11 @@ Importing this package imports no jax.
 
 from sem_jax.registry import on_demand
 
-__getattr__ = on_demand(
+__getattr__, __dir__, __all__ = on_demand(
     __name__,
     {
-        "SUITES": "sem_jax.evaluation.suites:SUITES",
-        "Options": "sem_jax.evaluation.options:Options",
-        "evaluate": "sem_jax.evaluation.runner:evaluate",
+        "sem_jax.evaluation.suites": "SUITES",
+        "sem_jax.evaluation.options": "Options",
+        "sem_jax.evaluation.runner": "evaluate",
     },
 )

@@ -15,40 +15,28 @@ pick it up. Importing this package imports no mixer and no jax: each name comes 
 
 from typing import TYPE_CHECKING
 
-from sem_jax.mixers.table import MIXERS, make_mixer
 from sem_jax.registry import on_demand
 
-if TYPE_CHECKING:  # what the table below offers, for editors and type checkers
-    from sem_jax.mixers.mixer import SCOPES, Mixer, make_mix
-    from sem_jax.mixers.pairing import PAIRINGS, draw_pairing
-    from sem_jax.mixers.saliency import gradient_saliency, make_scorer
-    from sem_jax.mixers.strength import STRENGTHS, make_strength
+if TYPE_CHECKING:  # for editors and type checkers; "as" marks a name as offered
+    from sem_jax.mixers.mixer import SCOPES as SCOPES
+    from sem_jax.mixers.mixer import Mixer as Mixer
+    from sem_jax.mixers.mixer import make_mix as make_mix
+    from sem_jax.mixers.pairing import PAIRINGS as PAIRINGS
+    from sem_jax.mixers.pairing import draw_pairing as draw_pairing
+    from sem_jax.mixers.saliency import gradient_saliency as gradient_saliency
+    from sem_jax.mixers.saliency import make_scorer as make_scorer
+    from sem_jax.mixers.strength import STRENGTHS as STRENGTHS
+    from sem_jax.mixers.strength import make_strength as make_strength
+    from sem_jax.mixers.table import MIXERS as MIXERS
+    from sem_jax.mixers.table import make_mixer as make_mixer
 
-__getattr__ = on_demand(
+__getattr__, __dir__, __all__ = on_demand(
     __name__,
     {
-        "SCOPES": "sem_jax.mixers.mixer:SCOPES",
-        "Mixer": "sem_jax.mixers.mixer:Mixer",
-        "make_mix": "sem_jax.mixers.mixer:make_mix",
-        "PAIRINGS": "sem_jax.mixers.pairing:PAIRINGS",
-        "draw_pairing": "sem_jax.mixers.pairing:draw_pairing",
-        "gradient_saliency": "sem_jax.mixers.saliency:gradient_saliency",
-        "make_scorer": "sem_jax.mixers.saliency:make_scorer",
-        "STRENGTHS": "sem_jax.mixers.strength:STRENGTHS",
-        "make_strength": "sem_jax.mixers.strength:make_strength",
+        "sem_jax.mixers.table": "MIXERS, make_mixer",
+        "sem_jax.mixers.mixer": "SCOPES, Mixer, make_mix",
+        "sem_jax.mixers.pairing": "PAIRINGS, draw_pairing",
+        "sem_jax.mixers.saliency": "gradient_saliency, make_scorer",
+        "sem_jax.mixers.strength": "STRENGTHS, make_strength",
     },
 )
-
-__all__ = [
-    "MIXERS",
-    "PAIRINGS",
-    "SCOPES",
-    "STRENGTHS",
-    "Mixer",
-    "draw_pairing",
-    "gradient_saliency",
-    "make_mix",
-    "make_mixer",
-    "make_scorer",
-    "make_strength",
-]

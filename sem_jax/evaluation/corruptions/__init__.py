@@ -38,4 +38,4 @@ CORRUPTIONS: Table[Corruption] = Table(
     }
 )
 
-__getattr__ = on_demand(__name__, {"corrupt": "sem_jax.evaluation.corruptions.generate:corrupt"})
+__getattr__, __dir__, _ = on_demand(__name__, {"sem_jax.evaluation.corruptions.generate": "corrupt"})
