@@ -1,4 +1,4 @@
-"""Images of a prepared directory that stay encoded in its array_record files, which can be read by number.
+"""Images of a prepared directory that stay encoded in its array_record files.
 
 split, class_names = read_encoded_split(directory, "train", image_size=224, eval_crop=0.875)
 split.images[[5, 0]]      # u8[2 224 224 3], decoded now
@@ -12,7 +12,7 @@ import numpy as np
 
 from sem_jax.data.decoded_cache import kept, place_of
 from sem_jax.data.encoded import RecordImages
-from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse
+from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse, remedied
 from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
 
@@ -20,12 +20,10 @@ from sem_jax.interfaces import Split
 def read_encoded_split(
     directory: Path, split: str, *, image_size: int = 0, eval_crop: float = 1.0
 ) -> tuple[Split, tuple[str, ...]]:
-    """One split whose images stay in their files; the same items in the same order as `tfds_folder.read_split`.
-
-    All records are read once for their labels; the result is remembered.
+    """`tfds_folder.read_split` with images that stay in their files. The first call reads all records for their labels.
 
     Raises:
-      DataError: as `read_split`; and for TFRecord, which has no access by number.
+      DataError: as `read_split`; and for TFRecord, whose records cannot be read by number.
     """
     about = describe(directory, split)
     if about.file_format != "array_record":
@@ -41,26 +39,25 @@ def read_encoded_split(
         order = np.array(official_order([name for _, name in found]), np.int64)
         return {"order": order, "labels": np.array([label for label, _ in found], np.int64)[order]}
 
-    found = kept(place_of("encoded", ["index", identity]), ["order", "labels"], index)
-    records = ArrayRecords(about.files, about.lengths, found["order"], json.dumps(identity), about.remedy)
-    labels = check_labels(found["labels"].tolist(), records.where, about)
+    with remedied(about.remedy):
+        found = kept(place_of("encoded", ["index", identity]), ["order", "labels"], index)
+        records = ArrayRecords(about.files, about.lengths, found["order"], json.dumps(identity), about.remedy)
+        labels = check_labels(found["labels"].tolist(), records.where, about.class_names)
     return Split(RecordImages(records, image_size, identity, eval_crop=eval_crop), labels), about.class_names
 
 
 class ArrayRecords:
-    """`encoded.Records` of array_record files; picklable, since files are opened when first read from.
+    """`encoded.Records` of array_record files. It can be pickled, since a file is opened when it is first read.
 
     Args:
-      files: paths.
-      lengths: records in each.
-      order: which record, counted through all files, an image is.
-      identity: of the files, so that one that was replaced is opened anew.
-      remedy: for messages.
+      lengths: records in each file.
+      order: number of each image's record, counted through all files.
+      identity: text that changes with the files, so that a replaced file is opened again.
     """
 
     def __init__(self, files: list[Path], lengths: list[int], order: np.ndarray, identity: str, remedy: str):
         self._files, self._order, self._identity, self._remedy = list(map(str, files)), order, identity, remedy
-        self._ends = np.cumsum(lengths)
+        self._starts = np.cumsum([0, *lengths[:-1]])
 
     def __len__(self) -> int:
         return len(self._order)
@@ -71,21 +68,22 @@ class ArrayRecords:
 
     def read(self, index: int) -> bytes:
         file, record = self._place(index)
-        try:
-            data = _open(self._files[file], self._identity).read([record])[0]
-        except Exception as error:  # a missing or a damaged file
-            raise DataError(f"{self.where(index)} is damaged: {one_line(error)}", self._remedy) from error
-        return parse(data, self.where(index), self._remedy).image
+        with remedied(self._remedy):
+            try:
+                data = _open(self._files[file], self._identity).read([record])[0]
+            except Exception as error:  # a missing or a damaged file
+                raise DataError(f"{self.where(index)} is damaged: {one_line(error)}") from error
+            return parse(data, self.where(index)).image
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(self._order[index])
-        file = int(np.searchsorted(self._ends, number, side="right"))
-        return file, number - (int(self._ends[file - 1]) if file else 0)
+        file = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return file, number - int(self._starts[file])
 
 
-@functools.lru_cache(maxsize=256)  # of the process; systems allow about 1,000 open files
+@functools.lru_cache(maxsize=256)  # for the whole process, which may open about 1,000 files
 def _open(file: str, identity: str):
-    del identity  # a part of the key
+    del identity  # part of the cache's key
     from array_record.python.array_record_module import ArrayRecordReader
 
     return ArrayRecordReader(file, options="readahead_buffer_size:0,max_parallelism:0")  # for access by number

@@ -5,7 +5,7 @@
 
     --config.data.name=arrays --config.data.dir=folder
 
-Mean and standard deviation are computed from train. `class_names.txt`, one name a line, is read where it is there.
+Mean and standard deviation are computed from train. An optional `class_names.txt` holds one name a line.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,15 @@ from sem_jax.data.npy_files import read_array_pair
 from sem_jax.data.splits import check_split
 from sem_jax.errors import DataError
 
-NAMES_LIMIT = 1 << 24  # characters read of class_names.txt
+NAMES_LIMIT = 1 << 24  # characters of class_names.txt that are read
 
 
 def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
-    """Loader of the data set `arrays`, whose files are kept nowhere else and downloaded from nowhere.
-
-    Args:
-      data_dir: the folder.
-      splits: which of train and test to read.
-      image_size: 0, or the size the images must have; arrays are not resized.
+    """Loader of the data set `arrays`. An `image_size` other than 0 must be that of the images: nothing is resized.
 
     Raises:
-      DataError: a file that is missing, holds pickled objects or has another dtype or shape than said above, unequal
-        lengths, or a class without an image in train.
+      DataError: a file is missing, holds pickled objects or has another dtype or shape than above; lengths differ; or
+        a class has no image in train.
     """
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
@@ -42,11 +37,11 @@ def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size
         where, shape = str(folder / f"{name}_data.npy"), split.images.shape[1:]
         check_split(split, len(names), where, every_class=name == "train")
         if shape != first:
-            message = f"{where}: images are {shape}, those of {splits[0]} are {first}"
+            message = f"{where}: images have shape {shape}, those of {splits[0]} have {first}"
             raise DataError(message, "Give both splits images of one shape.")
         if image_size and shape[:2] != (image_size, image_size):
-            message = f"{where}: images are {shape}, but data.image_size={image_size}"
-            raise DataError(message, "Set data.image_size=0: arrays are taken as they are.")
+            message = f"{where}: images have shape {shape}, but data.image_size={image_size}"
+            raise DataError(message, "Set data.image_size=0: arrays are not resized.")
     return Loaded(out, names)
 
 
@@ -59,7 +54,7 @@ def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise DataError(f"{listing} cannot be read: {error}", "Give one name a line, as UTF-8 text.") from error
     if len(names) < num_classes:
-        raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give one line a class.")
+        raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give each class a line.")
     return names
 
 

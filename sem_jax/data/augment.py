@@ -1,4 +1,4 @@
-"""Random crop and flip of uint8 images: a draw and its deterministic twin, one image at a time.
+"""Random crop and flip of one uint8 image: the random draw and the function that applies it.
 
 draw = draw_augment(key, padding=4, flip=True)
 image = apply_augment(draw, image, padding=4)       # vmap over draws and images
@@ -18,23 +18,14 @@ class AugmentDraw(NamedTuple):
 
 
 def draw_augment(key: Key, *, padding: int, flip: bool) -> AugmentDraw:
-    """Where to crop and whether to mirror, for one image."""
+    """Draws where to crop one image, after a border of `padding` pixels, and whether to mirror it."""
     crop_key, flip_key = jax.random.split(key)
     offset = jax.random.randint(crop_key, (2,), 0, 2 * padding + 1)
     return AugmentDraw(offset, jax.random.bernoulli(flip_key) if flip else jnp.zeros((), bool))
 
 
 def apply_augment(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.Array:
-    """Pads with black, crops to the original size at the drawn offset, mirrors left and right if drawn.
-
-    Args:
-      draw: from `draw_augment`, with the same padding.
-      image: u8[h w c].
-      padding: pixels.
-
-    Returns:
-      u8[h w c].
-    """
+    """Pads u8[h w c] with black, crops it to its old size at the drawn offset and, if drawn, mirrors left and right."""
     if padding:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         image = jax.lax.dynamic_slice(padded, (*draw.offset, 0), image.shape)
@@ -42,6 +33,6 @@ def apply_augment(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.A
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """u8[... c] -> f32[... c]: pixels scaled to [0, 1], minus mean, divided by std (per channel)."""
+    """u8[... c] -> f32[... c]: scales pixels to [0, 1], subtracts the mean and divides by std, per channel."""
     shift, scale = (jnp.asarray(values).reshape((1,) * (images.ndim - 1) + (-1,)) for values in (mean, std))
     return (images.astype(jnp.float32) / 255.0 - shift) / scale

@@ -1,10 +1,10 @@
-"""`cifar10` and `cifar100`: the official binary archives, unpacked or not, and image folders of them.
+"""`cifar10` and `cifar100`: the official binary archives, packed or unpacked, and image folders.
 
     data_batch_1.bin ... data_batch_5.bin, test_batch.bin      # CIFAR-10: 1 label byte, 3072 pixel bytes a record
     train.bin, test.bin                                        # CIFAR-100: coarse label, fine label, 3072 pixel bytes
 
-Mean and standard deviation are CIFAR-10's for both sets, as much published code has them; CIFAR-100's own would be
-.5071 .4865 .4409 / .2673 .2564 .2762. The python (pickle) archives are refused.
+Both sets use CIFAR-10's mean and standard deviation, as much published code does; CIFAR-100's own would be
+.5071 .4865 .4409 / .2673 .2564 .2762. The Python (pickle) archives are refused.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from sem_jax.data.public import load_public
 from sem_jax.errors import DataError
 
 PIXELS = 3 * 32 * 32
-RECORDS = {  # file -> records in it
+RECORDS = {  # set -> split -> file -> records in it
     "cifar10": {
         "train": {f"data_batch_{i}.bin": 10_000 for i in range(1, 6)},
         "test": {"test_batch.bin": 10_000},
@@ -32,7 +32,7 @@ RECORDS = {  # file -> records in it
 
 
 def open_cifar(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
-    """Readers (split -> Raw) of the .bin files or the image folder at `path`; DataError if it holds neither."""
+    """Readers of the .bin files or the image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
     readers = {}
     for split, records in RECORDS[spec.name].items():
@@ -55,7 +55,7 @@ def _read(spec: PublicSet, files: Files, prefix: str, records: Mapping[str, int]
         if len(data) != expected:
             raise DataError(f"{where} has {len(data)} bytes, expected {expected} ({count} images)", remedy)
         rows = np.frombuffer(data, np.uint8).reshape(count, -1)
-        labels.append(rows[:, label_bytes - 1].astype(np.int32))  # the last label byte: the fine label of CIFAR-100
+        labels.append(rows[:, label_bytes - 1].astype(np.int32))  # CIFAR-100: the fine label
         if (wrong := np.flatnonzero(labels[-1] >= spec.num_classes)).size:
             found = f"label {labels[-1][wrong[0]]} of image {wrong[0]} is out of range 0..{spec.num_classes - 1}"
             raise DataError(f"{where}: {found}", remedy)

@@ -1,19 +1,18 @@
-"""Decoded arrays, and what was found out of encoded ones, kept on disk so that the second start takes a second.
+"""The cache on disk: decoded arrays, and the statistics of encoded images, for a quick second start.
 
 >>> def read():
 ...     print("reading")
 ...     return Split(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2, dtype=np.int32)), ("cat", "dog")
->>> about = [["photos", "image_size=4"], ["0.png", 2048, 1700000000]]    # as `identity` makes it of a folder
+>>> about = [["photos", "image_size=4"], ["0.png", 2048, 1700000000]]    # as `identity` returns it for a folder
 >>> split, class_names = cached("photos", about, read)
 reading
 >>> split, class_names = cached("photos", about, read)    # from the cache
 >>> split.images.shape, class_names
 ((2, 4, 4, 3), ('cat', 'dog'))
 
-An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax) whose name is derived
-from the source's files, their sizes and times of change. It is written under another name and renamed when complete;
-the SHA-256 of its arrays, which are .npy files, are compared on every reading. A damaged entry is made anew; a cache
-that can't be written costs a warning, nothing else.
+An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax). Its name is a hash of
+the source's files, their sizes and times of change. It is written under another name and renamed when complete. Every
+reading compares the SHA-256 of its .npy arrays; a damaged entry is made again. Failing to write is only a warning.
 """
 
 import hashlib
@@ -47,7 +46,7 @@ def cache_dir() -> Path:
 
 
 def identity(path: Path, *options) -> list:
-    """What a cached reading of `path` depends on: its place and the options; then its files' names, sizes and times."""
+    """What a cached reading of `path` depends on: [[place, *options], then [name, size, time] of each file]."""
     about = [str(path.resolve()), *options]
     if path.is_dir():
         stats = ((name, os.stat(os.path.join(path, name))) for name in FolderFiles(path).names)
@@ -57,12 +56,9 @@ def identity(path: Path, *options) -> list:
 
 
 def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Labelled:
-    """`read()`, or what it returned for the same `identity` before.
+    """`read()`, or what it returned before for the same `identity`.
 
-    Args:
-      name: readable beginning of the entry's name: data set and split.
-      identity: see the function `identity`. An older entry with the same first element is replaced.
-      read: makes the value: (Split, class names).
+    `name` begins the entry's name. The entry replaces older ones whose identity has the same first element.
     """
     import PIL  # its JPEG decoder is part of what an array depends on
 
@@ -81,15 +77,14 @@ def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Label
 
 
 def place_of(kind: str, about: Sequence) -> Path:
-    """Folder of an entry that `about`, JSON values, determines."""
+    """Folder of the entry that `about`, a list of JSON values, determines."""
     return cache_dir() / kind / _short(about)
 
 
 def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]], other: Sequence[str] = ()) -> dict:
     """`make()`, or what it returned when the folder `entry` was written.
 
-    Args:
-      arrays: names of the values that are arrays; other: of those that are kept as JSON.
+    Its values named in `arrays` are kept as .npy files, those named in `other` as JSON.
     """
     if (value := _load(entry, arrays, other)) is not None:
         return value
@@ -97,7 +92,7 @@ def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]],
     try:
         _store(entry, arrays, value)
     except OSError as error:
-        line = "what was read is not kept: cannot write %s (%s); set SEM_JAX_CACHE"
+        line = "nothing is cached: cannot write %s (%s); set SEM_JAX_CACHE"
         log.warning(line, entry.parent, error.strerror)
     return value
 
@@ -105,17 +100,14 @@ def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]],
 def read_splits(
     name: str, path: Path, options: Sequence, splits: Sequence[str], read: Callable[[str], Labelled], *, cache: bool
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """`read(split)` for each of `splits`, from the cache where `cache`.
+    """(`read(split)` of each split by name, class names), from the cache if `cache`.
 
     Args:
-      name: of the data set.
-      path: what is read; options: what the arrays depend on beside its files.
-
-    Returns:
-      (splits by name, class names).
+      name: name of the data set.
+      path: the folder or file that is read; with `options` it determines the arrays.
 
     Raises:
-      DataError: train and test have other classes.
+      DataError: the classes of train and test differ.
     """
     about = identity(path, *options) if cache else []
     out = {s: cached(f"{name}-{s}", about, lambda s=s: read(s)) if cache else read(s) for s in splits}
@@ -123,7 +115,7 @@ def read_splits(
     if len(set(names.values())) > 1:
         odd = sorted(set(names["train"]) ^ set(names["test"]))
         has, lacks = ("train", "test") if odd and odd[0] in names["train"] else ("test", "train")
-        what = f"class {odd[0]!r} is in {has} but not in {lacks}" if odd else "train and test order their classes apart"
+        what = f"class {odd[0]!r} is in {has} but not in {lacks}" if odd else "train and test order classes differently"
         raise DataError(f"{path}: {what}", "Give both splits the same class folders.")
     return {split: value for split, (value, _) in out.items()}, names[splits[0]]
 
@@ -139,7 +131,7 @@ def _load(entry: Path, arrays: Sequence[str], other: Sequence[str]) -> dict[str,
         index = json.loads((entry / "index.json").read_text())
         value = {name: index[name] for name in (*arrays, *other)}
         if not all(isinstance(value[name], str | list) for name in other):
-            raise ValueError("index.json holds something else")
+            raise ValueError("index.json holds values of another type")
         for name in arrays:
             array = np.load(entry / f"{name}.npy", allow_pickle=False)
             if digest(array) != value[name]:
@@ -162,7 +154,7 @@ def _store(entry: Path, arrays: Sequence[str], value: dict[str, Any]) -> None:
         (temporary / "index.json").write_text(json.dumps(index))
         os.replace(temporary, entry)
     except OSError:
-        # Another process may have written the same entry in the meantime: then it is as good as ours.
+        # Another process may have written the same entry meanwhile, which is as good.
         if not entry.is_dir():
             raise
     finally:

@@ -1,9 +1,9 @@
-"""`digits`: 1,797 real handwritten digits of 8x8 pixels that ship inside scikit-learn; nothing to download.
+"""`digits`: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn; nothing is downloaded.
 
 >>> load_digits(DIGITS, "", ("train",), 0, Reading()).splits["train"].images.shape
 (1437, 8, 8, 1)
 
-scikit-learn has no official split: 36 images of each class are test, the same ones always.
+There is no official split. Test is a fixed choice of 36 images of each class.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from sem_jax.interfaces import Split
 
 
 def load_digits(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
-    """Loader of the data set `digits`; grey levels 0..16 become 0..255. Only `splits` means something here."""
+    """Loader of the data set `digits`, which uses `splits` alone. Grey levels 0..16 become 0..255."""
     try:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
-        remedy = "pip install scikit-learn"
-        raise DataError("scikit-learn, which the digits ship with, is not installed", remedy) from error
+        message = "the data set digits needs scikit-learn, which is not installed"
+        raise DataError(message, "Run: pip install scikit-learn") from error
 
     pixels, labels = load(return_X_y=True)
     images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)

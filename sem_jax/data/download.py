@@ -1,9 +1,8 @@
-"""Downloads one official file with pooch: into a temporary name, checksum, then rename. A part is never believed.
+"""Downloads one official file with pooch: to a temporary name, which becomes the real one if the checksum agrees.
 
     path = fetch(Remote(url, size, digest), Path("~/tensorflow_datasets/downloads/manual").expanduser())
 
-$SEM_JAX_MIRROR, if set, is the address of a folder that has the same files under the same names; it replaces
-everything before the file name. Checksums are compared all the same.
+$SEM_JAX_MIRROR, if set, is the address of a folder with copies of the official files. Checksums are still compared.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from sem_jax.data.facts import Remote
 from sem_jax.errors import DataError, one_line
 
 TIMEOUT = 30.0  # seconds without a byte
-_CAUSES = {  # in plain words -> phrases in the errors of requests and urllib3, in lower case
+_CAUSES = {  # cause in plain words -> phrases in the errors of requests and urllib3, in lower case
     "connection refused": ("refused",),
     "no such host, or no network": ("resolve",),
     "network unreachable": ("unreachable",),
@@ -27,16 +26,15 @@ _CAUSES = {  # in plain words -> phrases in the errors of requests and urllib3, 
 
 
 def fetch(remote: Remote, folder: Path, *, url: str = "", say: Callable[[str], None] = lambda line: None) -> Path:
-    """The file, downloaded unless a copy with the right checksum lies in `folder` already.
+    """The path of the file, downloaded unless `folder` has a copy with the right checksum.
 
     Args:
-      remote: name, size and checksum of the official file.
-      folder: where it is put; made if missing.
-      url: address to take it from; "" means the mirror's or its own.
-      say: is told when a download begins, that is, when the server has answered.
+      folder: made if missing.
+      url: address to download from; "" means the mirror's, or else the official one.
+      say: is called with a line when the server has answered.
 
     Raises:
-      DataError: no network, an error of the server, a cut connection or another checksum; nothing is left behind.
+      DataError: no network, an error of the server, a cut connection or a wrong checksum; no file is left behind.
     """
     import pooch
 
@@ -48,18 +46,18 @@ def fetch(remote: Remote, folder: Path, *, url: str = "", say: Callable[[str], N
         if response.ok and not response.is_redirect:
             say(f"downloading {url} ({remote.size / 1e6:.0f} MB) to {folder}")
 
-    # pooch's bar is for a terminal only: it would also be drawn into log files.
+    # pooch would also draw its progress bar into log files.
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT, hooks={"response": announce})
     call = lambda *arguments, **options: downloader(*arguments, **options)  # noqa: E731 - pooch names them otherwise
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return Path(pooch.retrieve(url, remote.digest, fname=remote.file, path=folder, downloader=call))
-    except Exception as error:  # requests' and urllib3's many, OSError for a full disk
+    except Exception as error:  # many kinds from requests and urllib3; OSError for a full disk
         message = f"{url} cannot be downloaded: {_reason(error)}"
         remedy = f"Try again with a network, or set SEM_JAX_MIRROR, or put {remote.file} into {folder}."
         if isinstance(error, ValueError) and "hash" in str(error):
             message = f"{url}: checksum of the download is not the official {remote.digest[:19]}..., so it was deleted"
-            remedy = "Try again; if it stays, get the file elsewhere and give it with --archive."
+            remedy = "Try again; if that fails, get the file elsewhere and give it with --archive."
         raise DataError(message, remedy) from error
 
 
@@ -73,7 +71,7 @@ def is_official(path: Path, remote: Remote) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Short cause of a failed download: the innermost of requests' nested exceptions."""
+    """Short cause of a failed download."""
     if (response := getattr(error, "response", None)) is not None:
         return f"the server answers {response.status_code} {response.reason}"
     text = f"{type(error).__name__}: {error}".lower()

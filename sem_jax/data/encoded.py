@@ -1,12 +1,12 @@
-"""Images that stay encoded on disk and look like an array: what is indexed is read and decoded then.
+"""Images that stay encoded on disk and can be indexed like an array; indexing reads and decodes them.
 
     images = RecordImages(records, 224, identity)
     images.shape, len(images)                           # (1281167, 224, 224, 3)
     images[rows]                                        # u8[b 224 224 3]: shorter side resized, centre cropped
     images.cropped(rows, seed=0, epoch=3, scale=0.08)   # u8[b 224 224 3]: random resized crops
 
-A `Split` holds one in place of its array when the set does not fit the memory. Everything is a function of its
-arguments: a crop of (seed, epoch, item), whoever makes it and when.
+A `Split` holds one in place of an array when the decoded set would not fit in memory. A crop is a function of seed,
+epoch and item alone.
 """
 
 import copy
@@ -22,22 +22,22 @@ from sem_jax.data.decoded_cache import kept, place_of
 from sem_jax.data.images import THREADS, decode, gather, memory_of_machine
 from sem_jax.data.splits import histogram
 
-HOST_SHARE = 0.4  # of the machine's memory that decoded images may take; what needs more stays encoded
+HOST_SHARE = 0.4  # share of the machine's memory that decoded images may take; larger sets stay encoded
 RATIO = (3 / 4, 4 / 3)  # width / height of a random resized crop, log-uniform
-CHUNK = 256  # images decoded at a time where all of a set are gone through
+CHUNK = 256  # images decoded at a time when a whole set is scanned
 
 
 class Records(Protocol):
-    """Encoded images by number; picklable, so that worker processes can read them too."""
+    """Encoded images by number. Can be pickled, since worker processes read them too."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image; DataError naming the file if that is not possible."""
+        """The encoded image; a DataError names the file if it cannot be read."""
         ...
 
     def where(self, index: int) -> str:
-        """File (and record) as an error message names it."""
+        """File (and record), for error messages."""
         ...
 
 
@@ -46,10 +46,9 @@ class RecordImages:
 
     Args:
       records: the encoded images.
-      image_size: as `images.decode` takes it; 0 = as they are, and then all must have the first one's size.
-      identity: JSON value that changes whenever the files do, for what is remembered of a set between runs; only its
-        hash is kept.
-      eval_crop: share of the shorter side that the centre crop keeps, see `images.decode`.
+      image_size: as `images.decode` takes it; with 0 all images must have the size of the first.
+      identity: JSON value that changes whenever the files do; the cache of `scan` depends on its hash.
+      eval_crop: as `images.decode` takes it.
     """
 
     ndim, dtype = 4, np.dtype(np.uint8)
@@ -69,14 +68,14 @@ class RecordImages:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def select(self, rows) -> "RecordImages":
-        """The same images, fewer of them; nothing is read."""
+        """Some of the images; nothing is read."""
         part = copy.copy(self)
         part.rows = self.rows[rows]
         part.shape = (len(part.rows), *self.shape[1:])
         return part
 
     def __getitem__(self, rows) -> np.ndarray:
-        """u8[b h w 3] as an evaluation sees them, decoded by a thread a core; for one number u8[h w 3]."""
+        """u8[b h w 3], centre cropped and decoded by THREADS threads; for a single number u8[h w 3]."""
         chosen = self.rows[rows]
         if np.ndim(chosen) == 0:
             return self._decode(int(chosen))
@@ -86,19 +85,15 @@ class RecordImages:
         return np.asarray(self[:], dtype)
 
     def batch(self, rows) -> np.ndarray:
-        """`self[rows]` by one thread."""
+        """`self[rows]`, decoded by one thread."""
         return self._fill(self.rows[rows], self._decode)
 
     def cropped(self, rows, *, seed: int, epoch: int, scale: float) -> np.ndarray:
-        """Random resized crops (Szegedy et al. 2015) of some items, one thread.
+        """Random resized crops (Szegedy et al. 2015), u8[b h w 3], not mirrored and decoded by one thread.
 
         Args:
-          rows: i[b], numbers of items.
-          seed, epoch: with the item's number they give the crop, by a counter-based generator.
+          rows: i[b], numbers of items; an item's crop depends on its number, `seed` and `epoch`.
           scale: smallest share of the image's area, in (0, 1]; the largest is 1.
-
-        Returns:
-          u8[b h w 3]; not mirrored.
         """
 
         def one(index: int) -> np.ndarray:
@@ -110,11 +105,11 @@ class RecordImages:
         return self._fill(self.rows[rows], one)
 
     def scan(self) -> tuple[str, np.ndarray]:
-        """(hex SHA-256 as `splits.digest`, i64[3 256] histogram): decodes every image, once for a set of files.
+        """(hex SHA-256 as `splits.digest`, i64[3 256] histogram). Every image is decoded; the cache keeps the result.
 
-        What cannot be decoded is refused here, before anything is trained on the rest.
+        An image that cannot be decoded is refused here, before training starts.
         """
-        import PIL  # its JPEG decoder is part of what comes out
+        import PIL  # the pixels depend on its JPEG decoder
 
         rows = hashlib.sha256(np.ascontiguousarray(self.rows).tobytes()).hexdigest()
         about = ["scan", PIL.__version__, self._identity, rows, self._size, self._share, list(self.shape)]
@@ -145,10 +140,10 @@ class RecordImages:
 
 
 def draw_crop(generator: np.random.Generator, width: int, height: int, *, scale: float) -> tuple[int, int, int, int]:
-    """A random resized crop's box (left, top, right, bottom) in pixels.
+    """Box of a random resized crop: (left, top, right, bottom) in pixels.
 
-    Area uniform in [scale, 1] of the image, width / height log-uniform in RATIO; after ten boxes that do not fit, the
-    largest centred one whose ratio is allowed.
+    The area is uniform in [scale, 1] of the image, and width / height log-uniform in RATIO. After ten boxes that do not
+    fit, it is the largest centred box with an allowed ratio.
     """
     low, high = np.log(RATIO)
     for _ in range(10):
@@ -164,5 +159,5 @@ def draw_crop(generator: np.random.Generator, width: int, height: int, *, scale:
 
 
 def too_large(count: int, image_size: int) -> bool:
-    """Whether so many decoded RGB images are more than HOST_SHARE of this machine's memory."""
+    """Whether `count` decoded RGB images would take more than HOST_SHARE of this machine's memory."""
     return count * image_size**2 * 3 > HOST_SHARE * memory_of_machine()

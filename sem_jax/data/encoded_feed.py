@@ -1,15 +1,15 @@
-"""From encoded images to batches on the devices: grain's worker processes decode, a thread sends ahead.
+"""From encoded images to batches on the devices: grain decodes in worker processes, a thread sends batches ahead.
 
     feed = EncodedFeed(split, seed=0, epochs=90, batch_size=256, workers=8, crop_scale=0.08, steps=0, sharding=by_batch)
     data, order, first = feed(feed.order(epoch=3), 0, 1)      # data.images u8[steps b h w c]
 
-Batch k of a run is a function of (seed, k): the order of an epoch is that of `pipeline.epoch_order`, the crop of an
-item that of `encoded.RecordImages.cropped`. So there is no state to save, any position can be started from, and the
-number of workers and hosts changes nothing.
+Batch k of a run is a function of (seed, k): `pipeline.epoch_order` gives the order of an epoch, and
+`encoded.RecordImages.cropped` the crop of an item. So a run saves no state here and can start at any batch, and the
+numbers of workers and hosts change nothing.
 
 >>> from sem_jax.data import load
 >>> digits = load("digits").splits["train"]
->>> source = BatchSource(digits, seed=0, batch_size=64, epochs=2)     # an array serves in place of encoded images
+>>> source = BatchSource(digits, seed=0, batch_size=64, epochs=2)     # an array works too
 >>> len(source), source[0]["images"].shape
 (44, (64, 8, 8, 1))
 """
@@ -26,19 +26,17 @@ from sem_jax.data.pipeline import DeviceData, epoch_order
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
-CHUNK_BYTES = 32 << 20  # images sent at a time, or one batch if that is more
+CHUNK_BYTES = 32 << 20  # bytes of images sent at a time, or one batch if that is larger
 MAX_WORKERS = 16
 
 
 class BatchSource:
-    """Batch by number, as grain wants a source: `len(source)`, `source[k] -> {"images", "labels"}`.
+    """Batches by number, the source that grain reads: `source[k] -> {"images": u8[b h w c], "labels": i32[b]}`.
 
     Args:
-      split: with encoded images.
-      seed, batch_size: of the run.
-      epochs: batches there are, in epochs.
-      crop_scale: smallest area of a random resized crop; 0 = none, the images as an evaluation sees them.
-      shard: (i, n): the i-th of n equal parts of every batch, for host i of n.
+      epochs: length of the source.
+      crop_scale: smallest area of a random resized crop; 0 centre crops as an evaluation does.
+      shard: (i, n) for host i of n: the i-th of n equal parts of every batch.
     """
 
     def __init__(
@@ -69,26 +67,25 @@ class BatchSource:
         rows = self._rows(epoch)[step, self._part]
         images = self._split.images
         if isinstance(images, np.ndarray):
-            return {"images": images[rows], "labels": self._split.labels[rows]}
-        if self._scale:
-            images = images.cropped(rows, seed=self._seed, epoch=epoch, scale=self._scale)
+            pixels = images[rows]
+        elif self._scale:
+            pixels = images.cropped(rows, seed=self._seed, epoch=epoch, scale=self._scale)
         else:
-            images = images.batch(rows)
-        return {"images": images, "labels": self._split.labels[rows]}
+            pixels = images.batch(rows)
+        return {"images": pixels, "labels": self._split.labels[rows]}
 
     def _rows(self, epoch: int) -> np.ndarray:
         known, order = self._order
         if known != epoch:
             with jax.default_device(jax.local_devices(backend="cpu")[0]):  # the same numbers on every platform
                 key = jax.random.key(self._seed)
-                order = epoch_order(key, epoch, num_items=len(self._split.labels), batch_size=self._batch_size)
-                order = np.asarray(order)
-            self._order = (epoch, order)
+                drawn = epoch_order(key, epoch, num_items=len(self._split.labels), batch_size=self._batch_size)
+            self._order = epoch, order = epoch, np.asarray(drawn)
         return order
 
 
 def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """Iterator over source[position:], made ahead of time by `workers` processes (0: by threads of this one).
+    """Iterator over source[position:], which `workers` processes make ahead of time (0: threads of this process).
 
     Raises:
       DataError: grain is not installed.
@@ -97,23 +94,22 @@ def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[d
         import grain
         from absl import flags
     except ImportError as error:
-        raise DataError(
-            "encoded images need the package grain, which is not installed", "Run: pip install 'sem-jax[grain]'"
-        ) from error
-    if not flags.FLAGS.is_parsed():  # grain hands its flags to its workers; a notebook or a test has parsed none
+        message = "encoded images need the package grain, which is not installed"
+        raise DataError(message, "Run: pip install 'sem-jax[grain]'") from error
+    if not flags.FLAGS.is_parsed():  # grain passes absl's flags to its workers; a notebook has parsed none
         flags.FLAGS.mark_as_parsed()
     batches = grain.MapDataset.source(source).slice(slice(position, None))
     if not workers:
         threads = min(8, os.cpu_count() or 1)
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
-    # In a worker one thread reads: workers share the cores as it is.
+    # One thread a worker: the workers share the cores already.
     made = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
     return iter(made.mp_prefetch(options, worker_init_fn=_start_worker))
 
 
 def _start_worker(index: int = 0, count: int = 1) -> None:
-    """A worker never touches the accelerator, and leaves Ctrl-C to the process that saves."""
+    """Keeps a worker off the accelerator, and leaves Ctrl-C to the main process, which saves."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -121,34 +117,24 @@ def _start_worker(index: int = 0, count: int = 1) -> None:
 
 
 def default_workers(cores: int) -> int:
-    """Pillow decodes without the interpreter lock: up to four cores, threads are faster than processes (measured)."""
+    """0 (threads) up to four cores, where they were measured faster: Pillow decodes without the interpreter lock."""
     return 0 if cores <= 4 else min(cores, MAX_WORKERS)
 
 
 class EncodedFeed:
-    """Brings a split whose images are encoded on disk to the compiled calls, as ready batches.
-
-    Implements `interfaces.Feed`; its "order" holds the numbers of batches, i32[steps an epoch].
+    """`interfaces.Feed` of a split with encoded images: ready batches. Its order is i32[steps an epoch], batch numbers.
 
     Args:
-      split: with encoded images.
       seed, batch_size, epochs, crop_scale: see `BatchSource`.
-      workers: processes that decode; 0 = threads of this process; -1 = one a core, at most MAX_WORKERS, but threads
-        on a machine of few cores (see `default_workers`).
-      steps: batches a call at most; 0 = CHUNK_BYTES worth of them.
-      sharding: of [steps b ...], by item.
+      workers: processes that decode; 0 = threads of this process; -1 = `default_workers` of the machine's cores.
+      steps: most batches a call; 0 = CHUNK_BYTES worth of them.
+      sharding: sharding of [steps b ...] by item.
     """
 
     def __init__(self, split: Split, *, seed, batch_size, epochs, crop_scale, workers: int, steps: int, sharding):
-        hosts = jax.process_count()
-        self._source = BatchSource(
-            split,
-            seed=seed,
-            batch_size=batch_size,
-            epochs=epochs,
-            crop_scale=crop_scale,
-            shard=(jax.process_index(), hosts),
-        )
+        shard = (jax.process_index(), jax.process_count())
+        options = {"batch_size": batch_size, "epochs": epochs, "crop_scale": crop_scale}
+        self._source = BatchSource(split, seed=seed, shard=shard, **options)
         self._per_epoch = len(split.labels) // batch_size
         shape = (batch_size, *split.images.shape[1:])
         self.steps = min(steps or max(1, CHUNK_BYTES // int(np.prod(shape))), self._per_epoch)
@@ -160,18 +146,18 @@ class EncodedFeed:
         self._ahead: tuple[tuple[int, int], Future] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
-        """Numbers of an epoch's batches, i32[steps an epoch]."""
+        """Numbers of an epoch's batches."""
         return np.arange(epoch * self._per_epoch, (epoch + 1) * self._per_epoch, dtype=np.int32)
 
     def example(self, order) -> tuple[DeviceData, np.ndarray, int]:
-        """Shapes of what a call is given."""
+        """Shapes of the arguments of a call."""
         del order
         images = jax.ShapeDtypeStruct(self._shape, np.uint8, sharding=self._sharding)
         labels = jax.ShapeDtypeStruct(self._shape[:2], np.int32, sharding=self._sharding)
         return DeviceData(images, labels), np.arange(self.steps, dtype=np.int32), 0
 
     def __call__(self, order: np.ndarray, first: int, count: int) -> tuple[DeviceData, np.ndarray, int]:
-        """(data, order, first) for `count` steps from batch order[first] on; the next call's are sent meanwhile."""
+        """(data, order, first) for `count` steps from batch order[first] on; sends the data of the next call ahead."""
         wanted = (int(order[first]), count)
         if self._ahead is None or self._ahead[0] != wanted:
             self._ahead = (wanted, self._thread.submit(self._load, *wanted))
@@ -195,7 +181,7 @@ class EncodedFeed:
             batches = self._batches = open_batches(self._source, position, self._workers)
         parts = [next(batches) for _ in range(count)]
         self._at = position + count
-        # One shape for all calls: a shorter one is filled up with batches that no step reads.
+        # All calls have one shape: a shorter one is filled with batches that no step reads.
         parts += parts[-1:] * (self.steps - count)
         images, labels = (np.stack([part[name] for part in parts]) for name in ("images", "labels"))
         place = lambda x: jax.make_array_from_process_local_data(self._sharding, x)  # noqa: E731

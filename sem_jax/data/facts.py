@@ -1,4 +1,4 @@
-"""What is known of a data set without its data, and what loaders are given and give; imports no reader and no jax."""
+"""The facts of a data set that need no data, and what its loader takes and returns. Imports no reader and no jax."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Reading(NamedTuple):
-    """How a data set is read; `eval_crop` alone changes what comes out."""
+    """How a data set is read. Only `eval_crop` changes the images."""
 
-    encoded: bool | None = False  # leave the images encoded on disk; None: where memory would not hold them decoded
+    encoded: bool | None = False  # leave the images encoded on disk; None: if memory would not hold them decoded
     eval_crop: float = 1.0  # share of the shorter side that the centre crop of encoded images keeps
     cache: bool = True  # keep decoded arrays in $SEM_JAX_CACHE (default ~/.cache/sem_jax)
-    download: bool = True  # download and prepare a public set that is not there
+    download: bool = True  # download and prepare a public set that is not found
 
 
 DEFAULT = Reading()
 
 
 class Loaded(NamedTuple):
-    """What a loader gives to `load`."""
+    """What a loader returns to `load`."""
 
     splits: dict[str, "Split"]
     class_names: tuple[str, ...]
@@ -36,9 +36,9 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: its loader, and the facts that don't need its data (None where only the data tells).
+    """One data set: its loader and its facts (None where they depend on the data).
 
-    `load(source, data_dir, splits, image_size, reading)` gets this row, then arguments of `sem_jax.data.load`.
+    The loader is called as `load(source, data_dir, splits, image_size, reading)`, where `source` is this row.
     """
 
     load: Callable[..., Loaded]
@@ -50,16 +50,16 @@ class Source:
     mean: tuple[float, ...] | None = None  # per channel, of pixels in [0, 1]
     std: tuple[float, ...] | None = None
     encodes: bool = False  # the loader can leave images encoded on disk (`Reading.encoded`)
-    own: bool = False  # anyone's images, which `data_dir` must name
+    own: bool = False  # the user's own images, in the folder `data_dir`
 
 
 class Raw(NamedTuple):
-    """One split as official files or an image folder have it."""
+    """One split, as it is in official files or an image folder."""
 
     images: np.ndarray  # u8[n h w 3]
     labels: np.ndarray  # i32[n]
     class_names: tuple[str, ...]
-    encoded: tuple[bytes, ...] | None = None  # the image files' own bytes, where there are such
+    encoded: tuple[bytes, ...] | None = None  # bytes of the image files, if the images were encoded
 
 
 class Remote(NamedTuple):
@@ -76,25 +76,25 @@ class Remote(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PublicSet(Source):
-    """One public data set, with the facts for finding, reading and preparing it; every image is RGB and a square."""
+    """A public data set with the facts for finding, reading and preparing it. Its images are RGB squares."""
 
     name: str  # canonical name in tensorflow-datasets
     version: str
     description: str
     homepage: str
-    num_classes: int = 0  # this and the other numbers are known of every public set
-    class_names: tuple[str, ...]  # () where the files tell
+    num_classes: int = 0  # never None here, like the other numbers
+    class_names: tuple[str, ...]  # () if the files have them
     image_size: int = 0
     channels: int = 3
     train_size: int = 0
     test_size: int = 0
     encodes: bool = True
     remotes: tuple[Remote, ...]
-    open_raw: Callable[["PublicSet", Path], Mapping[str, Callable[[], Raw]]]  # split -> reader, of those that are there
-    markers: tuple[str, ...]  # a folder with one of these files is the unpacked official archive
+    open_raw: Callable[["PublicSet", Path], Mapping[str, Callable[[], Raw]]]  # split -> its reader
+    markers: tuple[str, ...]  # files of which a folder with the unpacked archive has one
     folders: tuple[str, ...] = ()  # top folder of the official archive
-    refused: tuple[str, ...] = ()  # files or folders of the pickled version
-    coarse: tuple[tuple[str, ...], tuple[int, ...]] | None = None  # superclass names; superclass of each class
+    refused: tuple[str, ...] = ()  # files and folders of the pickled version
+    coarse: tuple[tuple[str, ...], tuple[int, ...]] | None = None  # names of superclasses; superclass of each class
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -117,7 +117,7 @@ _PUBLIC = {
     "tiny_imagenet": "sem_jax.data.tiny_imagenet:TINY_IMAGENET",
     "svhn_cropped": "sem_jax.data.svhn:SVHN_CROPPED",
 }
-PUBLIC: Table[PublicSet] = Table(_PUBLIC)  # those that `python -m sem_jax prepare` can make
+PUBLIC: Table[PublicSet] = Table(_PUBLIC)  # the sets that `python -m sem_jax prepare` knows
 DATASETS: Table[Source] = Table(
     {"digits": "sem_jax.data.digits:DIGITS"}
     | _PUBLIC

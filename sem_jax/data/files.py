@@ -1,11 +1,11 @@
-"""Read-only view of a folder, a zip or a tar archive as named files; nothing is ever extracted to disk.
+"""Read-only view of a folder, a zip or a tar archive as named files. Nothing is extracted to disk.
 
     files = open_files(Path("tiny-imagenet-200.zip"))
     files.names                     # ('tiny-imagenet-200/wnids.txt', ...), sorted, always with "/"
     files.read("tiny-imagenet-200/wnids.txt")
 
-Archives come from strangers: a member whose name leaves the archive, a link, a device, or what unpacks to more than
-the limits below is refused with a DataError that names archive and member.
+Archives come from strangers. A DataError that names archive and member refuses a name that leaves the archive, a link,
+a device, and contents that unpack to more than the limits below.
 """
 
 import bz2
@@ -23,11 +23,11 @@ from typing import IO
 
 from sem_jax.errors import DataError, one_line
 
-MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (an SVHN .mat) has 182 MB
+MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (SVHN) has 182 MB
 TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
-HEADER_LIMIT = 1 << 20  # bytes a tar's header may claim for a name or for attributes; they have some hundred
-COUNT_LIMIT = 2_000_000  # members of a tar, each of which takes about a kilobyte of memory even when empty
-RATIO_LIMIT = 100  # unpacked / packed size of a whole zip above TOTAL_LIMIT; pictures hardly shrink at all
+HEADER_LIMIT = 1 << 20  # bytes a tar's header may claim for a name or attributes; usual are some hundred
+COUNT_LIMIT = 2_000_000  # members of a tar; an empty one takes about a kilobyte of memory too
+RATIO_LIMIT = 100  # unpacked / packed size of a zip above TOTAL_LIMIT; pictures hardly shrink
 REMEDY = "Download the archive again, or unpack it yourself and give the folder."
 
 
@@ -39,20 +39,20 @@ class Files:
         self.names = tuple(sorted(n for n in names if not _hidden(n)))
 
     def read(self, name: str) -> bytes:
-        """Content of one file; DataError if it is missing, damaged or too large."""
+        """The content of one file; DataError if it is missing, damaged or too large."""
         raise NotImplementedError
 
     def find(self, name: str) -> str:
-        """Full name of the first file that is called `name`, in whatever folder; "" if there is none."""
+        """Full name of the first file called `name` in any folder, or ""."""
         return next((found for found in self.names if found == name or found.endswith(f"/{name}")), "")
 
     def where(self, name: str) -> str:
-        """The file's name as an error message shows it."""
+        """The file's name for error messages."""
         return f"{self.root}: {name}"
 
 
 class FolderFiles(Files):
-    """A folder; links to files and folders are followed, since the user made them."""
+    """A folder. Links are followed, since the user made them."""
 
     def __init__(self, root: Path, names=None):
         super().__init__(root, _walk(root) if names is None else names)
@@ -62,11 +62,11 @@ class FolderFiles(Files):
 
     def read(self, name: str) -> bytes:
         try:
-            status = (self.root / name).stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe or /dev/zero would be read for ever
-                raise DataError(f"{self.where(name)} is a device or a pipe, not a file", "Remove it from the folder.")
+            status, remedy = (self.root / name).stat(), "Remove it from the folder."
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe or /dev/zero would never end
+                raise DataError(f"{self.where(name)} is a device or a pipe, not a file", remedy)
             if status.st_size > MEMBER_LIMIT:
-                raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", "Remove it from the folder.")
+                raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", remedy)
             return (self.root / name).read_bytes()
         except OSError as error:
             remedy = "Put the file back, or make it readable."
@@ -74,12 +74,12 @@ class FolderFiles(Files):
 
 
 class ZipFiles(Files):
-    """A zip, read member by member."""
+    """A zip, of which single members are read."""
 
     def __init__(self, root: Path):
         try:
             self._zip = zipfile.ZipFile(root)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: an unknown version or method
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: unknown compression
             raise DataError(f"{root} is not a readable zip file: {error}", REMEDY) from error
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         for info in infos:
@@ -95,20 +95,20 @@ class ZipFiles(Files):
         try:
             info = self._zip.getinfo(name)
             with self._zip.open(info) as member:
-                # The size in the header may lie, so the limit is on what really comes out.
+                # The header's size may be wrong, so the bytes that come out are limited.
                 data = member.read(min(info.file_size, MEMBER_LIMIT) + 1)
         except KeyError:
             raise DataError(f"{self.where(name)} is missing", REMEDY) from None
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
             raise DataError(f"{self.where(name)} cannot be unpacked: {error}", REMEDY) from error
         if len(data) > MEMBER_LIMIT or len(data) != info.file_size:
-            message = f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes"
-            raise DataError(message, REMEDY)
+            found = f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes"
+            raise DataError(found, REMEDY)
         return data
 
 
 class TarFiles(Files):
-    """A tar, compressed or not, read once from front to back and kept in memory (it has no index to seek by)."""
+    """A tar, compressed or not. It has no index, so it is read once and kept in memory."""
 
     def __init__(self, root: Path):
         self._content: dict[str, bytes] = {}
@@ -129,24 +129,22 @@ class TarFiles(Files):
                         raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
                     content = b"".join(iter(functools.partial(file.read, HEADER_LIMIT), b""))
                     self._content[str(PurePosixPath(member.name))] = content
+        except DataError:
+            raise
         except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{root} is not a readable tar archive: {one_line(error)}", REMEDY) from error
         super().__init__(root, self._content)
 
     def read(self, name: str) -> bytes:
-        try:
-            return self._content[name]
-        except KeyError:
-            raise DataError(f"{self.where(name)} is missing", REMEDY) from None
+        if name not in self._content:
+            raise DataError(f"{self.where(name)} is missing", REMEDY)
+        return self._content[name]
 
 
 class _Bounded(io.RawIOBase):
     """A file that unpacks at most HEADER_LIMIT bytes at once.
 
-    tarfile takes the lengths of names and attributes from the archive and reads them in one piece: a few bytes packed
-    would become gigabytes before a member is seen.
+    tarfile believes the archive's lengths of names and attributes: a few packed bytes could become gigabytes at once.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -169,7 +167,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _decompressed(path: Path) -> _Bounded:
-    """The tar inside a file that is compressed with gzip, bzip2 or xz, or not at all; known by its first bytes."""
+    """The tar in a file, whose first bytes tell gzip, bzip2, xz or no compression."""
     with path.open("rb") as file:
         head = file.read(6)
     kinds = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -178,16 +176,12 @@ def _decompressed(path: Path) -> _Bounded:
 
 
 def is_archive(path: Path) -> bool:
-    """True for the name of an existing zip or tar file."""
+    """Whether `path` is an existing file with the name of a zip or tar."""
     return path.is_file() and path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"))
 
 
 def open_files(path: Path) -> Files:
-    """View of a folder, `.zip` or `.tar[.gz]`.
-
-    Raises:
-      DataError: the path does not exist, is of another kind, or the archive is damaged or unsafe.
-    """
+    """View of a folder, zip or tar; DataError if it does not exist, is none of these, or is damaged or unsafe."""
     if path.is_dir():
         return FolderFiles(path)
     if not path.exists():
@@ -202,7 +196,7 @@ def open_files(path: Path) -> Files:
 def _check_name(root: Path, name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise DataError(f"{root}: member {name!r} points outside the archive, so nothing of it is read", REMEDY)
+        raise DataError(f"{root}: member {name!r} points outside the archive, so nothing is read", REMEDY)
 
 
 def _hidden(name: str) -> bool:
@@ -213,7 +207,7 @@ def _walk(root: Path):
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above would otherwise be walked for ever
+        if real in seen:  # following a link to a folder above would never end
             folders.clear()
             continue
         seen.add(real)

@@ -1,14 +1,12 @@
-"""`image_folder`: anyone's images, one folder a class.
+"""`image_folder`: the user's own images, one folder a class.
 
     photos/train/<class>/*.jpg, photos/test/<class>/*.jpg        # or val/ in place of test/; or a zip of it
 
     --config.data.name=image_folder --config.data.dir=photos [--config.data.image_size=64]
 
-Class names are the folders' names, sorted; mean and standard deviation are computed from train. Every image becomes
-RGB; image_size 0 takes them as they are, which needs one common size. A val/ beside a test/ is not read: what is held
-out of train is chosen by data.val_size.
-
-    read_image_tree("places_crops")     # one folder, zip or tar of the kind of train/: (Split, class names)
+Class names are the folders' names, sorted. Mean and standard deviation are computed from train. Every image becomes
+RGB; with image_size 0 all must have one size. A val/ beside a test/ is not read: data.val_size holds images out of
+train. `read_image_tree` reads a single folder of classes.
 """
 
 import functools
@@ -32,17 +30,11 @@ SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 def load_image_folder(
     source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading
 ) -> Loaded:
-    """Loader of the data set `image_folder`.
-
-    Args:
-      data_dir: the folder or zip.
-      splits: which of train and test to read.
-      image_size: 0, or the size to bring every image to (shorter side resized, antialiased, then centre crop).
-      reading: nothing is downloaded.
+    """Loader of the data set `image_folder`; `image_size` as `images.decode` takes it.
 
     Raises:
-      DataError: a split or class without images, classes of train and test that differ, an image that
-        can't be used, or images of several sizes with image_size 0.
+      DataError: a split or class has no images, the classes of train and test differ, an image cannot be used, or
+        images have several sizes and image_size is 0.
     """
     path = Path(data_dir).expanduser()
     opened = functools.cache(lambda: open_files(path))
@@ -59,7 +51,7 @@ def load_image_folder(
         prefix = find_split(files, split)
         if not prefix:
             wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
-            message = f"{files.root} has no folder {wanted} with images in it"
+            message = f"{files.root} has no folder {wanted} with images"
             raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
         if not encoded:
             images, labels, names, _ = read_tree(files, prefix, image_size=image_size)
@@ -75,12 +67,11 @@ def load_image_folder(
             raise DataError(message, f"Expected {prefix}<class>/*: one folder of images for every class.")
         return Split(images, labels), names
 
-    cache = reading.cache and not encoded
-    return Loaded(*read_splits("image_folder", path, [image_size], splits, read, cache=cache))
+    return Loaded(*read_splits("image_folder", path, [image_size], splits, read, cache=reading.cache and not encoded))
 
 
 def open_split_folders(spec: PublicSet, files: Files) -> dict[str, Callable[[], Raw]]:
-    """Readers of a public set kept as an image folder: split -> reader. Class folders carry the set's class names."""
+    """Readers of a public set kept as an image folder (split -> reader). Class folders have the set's class names."""
 
     def read(folder: str) -> Raw:
         return read_tree(files, folder, classes=spec.class_names or None, shape=spec.shape)
@@ -88,12 +79,12 @@ def open_split_folders(spec: PublicSet, files: Files) -> dict[str, Callable[[], 
     folders = {name: find_split(files, name) for name in SPLIT_FOLDERS}
     if not any(folders.values()):
         message = f"{files.root} holds neither the official files of {spec.name} nor the folders train/ and test/"
-        raise DataError(message, f"Give {spec.archives}, unpacked or not, or an image folder.")
+        raise DataError(message, f"Give {spec.archives}, packed or unpacked, or an image folder.")
     return {name: functools.partial(read, folder) for name, folder in folders.items() if folder}
 
 
 def find_split(files: Files, split: str) -> str:
-    """'train/', 'top/test/' ...: prefix of the files of one split, or ''."""
+    """Prefix of the files of one split, such as 'train/' or 'top/test/'; '' if it has none."""
     for top in ("", common_prefix(files)):
         for folder in SPLIT_FOLDERS[split]:
             prefix = f"{top}{folder}/"
@@ -103,7 +94,7 @@ def find_split(files: Files, split: str) -> str:
 
 
 class FileRecords:
-    """`encoded.Records` of some of the files of a folder or an archive, in order."""
+    """`encoded.Records` of the named files of a folder or archive, in this order."""
 
     def __init__(self, files: Files, names: Sequence[str]):
         self._files, self._names = files, names
@@ -121,20 +112,20 @@ class FileRecords:
 def read_image_tree(
     path: str | os.PathLike, *, classes: Sequence[str] | None = None, image_size: int = 0
 ) -> tuple[Split, tuple[str, ...]]:
-    """Images of a folder, zip or tar: one class a sub-folder, or all directly in the folder without labels.
+    """Images of a folder, zip or tar: one sub-folder a class, or all directly in the folder, without labels.
 
     Args:
       path: the folder or archive. Folders inside a class folder belong to that class.
-      classes: class names in label order; None takes the sub-folders' names, sorted. A sub-folder that is not among
-        them is an error, a class without a sub-folder is not (`labels` then lack it).
+      classes: class names in label order, which may include more than the sub-folders; None takes the sub-folders'
+        names, sorted.
       image_size: 0 if all images have one size; else the size to bring them to (see `images.decode`).
 
     Returns:
-      (Split(u8[n h w 3], i32[n]), class names); for a folder without class folders labels are -1 and names `classes`
-      or ().
+      (Split(u8[n h w 3], i32[n]), class names). Without class folders, labels are -1 and the names `classes` or ().
 
     Raises:
-      DataError: no images, an empty class folder, images beside class folders, or an image that can't be used.
+      DataError: no images, an empty or unknown class folder, images beside class folders, or an image that cannot be
+        used.
     """
     files = open_files(Path(path).expanduser())
     prefix = common_prefix(files) if files.root.is_file() else ""
@@ -143,7 +134,7 @@ def read_image_tree(
 
 
 def common_prefix(files: Files) -> str:
-    """'top/' if every file of the archive lies below one folder that holds folders; else ''."""
+    """'top/' if all files of the archive lie in one folder, and the images in folders below it; else ''."""
     tops = {name.split("/")[0] for name in files.names}
     deep = all(name.count("/") >= 2 for name in files.names if is_image(name))
     return f"{tops.pop()}/" if len(tops) == 1 and deep and files.names else ""
@@ -156,16 +147,14 @@ def read_tree(
     names, labels, class_names = list_tree(files, prefix, classes=classes)
     records = FileRecords(files, names)
     progress = f"decoding {files.where(prefix.rstrip('/')) if prefix else files.root}"
-    images = decode_all(
-        len(records), records.read, records.where, image_size=image_size, shape=shape, progress=progress
-    )
-    return Raw(images, labels, class_names)
+    options = {"image_size": image_size, "shape": shape, "progress": progress}
+    return Raw(decode_all(len(records), records.read, records.where, **options), labels, class_names)
 
 
 def list_tree(
     files: Files, prefix: str, *, classes: Sequence[str] | None = None
 ) -> tuple[list[str], np.ndarray, tuple[str, ...]]:
-    """(file names, labels i32[n], class names) of what `read_tree` reads; nothing is opened."""
+    """(file names, labels i32[n], class names) of the images that `read_tree` reads; opens none of them."""
     where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
     inside = [name for name in files.names if name.startswith(prefix)]
     names = [name for name in inside if is_image(name)]
@@ -180,19 +169,19 @@ def list_tree(
             loose = names[folders.index("")]
             raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
         if empty := sorted(_folders(files, prefix, inside) - set(found)):
-            raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Fill the folder or delete it.")
+            raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Add images or delete the folder.")
         class_names = tuple(classes or found)
         index = {name: i for i, name in enumerate(class_names)}
         if unknown := [name for name in found if name not in index]:
             classes_are = f"the {len(index)} classes ({', '.join(class_names)[:80]})"
             message = f"{where}: folder {unknown[0]!r} is none of {classes_are}"
-            raise DataError(message, "Name the class folders as the classes are named.")
+            raise DataError(message, "Name each class folder like its class.")
         labels = np.array([index[folder] for folder in folders], np.int32)
     return names, labels, class_names
 
 
 def _folders(files: Files, prefix: str, inside: list[str]) -> set[str]:
-    """Sub-folders of `prefix`, also those on disk with nothing in them (archives list files only)."""
+    """Sub-folders of `prefix`; on disk the empty ones too."""
     found = {name[len(prefix) :].split("/")[0] for name in inside if "/" in name[len(prefix) :]}
     folder = files.root / prefix
     if folder.is_dir():

@@ -1,7 +1,7 @@
-"""Image files to uint8 RGB arrays, with Pillow: every mode people have, and a DataError for a file that is no image.
+"""Decodes image files of every mode to uint8 RGB arrays, with Pillow.
 
 decode(data, "cat/1.png")                     # u8[h w 3]
-decode(data, "cat/1.png", image_size=64)      # u8[64 64 3]: shorter side to 64 (antialiased), then the centre
+decode(data, "cat/1.png", image_size=64)      # u8[64 64 3]: shorter side resized to 64, then the centre
 decode_all(count, read, where, image_size=0)  # u8[n h w 3], with a progress bar on a terminal
 encode_png(image)                             # bytes
 """
@@ -16,17 +16,17 @@ import numpy as np
 from sem_jax.errors import DataError, one_line
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
-# What Pillow may take a file for, whatever its name says; its reader of EPS, for one, starts a program.
+# The formats that Pillow may open, whatever the file's name; its reader of EPS, for one, starts a program.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
-MAX_PIXELS = 89_478_485  # Pillow's own warning limit; one such image has 268 MB as RGB
+MAX_PIXELS = 89_478_485  # the limit of Pillow's own warning: 268 MB of RGB
 THREADS = min(8, os.cpu_count() or 1)
-THREADS_FROM = 20_000  # bytes: below it the interpreter lock makes threads slower than one loop (measured, 32x32 PNG)
+THREADS_FROM = 20_000  # bytes a file; smaller ones decode faster in one thread (measured on 32x32 PNG)
 
 Where = Callable[[int], str]  # index of an image -> its name, for messages
 
 
 def is_image(name: str) -> bool:
-    """True if the name ends like an image's."""
+    """Whether the name ends like that of an image file."""
     return name.lower().endswith(EXTENSIONS)
 
 
@@ -40,33 +40,30 @@ def decode(
 ) -> np.ndarray:
     """One encoded image as RGB.
 
-    EXIF orientation is applied, 16-bit grey is scaled to 8 bit, alpha is dropped (as torchvision does), CMYK,
-    palette and grey become RGB, and of an animation the first frame is taken.
+    EXIF orientation is applied, 16-bit grey is scaled to 8 bit, alpha is dropped (as torchvision does), and CMYK,
+    palette and grey become RGB. An animation gives its first frame.
 
     Args:
-      data: the file's bytes.
       where: the file's name, for messages.
-      image_size: 0 leaves the size; else the shorter side is resized to it, antialiased, and the centre cut out.
-      eval_crop: share of the shorter side that the centre crop keeps: the shorter side is resized to image_size over
-        it (224 and 0.875: to 256).
-      box: in place of the centre: (width, height) -> (left, top, right, bottom) of what is resized to image_size.
+      image_size: 0 keeps the size; else the shorter side is resized to it, antialiased, and the centre cut out.
+      eval_crop: share of the shorter side that the centre crop keeps: 0.875 resizes to 256 for an image_size of 224.
+      box: (width, height) -> (left, top, right, bottom), a part to resize to image_size instead of the centre crop.
 
     Returns:
       u8[h w 3].
 
     Raises:
-      DataError: an empty or damaged file, one that is no image, or one of more than MAX_PIXELS.
+      DataError: the file is empty, damaged or no image, or has more than MAX_PIXELS.
     """
     from PIL import Image, ImageOps
 
     if not data:
-        raise DataError(f"{where} is empty (0 bytes)", "Delete the file or replace it by a good copy.")
+        raise DataError(f"{where} is empty (0 bytes)", "Delete the file or replace it with a good copy.")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-        # Only a picture with Exif can be turned; asking every other one costs a third of the decoding time.
-        if image.getexif():
+        if image.getexif():  # calling exif_transpose without this costs a third of the decoding time
             image = ImageOps.exif_transpose(image)
         image = _to_rgb(image, where)
         if image_size and box:
@@ -81,7 +78,7 @@ def decode(
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error ... on bad bytes
         message = f"{where} is not a readable image: {one_line(error).split(' <_io')[0]}"
-        raise DataError(message, "Delete it or replace it by a good copy.") from error
+        raise DataError(message, "Delete it or replace it with a good copy.") from error
 
 
 def decode_all(
@@ -93,25 +90,24 @@ def decode_all(
     shape: tuple[int, ...] | None = None,
     progress: str = "",
 ) -> np.ndarray:
-    """Decodes `count` images of one size, at least one, to u8[n h w 3].
+    """Decodes `count` >= 1 images of one size to u8[n h w 3].
 
     Args:
       read: index -> encoded bytes.
       where: index -> name, for messages.
       image_size: see `decode`.
-      shape: (h, w, 3) every image must have; None takes the first image's.
-      progress: label of the bar, which is shown on a terminal only.
+      shape: (h, w, 3) that every image must have; None takes the first image's.
+      progress: label of a progress bar, which only a terminal shows.
 
     Raises:
-      DataError: an image that cannot be read, or of another size than the first (or than `shape`); or more pixels than
-        the machine has memory.
+      DataError: an image cannot be read or has another size, or the images need more memory than the machine has.
     """
     data = read(0)
     one = decode(data, where(0), image_size)
     needed, there = count * int(np.prod(shape or one.shape)), memory_of_machine()
-    if needed > there:  # a clear error in place of a process killed by the operating system half an hour later
+    if needed > there:  # else the operating system would end the process half an hour later
         size = f"{count} images of {one.shape[1]}x{one.shape[0]} ({where(0)} and others)"
-        message = f"{size} need {needed / 1e9:.0f} GB of memory, this machine has {there / 1e9:.0f} GB"
+        message = f"{size} need {needed / 1e9:.0f} GB of memory; this machine has {there / 1e9:.0f} GB"
         raise DataError(message, "Set data.image_size to a smaller number, or use fewer images.")
     threads = 1 if len(data) < THREADS_FROM else THREADS
     image = lambda i: decode(read(i), where(i), image_size) if i else one  # noqa: E731
@@ -119,7 +115,7 @@ def decode_all(
 
 
 def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, first="", threads=1, progress=""):
-    """u8[count *shape] of `image(i)`, by some threads; DataError if one has another shape than the image `first`."""
+    """u8[count *shape] of every `image(i)`. DataError if one has another shape, which is that of the image `first`."""
     from tqdm import tqdm
 
     out = np.empty((count, *shape), np.uint8)
@@ -128,12 +124,11 @@ def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, 
         pixels = image(i)
         if pixels.shape != shape:
             size, want = (f"{s[1]}x{s[0]}" for s in (pixels.shape, shape))
-            message = f"{where(i)} has {size} pixels, expected {want}"
-            remedy = "Prepare the data again from the official files."
-            if first:
-                message = f"images differ in size: {first} has {want} pixels, {where(i)} has {size}"
-                remedy = "Set data.image_size (for example --config.data.image_size=64) to bring them to one size."
-            raise DataError(message, remedy)
+            if not first:
+                message = f"{where(i)} has {size} pixels, expected {want}"
+                raise DataError(message, "Prepare the data again from the official files.")
+            message = f"images differ in size: {first} has {want} pixels, {where(i)} has {size}"
+            raise DataError(message, "Set data.image_size, such as --config.data.image_size=64, to resize them.")
         out[i] = pixels
 
     with ThreadPoolExecutor(threads) as pool:
@@ -153,7 +148,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def memory_of_machine() -> float:
-    """Bytes; infinity where the system does not tell."""
+    """Bytes of memory; infinity if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

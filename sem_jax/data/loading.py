@@ -1,4 +1,4 @@
-"""`load`: from a data set's name to arrays that are read, checked and split."""
+"""`load`: reads a data set by name, checks it and splits it."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def load(
     train_size: int = 0,
     reading: Reading = DEFAULT,
 ) -> Dataset:
-    """Reads, checks and, if asked, splits a data set.
+    """Reads and checks a data set, and holds images out if asked.
 
     >>> dataset = load("digits", val_size=100, train_size=500)
     >>> {name: split.images.shape for name, split in dataset.splits.items()}
@@ -30,28 +30,27 @@ def load(
 
     Args:
       name: a key of `DATASETS`.
-      data_dir: where to look first (public sets: also a raw archive or folder), or the folder of one's own images.
-      splits: which of "train" and "test" to read; an evaluation may do with ("test",). Without train, mean and std of
-        image_folder, tfds and arrays are those of test: use the ones of the training run instead.
-      image_size: 0, or the size images of an image_folder or of tfds are brought to; other sets have their own.
-      val_size: images held out of train as `splits["val"]`, class-balanced; 0 for none.
-      val_seed: of the choice of these images.
-      train_size: images of train, after val is held out, that are kept, class-balanced; 0 for all.
-      reading: cache, download, and whether images stay encoded on disk, as `encoded.RecordImages`. Every encoded
-        image is decoded once for a check, the statistics and the fingerprint, which are those of the same images in
-        memory; the outcome is kept in the cache.
+      data_dir: folder of the user's own images; for a public set the place to look first, or its archive.
+      splits: "train", "test" or both. Without train, mean and std of image_folder, tfds and arrays are those of test:
+        use the ones of the training run instead.
+      image_size: 0, or the size to bring the images of image_folder or tfds to.
+      val_size: images to hold out of train as `splits["val"]`, class-balanced; 0 for none.
+      val_seed: seed of their choice.
+      train_size: images of train to keep after val is held out, class-balanced; 0 for all.
+      reading: cache, download, and whether images stay encoded on disk as `encoded.RecordImages`. Encoded images are
+        all decoded once for a check, the statistics and the fingerprint, which equal those of arrays and are cached.
 
     Returns:
       Dataset; images u8[n h w c], labels i32[n].
 
     Raises:
-      ConfigError: an unknown name.
-      DataError: data missing, damaged or of the wrong kind, or a val_size that can't be; names file or field.
+      ConfigError: the name is unknown.
+      DataError: data is missing, damaged or of the wrong kind, or val_size is impossible; names the file or field.
     """
     source = lookup(DATASETS, "data set", name)
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
-        raise DataError(message, "Set data.image_size=0; only image_folder and tfds are resized.")
+        raise DataError(message, "Set data.image_size=0; only images of image_folder and tfds are resized.")
     if source.own and not data_dir:
         raise DataError(f"data.dir is empty, but {name} needs a folder", "Give --config.data.dir=FOLDER.")
     if not splits or set(splits) - {"train", "test"}:

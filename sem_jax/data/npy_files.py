@@ -1,8 +1,8 @@
-"""NumPy's files: pairs of images and labels in .npy or .npz, as data sets for evaluations are published.
+"""Pairs of images and labels in .npy or .npz files, as evaluation sets are published.
 
     read_array_pair("cinic10/cinic10_imagenet_data.npy")      # Split; the labels are found beside it
 
-Nothing is unpickled; a file that cannot be used raises a DataError that names it.
+Nothing is unpickled. A DataError names a file that cannot be used.
 """
 
 import lzma
@@ -50,7 +50,7 @@ def as_labels(array: np.ndarray, count: int, where: str) -> np.ndarray:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """A .npy file in memory, never unpickled; DataError if it is missing, damaged or holds objects."""
+    """The array of a .npy file; DataError if it is missing, damaged or holds objects."""
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Expected a pair of files: <name>_data.npy and <name>_labels.npy.")
     try:
@@ -61,13 +61,12 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
-    """An array in NumPy's format, from a file of `size` bytes that messages call `where`.
+    """An array in NumPy's format from a file of `size` bytes, which messages call `where`.
 
-    Nothing is allocated, and no element is touched, before dtype and shape are known to be what the file can hold; no
-    object is made from bytes.
+    No memory is allocated before the file is known to be large enough for the header's dtype and shape.
 
     Raises:
-      DataError: no NumPy array, one of objects, or another number of bytes than shape and dtype say.
+      DataError: the file is no NumPy array, holds objects, or is too short.
     """
     dtype, shape, fortran, start = read_npy_header(file, size, where)
     needed = math.prod(shape) * dtype.itemsize
@@ -79,16 +78,16 @@ def read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
 
 
 def read_npy_header(file: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
-    """(dtype, shape, Fortran order, bytes of the header) of an array in NumPy's format; see `read_npy`."""
+    """(dtype, shape, whether in Fortran order, bytes of the header) of the array that `read_npy` reads."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # NumPy parses it as Python: SyntaxError, TokenError, RecursionError, MemoryError ...
+    except Exception as error:  # NumPy parses Python: SyntaxError, TokenError, RecursionError ...
         raise DataError(f"{where} is not a readable .npy file: {one_line(error)}", _SAVE) from error
     if dtype.hasobject:
         raise DataError(f"{where} holds pickled objects, which are never loaded", _SAVE)
     start = file.tell()
-    needed = math.prod(shape) * dtype.itemsize  # in Python's integers: NumPy's would overflow
+    needed = math.prod(shape) * dtype.itemsize  # Python's integers cannot overflow
     if dtype.itemsize == 0 or any(not 0 <= n <= size for n in shape) or needed > size - start:
         found = f"{size} bytes, too few for the {dtype} {list(shape)}"
         raise DataError(f"{where} has {found:.120} of its header", _SAVE)
@@ -96,17 +95,14 @@ def read_npy_header(file: IO[bytes], size: int, where: str) -> tuple[np.dtype, t
 
 
 def read_array_pair(path: str | os.PathLike) -> Split:
-    """Images and labels from `<name>_data.npy` and `<name>_labels.npy`, as CIFAR-10.1 is published, or from one .npz.
+    """Split(u8[n h w c], i32[n]) from `<name>_data.npy` and `<name>_labels.npy`, as in CIFAR-10.1, or from an .npz.
 
     Args:
-      path: the `_data.npy` file; or the common prefix `<name>`; or a folder with exactly one `*_data.npy`; or an .npz
-        with the keys images (or data, x) and labels (or targets, y).
-
-    Returns:
-      Split(u8[n h w c], i32[n]).
+      path: the `_data.npy` file; the common prefix `<name>`; a folder with exactly one `*_data.npy`; or an .npz with
+        the keys images (or data, x) and labels (or targets, y).
 
     Raises:
-      DataError: a missing or damaged file, pickled objects, another dtype or shape, unequal lengths.
+      DataError: a file is missing or damaged, holds pickled objects or another dtype or shape, or lengths differ.
     """
     path = Path(path).expanduser()
     if path.suffix == ".npz":
@@ -130,8 +126,8 @@ def _read_npz(path: Path) -> Split:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            keys = [key for wanted in (_IMAGE_KEYS, _LABEL_KEYS) for key in [k for k in wanted if k in members][:1]]
-            if len(keys) < 2:
+            keys = [next((k for k in known if k in members), "") for known in (_IMAGE_KEYS, _LABEL_KEYS)]
+            if not all(keys):
                 expected = "expected images (or data, x) and labels (or targets, y)"
                 raise DataError(f"{path} has the keys {', '.join(members)[:80]}; {expected}", _SAVE_PAIR)
             images, labels = (_read_member(archive, members[key], f"{path}: {key}") for key in keys)

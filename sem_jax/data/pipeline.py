@@ -1,4 +1,4 @@
-"""From arrays to batches, by index: order and augmentation are functions of seed, step and index.
+"""From arrays to batches: the order of items and their augmentation are functions of seed, step and index.
 
 order = epoch_order(key, epoch, num_items=50_000, batch_size=128)          # i32[390 128]
 fetch = make_fetch(mean=mean, std=std, crop_padding=4, flip=True)
@@ -20,16 +20,16 @@ RESIDENCY = ("auto", "device", "host", "disk")
 
 
 class DeviceData(NamedTuple):
-    """A split, or the part of it that a call needs, on every device; or ready batches, sharded by item."""
+    """A split, or the rows that a call needs, on every device; or ready batches, sharded by item."""
 
     images: Any  # u8[n h w c]; ready batches u8[m b h w c]
     labels: Any  # i32[n]; ready batches i32[m b]
 
 
 def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
-    """Which items each step of an epoch uses: a fresh permutation, i32[num_items // batch_size, batch_size].
+    """The items of each step of an epoch: a new permutation, i32[num_items // batch_size, batch_size].
 
-    The remainder of fewer than batch_size items is left out, another one every epoch.
+    An incomplete last batch is left out; its items differ every epoch.
     """
     steps = num_items // batch_size
     permutation = jax.random.permutation(key_for(key, "order", epoch), num_items)
@@ -45,19 +45,18 @@ def make_fetch(
     sharding: jax.sharding.NamedSharding | None = None,
     batched: bool = False,
 ) -> Callable:
-    """The function that makes a training batch of some rows of a data set, to be called inside jit.
+    """Makes the function, to be called inside jit, that gathers and augments a training batch.
 
     Args:
       mean, std: per channel, of pixels in [0, 1].
       crop_padding: pixels of black border for the random crop; 0 = none.
       flip: mirror with probability 0.5.
-      sharding: how the leading axis of a batch lies on the devices; None on one device.
-      batched: the data are ready batches, one of which is named by its number, i32[], in place of rows.
+      sharding: sharding of a batch's leading axis; None on one device.
+      batched: the data are ready batches, and `rows` is the number of one, i32[].
 
     Returns:
-      fetch(data, rows i32[b], key, step) -> (Batch, take), where `take(pairing)` gives `batch.images[pairing]`
-      gathered from the data by index: with several devices the indices travel, the images do not. Each image of a
-      ready batch is on one device, so there the batch travels to the partners, as uint8.
+      fetch(data, rows i32[b], key, step) -> (Batch, take). `take(pairing)` is `batch.images[pairing]`, gathered from
+      the data again, so that between devices only indices travel. Ready batches travel themselves, as uint8.
     """
     everywhere = sharding and jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
@@ -80,7 +79,7 @@ def make_fetch(
         def take(pairing):
             source = data.images
             if batched and sharding is not None:
-                # Said outright: left to itself, XLA may move every image to every device in float32 instead.
+                # Without this, XLA may move every image to every device as float32.
                 source = jax.lax.with_sharding_constraint(source, everywhere)
             return images_of(source[local(rows[pairing])], jax.tree.map(lambda x: x[pairing], draws))
 
@@ -91,15 +90,12 @@ def make_fetch(
 
 
 class ArrayFeed:
-    """Brings a split in host memory to the compiled calls: kept on the devices, or a call's worth of images at a time.
-
-    Implements `interfaces.Feed`; its "order" has the rows of the split for each step, i32[steps an epoch, b].
+    """`interfaces.Feed` of a split in host memory. Its order is i32[steps an epoch, b], the rows of each step.
 
     Args:
-      split: with an array of images.
-      key: of the run.
-      steps: steps a call; 0 keeps the whole split on the devices (as uint8), and a call has any number.
-      sharding: of arrays that every device holds; by_batch: of the order.
+      key: key of the run.
+      steps: steps a call, whose images are sent for each call; 0 keeps the whole split on the devices, as uint8.
+      sharding: sharding of arrays that every device holds; by_batch: sharding of the order.
     """
 
     def __init__(self, split: Split, *, key: Key, batch_size: int, steps: int, sharding, by_batch):
@@ -113,10 +109,10 @@ class ArrayFeed:
         self.order = jax.jit(order, out_shardings=by_batch)
 
     def close(self) -> None:
-        """Nothing runs beside the steps."""
+        """Does nothing: nothing runs beside the steps."""
 
     def example(self, order: jax.Array) -> tuple[DeviceData, jax.Array, int]:
-        """What a call will be given, for its shapes alone."""
+        """Arguments of a call, of which the shapes matter."""
         return self(order, 0, 1)
 
     def __call__(self, order: jax.Array, first: int, count: int) -> tuple[DeviceData, Any, int]:
@@ -124,7 +120,7 @@ class ArrayFeed:
         if self._data is not None:
             return self._data, order, first
         rows = np.asarray(order)[first : first + count].reshape(-1)
-        # One shape for all calls: the last one of an epoch is filled up with rows that no step reads.
+        # All calls have one shape: the last one of an epoch is filled with rows that no step reads.
         rows = np.pad(rows, (0, self.steps * self._batch_size - len(rows)))
         data = DeviceData(self._split.images[rows], self._split.labels[rows])
         local = np.arange(len(rows), dtype=np.int32).reshape(self.steps, self._batch_size)

@@ -1,7 +1,7 @@
-"""Where public data sets are looked for: `data_dir`, $TFDS_DATA_DIR, ~/tensorflow_datasets, in this order.
+"""Finds public data sets in `data_dir`, $TFDS_DATA_DIR or ~/tensorflow_datasets, in this order.
 
-Each may hold a directory prepared by tensorflow-datasets or `python -m sem_jax prepare`, the official files unpacked,
-their archive, or an image folder with train/ and test/.
+Each may hold a directory prepared by tensorflow-datasets or `python -m sem_jax prepare`, the official files, their
+archive, or an image folder with train/ and test/.
 """
 
 import os
@@ -17,20 +17,20 @@ from sem_jax.errors import DataError
 
 class Found(NamedTuple):
     path: Path
-    prepared: bool  # a directory as tensorflow-datasets writes it; else official files, archive or image folder
+    prepared: bool  # a prepared directory; else official files, an archive or an image folder
 
 
 def places(data_dir: str | os.PathLike = "") -> list[Path]:
-    """Folders in which public sets are looked for, first to last."""
+    """Folders to look for public sets in, first to last."""
     named = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
     return list(dict.fromkeys(Path(p).expanduser() for p in named if p))
 
 
 def locate(spec: PublicSet, looked_at: Sequence[Path]) -> Found | None:
-    """The set in the first of some folders that has it; None if it is in none.
+    """The set in the first folder that has it, or None.
 
     Raises:
-      DataError: a folder that cannot be read, or holds the pickled version or another set.
+      DataError: a folder cannot be read, or holds the pickled version or another set.
     """
     for place in looked_at:
         try:
@@ -38,16 +38,16 @@ def locate(spec: PublicSet, looked_at: Sequence[Path]) -> Found | None:
                 return Found(directory, prepared=True)
             if place.exists() and (raw := find_raw(spec, place)) is not None:
                 return Found(raw, prepared=False)
-        except OSError as error:  # above all: no permission
+        except OSError as error:  # such as no permission
             raise DataError(f"cannot look into {place}: {error.strerror}", "Give another data.dir.") from error
     return None
 
 
 def find_raw(spec: PublicSet, place: Path) -> Path | None:
-    """The official files, their archive or an image folder at or below `place`; None if there is nothing of the kind.
+    """The official files, their archive or an image folder at or below `place`, or None.
 
     Raises:
-      DataError: only the pickled version of the archive is there.
+      DataError: only the pickled version is there, or `place` is another file.
     """
     if place.is_file():
         if place.name in spec.refused:
@@ -70,8 +70,8 @@ def find_raw(spec: PublicSet, place: Path) -> Path | None:
 
 
 def missing(spec: PublicSet, looked_at: Sequence[Path], reason: str = "") -> DataError:
-    """The error for a set that is nowhere: where it was looked for and what to run."""
-    where = ", ".join(str(p) for p in looked_at)
+    """The error for a set that was not found: the folders looked into and the command to run."""
+    where = ", ".join(map(str, looked_at))
     files = " and ".join(remote.file for remote in spec.remotes)
     option = "--archive FILE" if len(spec.remotes) == 1 else "--folder DIR"
     return DataError(
@@ -82,7 +82,7 @@ def missing(spec: PublicSet, looked_at: Sequence[Path], reason: str = "") -> Dat
 
 
 def pickled(spec: PublicSet, path: Path) -> DataError:
-    """The error for the version of a set that is refused."""
+    """The error for the pickled version of a set."""
     return DataError(
         f"{path} is the pickled (Python) version of {spec.name}; pickles can run code and are never loaded",
         f"Take the binary version: {spec.remotes[0].url}, or run python -m sem_jax prepare {spec.name}",

@@ -1,11 +1,10 @@
-"""Prepares a public data set: writes it as tensorflow-datasets would, in array_record and without TensorFlow.
+"""Prepares a public data set: writes it as tensorflow-datasets does, as array_record and without TensorFlow.
 
     prepare(CIFAR10)                                        # download, check, write; returns the directory
     prepare(CIFAR10, source=Path("cifar-10-binary.tar.gz")) # from a local archive, folder, image folder or zip
 
 The directory has the canonical name and version, so that `tfds.data_source("cifar10", split="train")` reads it. It is
-built under another name, read back and compared, and renamed when complete: what an interrupted run leaves is never
-believed and is removed by the next.
+built under another name, read back, compared and then renamed. What an interrupted run leaves is removed by the next.
 """
 
 import contextlib
@@ -35,21 +34,17 @@ def prepare(
     force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Makes <data_dir>/<name>/<version>.
+    """Makes the directory <data_dir>/<name>/<version> and returns its path.
 
     Args:
-      spec: the data set.
       data_dir: root of prepared sets; "" means $TFDS_DATA_DIR or ~/tensorflow_datasets.
       source: archive or folder with the official files, or an image folder (or zip) of the set; None downloads to
         <data_dir>/downloads/manual, where tensorflow-datasets looks too.
-      force: replace a set that is there already.
-      say: is given each line of the report.
-
-    Returns:
-      The directory.
+      force: replace a set that exists already.
+      say: is called with each line of the report.
 
     Raises:
-      DataError: nothing to be downloaded, a source that cannot be used, or a place that cannot be written.
+      DataError: the download failed, the source cannot be used, or the directory cannot be written.
     """
     root = places(data_dir)[0]
     target = root / spec.name / spec.version
@@ -57,9 +52,9 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target.parent / ".prepare.lock"):
             if (target / INFO).is_file() and not force:
-                say(f"{spec.name} is prepared already in {target}; --force makes it anew")
+                say(f"{spec.name} is prepared already in {target}; --force makes it again")
                 return target
-            for stale in target.parent.glob("incomplete.*"):  # of interrupted runs: under the lock nobody writes there
+            for stale in target.parent.glob("incomplete.*"):  # nobody else writes there under the lock
                 shutil.rmtree(stale, ignore_errors=True)
             readers = spec.open_raw(spec, _source(spec, source, root, say))
             splits = {name: read() for name, read in readers.items()}
@@ -87,10 +82,10 @@ def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
         raise DataError(f"{source} does not exist", "Give the archive with --archive, or a folder with --folder.")
     found = find_raw(spec, source)
     if found is None:
-        remedy = f"Expected {spec.archives}, unpacked or not, or an image folder with train/ and test/."
+        remedy = f"Expected {spec.archives}, packed or unpacked, or an image folder with train/ and test/."
         raise DataError(f"{source} holds nothing of {spec.name}", remedy)
     if is_archive(found) and not any(is_official(found, remote) for remote in spec.remotes):
-        say(f"warning: {found} has not the official checksum; it is taken because you named it")
+        say(f"warning: {found} does not have the official checksum; it is used because you named it")
     return found
 
 
@@ -106,9 +101,8 @@ def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
             (images, labels), names = read_split(built, name, spec.shape)
             same = isinstance(images, np.ndarray) and np.array_equal(images, raw.images)
             if not same or not np.array_equal(labels, raw.labels) or names != class_names:
-                message = f"{built}: what was read back of {name} is not what was written"
-                raise DataError(message, "Is the disk in order?")
-        if target.exists():  # --force, or a directory without dataset_info.json
+                raise DataError(f"{built}: {name} differs when it is read back", "Check the disk for errors.")
+        if target.exists():  # with --force, or without dataset_info.json
             os.replace(target, temporary / "replaced")
         os.replace(built, target)
     finally:
@@ -116,7 +110,7 @@ def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
 
 
 def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, ...], root: Path) -> None:
-    """Runs a tensorflow-datasets builder over the arrays; it shuffles by index, as the official builders do."""
+    """Runs a tensorflow-datasets builder over the arrays. It shuffles by index, as the official builders do."""
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
@@ -127,12 +121,12 @@ def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, .
     }
     if spec.coarse:
         features["coarse_label"] = tfds.features.ClassLabel(names=list(spec.coarse[0]))
-    digits = 5 if spec.name.startswith("cifar") else 6  # of the ids in the official builds
+    digits = 5 if spec.name.startswith("cifar") else 6  # of the ids, as in the official builds
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = spec.name
         VERSION = tfds.core.Version(spec.version)
-        url_infos = {}  # else it looks beside this file, with importlib_resources, which it forgets to depend on
+        url_infos = {}  # else tfds imports importlib_resources, which it does not depend on
 
         def _info(self):
             return tfds.core.DatasetInfo(
@@ -159,7 +153,7 @@ def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, .
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds.disable_progress_bar()
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # it announces itself on stdout
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # tfds prints to it
             Builder(data_dir=str(root), file_format="array_record").download_and_prepare()
     finally:
         logging.getLogger("absl").setLevel(level)
@@ -168,7 +162,7 @@ def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, .
 
 @contextlib.contextmanager
 def _lock(path: Path):
-    """One preparation of a set at a time; the operating system lets go of the lock when a process dies."""
+    """Lets one process at a time prepare a set. The operating system frees the lock when a process dies."""
     try:
         import fcntl
     except ImportError:  # not on Windows

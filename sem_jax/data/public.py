@@ -1,4 +1,4 @@
-"""The loader of the public data sets: reads a set wherever it is (`places`), and prepares it if it is nowhere.
+"""The loader of the public data sets: finds a set (`places`), or prepares it, and reads it.
 
 CIFAR10 = PublicSet(load_public, name="cifar10", version="3.0.2", ...)      # facts of one set; see cifar.py
 load_public(CIFAR10, "~/sets", ("train", "test"))
@@ -28,14 +28,12 @@ def load_public(
     image_size: int = 0,
     reading: Reading = DEFAULT,
 ) -> Loaded:
-    """Reads the named splits from wherever the set is; downloads and prepares it if it is nowhere and may be.
+    """Reads splits of a set, which is downloaded and prepared if it is not found and `reading.download` allows it.
 
-    Args:
-      image_size: without effect; these sets have a size.
-      reading: `encoded` leaves the images in their array_record files; None does not, since any memory holds them.
+    `image_size` has no effect, since these sets have a size. `reading.encoded=None` decodes: the sets are small.
 
     Raises:
-      DataError: nothing found (and nothing to be had), or what was found is damaged or lacks a split.
+      DataError: the set is not found and cannot be downloaded, is damaged, or lacks a split.
     """
     looked_at = places(data_dir)
     found = locate(spec, looked_at)
@@ -59,12 +57,12 @@ def load_public(
         return Split(raw.images, raw.labels), raw.class_names
 
     if reading.encoded and not found.prepared:
-        message = f"{path} is no directory prepared as array_record, which encoded images need"
+        message = f"{path} is not prepared as array_record, which encoded images need"
         raise DataError(message, f"Prepare it: python -m sem_jax prepare {spec.name} --archive {path}")
     out, names = read_splits(spec.name, path, (), splits, read, cache=reading.cache and not reading.encoded)
     count = {split: len(value.labels) for split, value in out.items()}
     official = {split: spec.sizes[split] for split in out}
     if count != official or len(names) != spec.num_classes:
-        line = "%s is a part of %s, or another set: %s images and %d classes, officially %s and %d"
+        line = "%s is a part of %s or another set: %s images and %d classes, officially %s and %d"
         log.warning(line, path, spec.name, count, len(names), official, spec.num_classes)
     return Loaded(out, names, spec.mean, spec.std)

@@ -1,4 +1,4 @@
-"""What every data set goes through after reading: checks, the held-out part, statistics, fingerprint.
+"""Checks, held-out part, statistics and fingerprint of the splits that a loader has read.
 
 check_split(split, num_classes, "cifar10 train")
 train, val = hold_out(split, val_size=5000, seed=0)
@@ -17,9 +17,9 @@ from sem_jax.interfaces import Images, Split
 
 
 def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:
-    """Raises DataError, which names the file or folder `where`, for a split that cannot be trained or scored on.
+    """Refuses a split that cannot be trained or scored on, with a DataError that names the file or folder `where`.
 
-    Images must be u8[n h w c], n >= 1, labels i32[n] in [0, num_classes); with `every_class` each has an image.
+    Images must be u8[n h w c] with n >= 1, labels i32[n] in [0, num_classes). `every_class` asks for an image of each.
     """
     images, labels = split
     dtype = images.dtype if isinstance(images, np.ndarray) else np.dtype(np.uint8)
@@ -40,18 +40,10 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
 
 
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
-    """Takes a class-balanced part out of a split.
+    """Takes `val_size` items out of a split: (the rest, the part taken out). Both keep the order of `split`.
 
-    Class counts of the part differ by at most one, except where a class is too small: every class keeps at least one
-    item in what remains, and the larger classes make up for it. Both parts keep the order of `split`.
-
-    Args:
-      split: n items; labels 0..k-1.
-      val_size: items to take out; k <= val_size < n.
-      seed: of the NumPy generator that chooses them.
-
-    Returns:
-      (what remains, the part).
+    Class counts of the part differ by at most one. Only where a class is too small, the larger ones give more: every
+    class keeps at least one item in the rest. `seed` is that of the NumPy generator that chooses.
 
     Raises:
       DataError: val_size is too small for one item a class, or leaves a class without items.
@@ -68,7 +60,7 @@ def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     while (left := val_size - quota.sum()) > 0:
         open_classes = np.flatnonzero(quota < room)
         share = left // len(open_classes)
-        if share == 0:  # fewer items left than classes: which classes get one more is drawn
+        if share == 0:  # fewer items than classes: draw the classes that get one more
             quota[rng.choice(open_classes, left, replace=False)] += 1
         else:
             quota[open_classes] = np.minimum(quota[open_classes] + share, room[open_classes])
@@ -84,13 +76,13 @@ def _part(split: Split, rows: np.ndarray) -> Split:
 
 
 def take_balanced(split: Split, *, size: int) -> Split:
-    """A class-balanced part of a split, the same for every seed; a larger part holds every smaller one.
+    """A class-balanced part of a split, the same for every seed. A larger part holds every smaller one.
 
-    Class counts differ by at most one, except where a class runs out and the others make up for it. The choice is that
-    of one fixed permutation, since neighbours in a file may resemble each other; the order of `split` is kept.
+    Class counts differ by at most one, except that the other classes give more where a class runs out. A fixed
+    permutation chooses, since neighbours in a file may resemble each other; the order of `split` is kept.
 
     Raises:
-      DataError: less than an item a class, or more than there are.
+      DataError: `size` is less than an item a class, or more than there are.
     """
     labels = split.labels
     classes = len(np.unique(labels))
@@ -108,10 +100,9 @@ def take_balanced(split: Split, *, size: int) -> Split:
 
 
 def channel_stats(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1], exactly (from a histogram).
+    """(mean, std) per channel of pixels scaled to [0, 1], exact, from a histogram.
 
-    Returns:
-      (mean, std), c numbers each; std is at least 1/255 so that a constant channel can be divided by it.
+    std is at least 1/255, so that a constant channel can be divided by it.
     """
     values = np.arange(256) / 255.0
     mean, std = [], []
@@ -123,16 +114,16 @@ def channel_stats(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """How often each value comes up in each channel of u8[n h w c]: i64[c 256]."""
+    """Number of pixels with each value, for each channel of u8[n h w c]: i64[c 256]."""
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 4096):  # bincount makes an int64 copy of its input, eight times its size
+    for start in range(0, len(images), 4096):  # bincount copies its input as int64, eight times its size
         for channel, row in enumerate(counts):
             row += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
     return counts
 
 
 def digest(array: Images) -> str:
-    """Hex SHA-256 of an array's dtype, shape and bytes; of encoded images, that of the array they stand for."""
+    """Hex SHA-256 of an array's dtype, shape and bytes; encoded images have that of their decoded array."""
     if not isinstance(array, np.ndarray):
         return array.scan()[0]
     state = hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode())
@@ -143,6 +134,6 @@ def digest(array: Images) -> str:
 def fingerprint(splits: Mapping[str, Split], class_names: Sequence[str]) -> str:
     """Hex SHA-256 over the digests of every split's images and labels, in order, and the class names."""
     arrays = [array for name in splits for array in splits[name]]
-    with ThreadPoolExecutor(2) as pool:  # hashlib lets go of the interpreter lock
+    with ThreadPoolExecutor(2) as pool:  # hashlib releases the interpreter lock
         digests = list(pool.map(digest, arrays))
     return hashlib.sha256(repr((list(splits), digests, list(class_names))).encode()).hexdigest()

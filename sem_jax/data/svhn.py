@@ -1,8 +1,8 @@
-"""`svhn_cropped`: Street View House Numbers, cropped digits of 32x32: 73,257 train and 26,032 test images.
+"""`svhn_cropped`: cropped digits of Street View House Numbers, 73,257 train and 26,032 test images of 32x32.
 
     train_32x32.mat, test_32x32.mat      # X: u8[32 32 3 n], y: [n 1] in 1..10, where 10 is the digit 0
 
-Either file may be missing: an evaluation needs the test digits only. The 531,131 "extra" digits are not used.
+Either file may be missing, since an evaluation needs only test. The 531,131 "extra" digits are not used.
 """
 
 import functools
@@ -21,13 +21,13 @@ from sem_jax.data.image_folder import open_split_folders
 from sem_jax.data.public import load_public
 from sem_jax.errors import DataError, one_line
 
-_COMPRESSED = 15  # kind of an element, in the MATLAB 5 MAT-file format
-_SLACK = 1 << 16  # bytes of headers
+_COMPRESSED = 15  # type of a compressed element in the MATLAB 5 format
+_SLACK = 1 << 16  # bytes allowed for headers
 MAX_IMAGES = 1_000_000  # the largest official file has 531,131
 
 
 def open_svhn(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
-    """Readers (split -> Raw) of the .mat files or the image folder at `path`; DataError if it holds neither."""
+    """Readers of the .mat files or the image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
     there = {split: name for split in spec.sizes if (name := files.find(f"{split}_32x32.mat"))}
     readers = {split: functools.partial(_read, spec, files, name) for split, name in there.items()}
@@ -41,7 +41,7 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
     remedy = f"Take the official file: {spec.remotes[0].url.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
     data = files.read(name)
     try:
-        # The shapes stand in front of the (compressed) content: a bomb is refused before it is unpacked.
+        # The shapes precede the compressed content, so a bomb is refused before it is unpacked.
         shapes = {key: shape for key, shape, _ in whosmat(io.BytesIO(data))}
         if shapes.get("X", ())[:3] != spec.shape or len(shapes["X"]) != 4 or shapes["X"][3] > MAX_IMAGES:
             raise DataError(f"{where} holds {shapes!s:.200}, expected X: (32, 32, 3, n) and y: (n, 1)", remedy)
@@ -54,7 +54,7 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
         images, labels = mat["X"], mat["y"].reshape(-1)
     except DataError:
         raise
-    except Exception as error:  # scipy raises anything on damaged bytes: ValueError, TypeError, zlib.error ...
+    except Exception as error:  # scipy raises many kinds on damaged bytes
         raise DataError(f"{where} is not a readable MATLAB file: {one_line(error)}", remedy) from error
     if images.dtype != np.uint8 or len(labels) != images.shape[3]:
         raise DataError(f"{where} holds X {images.dtype}{list(images.shape)} and {len(labels)} labels", remedy)
@@ -64,10 +64,7 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
 
 
 def _unpacks_to_more(data: bytes, limit: int) -> bool:
-    """True if the compressed variables of a MATLAB 5 file unpack to more than `limit` bytes.
-
-    The lengths inside them are read before they can be compared with the shape, and each may say 4 GB.
-    """
+    """Whether the compressed variables unpack to more than `limit` bytes; scipy believes their lengths, up to 4 GB."""
     order, at, total = (">" if data[126:128] == b"MI" else "<"), 128, 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)

@@ -2,9 +2,8 @@
 
     --config.data.name=tfds --config.data.dir=~/tensorflow_datasets/imagenet2012/5.1.0 --config.data.image_size=224
 
-The folder holds dataset_info.json and shards, whose examples have an `image` and a `label`. Test is the split `test`,
-or `validation` where there is none or, as in ImageNet, one without labels. Mean and standard deviation are computed
-from train.
+The folder holds dataset_info.json and shards of examples with `image` and `label`. Test is the split `test`, or
+`validation` if `test` is missing or has no labels, as in ImageNet. Mean and standard deviation come from train.
 """
 
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ from sem_jax.data.tfds_folder import INFO, read_split, splits_of
 from sem_jax.errors import DataError
 
 SPLITS = {"train": ("train",), "test": ("test", "validation")}
-UNLABELLED = ("imagenet2012",)  # sets whose official test split has no labels (-1)
+UNLABELLED = ("imagenet2012",)  # sets with an official test split without labels (-1)
 
 
 def load_tfds(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
-    """Loader of the data set `tfds`; arguments and errors as those of `image_folder.load_image_folder`."""
+    """Loader of the data set `tfds`, as `image_folder.load_image_folder`."""
     path = Path(data_dir).expanduser()
     if not (path / INFO).is_file():
         raise DataError(f"{path} has no {INFO}", "Give the folder of one version: <name>/<version>.")
@@ -43,8 +42,7 @@ def load_tfds(source: Source, data_dir: str, splits: Sequence[str], image_size: 
             return read_encoded_split(path, found[split], image_size=image_size, eval_crop=reading.eval_crop)
         return read_split(path, found[split], None, image_size=image_size)
 
-    cache = reading.cache and not encoded
-    return Loaded(*read_splits("tfds", path, [image_size], splits, read, cache=cache))
+    return Loaded(*read_splits("tfds", path, [image_size], splits, read, cache=reading.cache and not encoded))
 
 
 TFDS = Source(load_tfds, channels=3, encodes=True, own=True)

@@ -1,17 +1,14 @@
-"""Directories as tensorflow-datasets (or `python -m sem_jax prepare`) writes them, read without TensorFlow.
+"""Reads directories that tensorflow-datasets or `python -m sem_jax prepare` wrote, without TensorFlow.
 
     directory = find(Path("~/tensorflow_datasets").expanduser(), "cifar10", "3.0.2")
     split, class_names = read_split(directory, "train", (32, 32, 3))
 
-Both file formats are read: array_record and TFRecord. tensorflow-datasets gives names, shards and label names; the
-records are then counted and checked one by one, since its own reader believes dataset_info.json. Records that carry an
-`id` are put in its order, which is the order of the official files: data_source shuffles, and two layouts of one data
-set should give the same arrays.
+The files are array_record or TFRecord. tensorflow-datasets gives names, shards and class names; its reader believes
+dataset_info.json, so records are counted and checked here. Records with an `id` are sorted by it: that is the order of
+the official files, and all layouts of a data set give the same arrays.
 """
 
 import contextlib
-import functools
-import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,27 +16,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sem_jax.data.facts import PUBLIC
 from sem_jax.data.images import decode_all
 from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
+from sem_jax.registry import resolve
 
 INFO, FEATURES = "dataset_info.json", "features.json"
-JSON_LIMIT = 64 << 20  # bytes of either; the official ones have some kilobytes
-REMEDY = "Prepare the data again: python -m sem_jax prepare {} --force"
+JSON_LIMIT = 64 << 20  # bytes of each; the official ones have some kilobytes
 _FORMATS = ("array_record", "tfrecord")
 _CHUNK = 512  # records read at a time
 
 
 class Description(NamedTuple):
-    """What dataset_info.json and features.json say of one split."""
+    """One split, as dataset_info.json and features.json describe it."""
 
-    name: str  # of the data set
+    name: str  # name of the data set
     class_names: tuple[str, ...]
     files: list[Path]
     lengths: list[int]  # records in each file
     file_format: str
-    remedy: str  # for messages
+    remedy: str  # second line of error messages
 
 
 class Example(NamedTuple):
@@ -52,10 +50,10 @@ class Example(NamedTuple):
 
 
 def find(place: Path, name: str, version: str) -> Path | None:
-    """Prepared directory of a set: `place` itself, or below it <name>/<version>, else the newest version there.
+    """Prepared directory of a set: `place` itself, <name>/<version> below it, or the newest version there.
 
     Raises:
-      DataError: the directory is there, but without its dataset_info.json; or `place` is another prepared set.
+      DataError: the directory lacks its dataset_info.json, or `place` is another prepared set.
     """
     if (place / INFO).is_file():
         if (found := _name(place)) != name:
@@ -66,7 +64,7 @@ def find(place: Path, name: str, version: str) -> Path | None:
         exact = parent / version
         if exact.is_dir() and any(exact.iterdir()):
             if not (exact / INFO).is_file():
-                raise DataError(f"{exact} has no {INFO}", REMEDY.format(name))
+                raise DataError(f"{exact} has no {INFO}", _remedy(name))
             return exact
         versions = [p for p in parent.glob("*.*.*") if (p / INFO).is_file() and p.name.replace(".", "").isdigit()]
         if versions:
@@ -77,26 +75,22 @@ def find(place: Path, name: str, version: str) -> Path | None:
 def read_split(
     directory: Path, split: str, shape: tuple[int, int, int] | None, *, image_size: int = 0
 ) -> tuple[Split, tuple[str, ...]]:
-    """One split, decoded.
+    """One split, decoded: (Split(u8[n h w 3], i32[n]), class names).
 
     Args:
       directory: with dataset_info.json, features.json and the shards.
-      split: its name.
-      shape: (h, w, 3) that every image must have; None: the first one's.
+      shape: (h, w, 3) that every image must have; None takes the first image's.
       image_size: see `images.decode`.
 
-    Returns:
-      (Split(u8[n h w 3], i32[n]), class names).
-
     Raises:
-      DataError: no such split; a shard is missing, damaged or has another number of records than dataset_info.json
-        says; a label or image that isn't as described. Names the file.
+      DataError: the split does not exist; a shard is missing, damaged or has another number of records than
+        dataset_info.json says; or a label or image is not as described. Names the file.
     """
     about = describe(directory, split)
-    rows = list(examples(about))
-    rows = [rows[i] for i in official_order([row.id for row in rows])]
-    labels = check_labels([row.label for row in rows], lambda i: rows[i].where, about)
-    with _remedy(about.remedy):
+    with remedied(about.remedy):
+        rows = list(examples(about))
+        rows = [rows[i] for i in official_order([row.id for row in rows])]
+        labels = check_labels([row.label for row in rows], lambda i: rows[i].where, about.class_names)
         images = decode_all(
             len(rows),
             lambda i: rows[i].image,
@@ -109,13 +103,9 @@ def read_split(
 
 
 def describe(directory: Path, split: str) -> Description:
-    """Where the records of one split are, and what they should be.
-
-    Raises:
-      DataError: no such split, another file format, or damaged metadata.
-    """
+    """The metadata of one split. DataError if it is damaged, the split does not exist or the file format is another."""
     info = _info(directory)
-    remedy = REMEDY.format(info.name)
+    remedy = _remedy(info.name)
     if split not in info.splits:
         has = ", ".join(info.splits) or "none"
         raise DataError(f"{directory} has no {split!r} split (it has: {has})", remedy)
@@ -124,7 +114,7 @@ def describe(directory: Path, split: str) -> Description:
         files = [Path(p) for p in info.splits[split].filepaths]
         lengths = [int(n) for n in info.splits[split].shard_lengths]
         about = Description(info.name, class_names, files, lengths, info.file_format.value, remedy)
-    except Exception as error:  # whatever tensorflow-datasets makes of damaged json
+    except Exception as error:  # tensorflow-datasets raises many kinds on damaged json
         raise DataError(f"{directory}/{INFO} or features.json is damaged: {one_line(error)}", remedy) from error
     if about.file_format not in _FORMATS:
         message = f"{directory} is in the format {about.file_format!r}, expected {' or '.join(_FORMATS)}"
@@ -143,55 +133,45 @@ def splits_of(directory: Path) -> dict[str, int]:
 
 
 def examples(about: Description) -> Iterator[Example]:
-    """The records of a split, which may not fit the memory, one after the other.
-
-    Raises:
-      DataError: a file is damaged, or has another number of records than it should.
-    """
+    """The records of a split, one at a time. DataError if a file is damaged or has another number of records."""
     for file, length in zip(about.files, about.lengths, strict=True):
-        for i, record in enumerate(_records(file, length, about)):
-            yield parse(record, f"{file}: record {i}", about.remedy)
+        for i, record in enumerate(_records(file, length, about.file_format)):
+            yield parse(record, f"{file}: record {i}")
 
 
-def parse(record: bytes, where: str, remedy: str) -> Example:
-    """A serialised tf.train.Example."""
+def parse(record: bytes, where: str) -> Example:
+    """Parses a serialised tf.train.Example."""
     try:
-        features = _message_type().FromString(record).features.feature
+        message = resolve("tensorflow_datasets.proto.tf_example_generated_pb2:Example")
+        features = message.FromString(record).features.feature
         image = features["image"].bytes_list.value[0]
         label = features["label"].int64_list.value[0]
         identity = features["id"].bytes_list.value
         return Example(image, label, identity[0] if identity else b"", where)
-    except Exception as error:  # protobuf's DecodeError, or a feature that is not there
-        raise DataError(f"{where} is no example with image and label: {one_line(error)}", remedy) from error
-
-
-@functools.cache
-def _message_type() -> Any:
-    """tf.train.Example; its module makes the class when it is imported."""
-    return importlib.import_module("tensorflow_datasets.proto.tf_example_generated_pb2").Example
+    except Exception as error:  # protobuf's DecodeError, or a missing feature
+        raise DataError(f"{where} is no example with image and label: {one_line(error)}") from error
 
 
 def official_order(identities: Sequence[bytes]) -> Sequence[int]:
-    """Numbers of the records by their ids; as they are where one has none."""
+    """Numbers of the records, sorted by their ids if all have one."""
     order = range(len(identities))
     if all(identities):
         return sorted(order, key=lambda i: (len(identities[i]), identities[i]))
     return order
 
 
-def check_labels(labels: Sequence[int], where: Callable[[int], str], about: Description) -> np.ndarray:
-    """The labels as i32[n]; DataError, with `where(i)`, if one is no class."""
+def check_labels(labels: Sequence[int], where: Callable[[int], str], class_names: Sequence[str]) -> np.ndarray:
+    """The labels as i32[n]; a DataError with `where(i)` names one that is no class."""
     for i, number in enumerate(labels):
-        if not 0 <= number < len(about.class_names):
-            message = f"{where(i)} has label {number}, out of range: there are {len(about.class_names)} classes"
-            raise DataError(message, about.remedy)
+        if not 0 <= number < len(class_names):
+            raise DataError(f"{where(i)} has label {number}, out of range: there are {len(class_names)} classes")
     return np.array(labels, np.int32)
 
 
 def check_metadata(directory: Path) -> None:
-    """Raises ValueError for metadata that is not to be given to tensorflow-datasets.
+    """Raises ValueError for metadata that tensorflow-datasets must not see.
 
-    It imports whatever module features.json names, so a class that isn't one of its own features is refused.
+    It imports any module that features.json names, so a class that is not one of its own features is refused.
     """
     for name in (INFO, FEATURES):
         if (size := (directory / name).stat().st_size) > JSON_LIMIT:
@@ -211,35 +191,32 @@ def check_metadata(directory: Path) -> None:
             waiting += value
 
 
-def _records(file: Path, expected: int, about: Description) -> Iterator[bytes]:
-    if about.file_format == "tfrecord":
-        with _remedy(about.remedy):
-            records = read_records(file)
-        _check_count(file, len(records), expected, about)
+def _records(file: Path, expected: int, file_format: str) -> Iterator[bytes]:
+    if file_format == "tfrecord":
+        records = read_records(file)
+        _check_count(file, len(records), expected)
         yield from records
         return
     from array_record.python.array_record_module import ArrayRecordReader
 
-    def read(call: Callable, *arguments):
-        try:
-            return call(*arguments)
-        except Exception as error:  # of a kind of its own
-            raise DataError(f"{file} is damaged: {one_line(error)}", about.remedy) from error
-
-    reader = read(ArrayRecordReader, str(file))
     try:
-        count = read(reader.num_records)
-        _check_count(file, count, expected, about)
-        for first in range(0, count, _CHUNK):
-            yield from read(reader.read, first, min(first + _CHUNK, count))
-    finally:
-        with contextlib.suppress(Exception):  # closing a damaged file raises the same error again
-            reader.close()
+        reader = ArrayRecordReader(str(file))
+        try:
+            _check_count(file, reader.num_records(), expected)
+            for first in range(0, expected, _CHUNK):
+                yield from reader.read(first, min(first + _CHUNK, expected))
+        finally:
+            with contextlib.suppress(Exception):  # closing a damaged file raises the same error again
+                reader.close()
+    except DataError:
+        raise
+    except Exception as error:  # of array_record's own kinds
+        raise DataError(f"{file} is damaged: {one_line(error)}") from error
 
 
-def _check_count(file: Path, found: int, expected: int, about: Description) -> None:
+def _check_count(file: Path, found: int, expected: int) -> None:
     if found != expected:
-        raise DataError(f"{file} has {found} records, {INFO} says {expected}", about.remedy)
+        raise DataError(f"{file} has {found} records, {INFO} says {expected}")
 
 
 def _name(directory: Path) -> str:
@@ -257,13 +234,19 @@ def _info(directory: Path) -> Any:
         return tfds.builder_from_directory(str(directory)).info
     except Exception as error:  # many kinds: json, protobuf, KeyError, its own
         message = f"{directory}/{INFO} or features.json cannot be read: {one_line(error)}"
-        raise DataError(message, REMEDY.format(directory.parent.name)) from error
+        raise DataError(message, _remedy(directory.parent.name)) from error
+
+
+def _remedy(name: str) -> str:
+    command = f": python -m sem_jax prepare {name} --force" if name in PUBLIC else " with tensorflow-datasets."
+    return f"Prepare the data again{command}"
 
 
 @contextlib.contextmanager
-def _remedy(remedy: str):
-    """Replaces the remedy of a reader that knows only the file by the command for this data set."""
+def remedied(remedy: str):
+    """Gives the DataErrors inside this remedy, except those that data.image_size mends."""
     try:
         yield
     except DataError as error:
-        raise DataError(str(error).split("\n")[0], remedy) from error
+        message, _, known = str(error).partition("\n")
+        raise DataError(message, known if "data.image_size" in known else remedy) from error

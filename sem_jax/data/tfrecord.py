@@ -1,9 +1,9 @@
-"""TFRecord files without TensorFlow: framing and masked CRC-32C, in numpy.
+"""Reads TFRecord files with NumPy, without TensorFlow, and checks every checksum.
 
-    read_records(path)         # list[bytes], every checksum checked
+    read_records(path)         # list[bytes]
     crc32c_many(rows)          # u32[n]
 
-A record is: u64 length, u32 masked crc of those 8 bytes, the bytes, u32 masked crc of the bytes; little endian.
+A record is, in little endian: u64 length, u32 masked CRC of the length, the bytes, u32 masked CRC of the bytes.
 """
 
 import struct
@@ -15,8 +15,8 @@ import numpy as np
 from sem_jax.errors import DataError
 
 _HEADER = struct.Struct("<QI")
-_START = bytes.fromhex("54641f64")  # takes a CRC from 0 to 0xFFFFFFFF
-_BATCH_BYTES = 8 << 20  # of one matrix of records; stays near the cache
+_START = bytes.fromhex("54641f64")  # brings a CRC from 0 to 0xFFFFFFFF
+_BATCH_BYTES = 8 << 20  # of one matrix of records, about what the CPU's cache holds
 
 
 def _table() -> np.ndarray:
@@ -34,16 +34,16 @@ _TABLE = _table()
 
 
 def crc32c_many(rows: Sequence[bytes]) -> np.ndarray:
-    """CRC-32C of each of some byte strings of any lengths, u32[n].
+    """CRC-32C of byte strings of any lengths, u32[n].
 
-    They go through the table side by side, two bytes a step, so 60,000 PNGs of 2 KB take about a second. They are
-    aligned at their ends, since a CRC that starts at 0 ignores leading zeros; _START takes it to 0xFFFFFFFF.
+    All strings go through the table together, two bytes a step: 60,000 PNGs of 2 KB take about a second. Their ends are
+    aligned, since a CRC that starts at 0 ignores leading zeros; _START brings it to 0xFFFFFFFF.
     """
     out = np.empty(len(rows), np.uint32)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     start = 0
     while start < len(order):
-        # Shorter rows first: the last of a batch is the longest and gives the matrix its width.
+        # Shorter rows come first, so the last row of a batch gives the matrix its width.
         stop = start + 1
         while stop < len(order) and (stop + 1 - start) * len(rows[order[stop]]) <= _BATCH_BYTES:
             stop += 1
@@ -61,22 +61,18 @@ def crc32c_many(rows: Sequence[bytes]) -> np.ndarray:
 
 
 def masked(crc: np.ndarray) -> np.ndarray:
-    """CRC-32C, u32[n], as the format stores it."""
+    """The masked form of CRC-32C values u32[n], which the format stores."""
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 
 def read_records(path: Path) -> list[bytes]:
-    """Every record of one file.
-
-    Raises:
-      DataError: the file cannot be read, ends inside a record, or a checksum does not agree; names file and record.
-    """
+    """Every record of one file. A DataError names file and record if one is damaged or incomplete."""
     remedy = "The file is damaged: copy or prepare the data set again."
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", remedy) from error
-    pieces, expected, at = [], [], 0  # of each record its header and its content
+    pieces, expected, at = [], [], 0  # header and content of each record
     while at < len(data):
         number = len(pieces) // 2
         if at + 12 > len(data):

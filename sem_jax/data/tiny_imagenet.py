@@ -1,10 +1,10 @@
-"""`tiny_imagenet`: 200 classes of 64x64, 500 train images each; the official validation part (50 each) is our test.
+"""`tiny_imagenet`: 200 classes of 64x64 with 500 train images each; test is the official validation part (50 each).
 
     tiny-imagenet-200.zip, or unpacked: tiny-imagenet-200/train/<wnid>/images/*.JPEG
                                         tiny-imagenet-200/val/images/*.JPEG, val/val_annotations.txt
 
-Classes are WordNet ids, numbered in sorted order (as torchvision's ImageFolder does). The official test part has no
-labels and is not read. A zip with some of the classes works and is reported as what it is.
+Classes are WordNet ids, numbered in sorted order as in torchvision's ImageFolder. The official test part has no labels
+and is not read. A zip with some of the classes works, with a warning.
 """
 
 import functools
@@ -26,7 +26,7 @@ REMEDY = "Take the official archive again: http://cs231n.stanford.edu/tiny-image
 
 
 def open_tiny_imagenet(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
-    """Readers (split -> Raw) of the official layout or an image folder at `path`; DataError if it holds neither."""
+    """Readers of the official layout or an image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
     found = files.find(ANNOTATIONS)
     if not found:
@@ -74,7 +74,7 @@ def _read(spec: PublicSet, files: Files, classes, names: list[str], wnids: list[
         shape=spec.shape,
         progress=f"decoding {files.root.name}",
     )
-    # About 2% of the files are grey JPEGs; kept as RGB, so that every record decodes to the shape in features.json.
+    # About 2% of the files are grey JPEGs; they become RGB, so that every record has the shape in features.json.
     kept = tuple(data if _is_rgb(data) else encode_png(images[i]) for i, data in enumerate(encoded))
     index = {wnid: i for i, wnid in enumerate(classes)}
     return Raw(images, np.array([index[wnid] for wnid in wnids], np.int32), classes, kept)
@@ -99,7 +99,7 @@ TINY_IMAGENET = PublicSet(
     test_size=10_000,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
-    # No SHA-256 is published; this MD5 is the one everybody checks. It guards against damage, not against an attacker.
+    # No SHA-256 is published. The MD5 that is in common use guards against damage, not against an attacker.
     remotes=(
         Remote("http://cs231n.stanford.edu/tiny-imagenet-200.zip", 248100043, "md5:90528d7ca1a48142e341f4ef8d21d0de"),
     ),
