@@ -1,15 +1,14 @@
-"""Checkpoints of a run, written with orbax: the model for whoever scores it, the trainer's part for whoever continues.
+"""Checkpoints of a run, written with orbax: the model for scoring, the optimizer's state for going on.
 
     with Checkpoints(folder, keep=2, best="val_accuracy") as checkpoints:
-        restored = checkpoints.restore(state_like)             # the latest that is undamaged; None in a new run
+        restored = checkpoints.restore(state_like)             # the latest undamaged one; None in a new run
         checkpoints.save(step, state, progress, metrics)       # in the background
         checkpoints.wait()
     variables = load_model(folder, step, like)                 # params and batch_stats alone, for evaluation
 
-On disk: <folder>/<step>/model (params, batch_stats), /trainer (opt_state) and /manifest.json (`manifest`: format,
-configuration, versions, data, what the trainer had summed in this epoch, SHA-256 of every file). It is written under
-another name and renamed when all of it is on the disk, so a folder with a step's name is a finished checkpoint or a
-damaged one, which is moved to <folder>/damaged.
+A checkpoint is a folder <folder>/<step> with model (params, batch_stats), trainer (opt_state) and manifest.json (see
+manifest.py). It is written under another name and renamed when all of it is on the disk. A folder with a step's name
+is therefore a finished checkpoint, or a damaged one, which is moved to <folder>/damaged.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
-from sem_jax.errors import RunError
+from sem_jax.errors import RunError, one_line
 from sem_jax.runs.manifest import Damaged, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
@@ -56,7 +55,7 @@ def _shapes(items: dict) -> dict[str, str]:
 
 
 def _check_shapes(path: Path, there: dict[str, str], here: dict[str, str]) -> None:
-    """orbax would convert another dtype without a word, and tell another shape at length."""
+    """Compares with what is expected: orbax converts another dtype silently, and its message on shapes is long."""
     names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     if names:
         name = names[0]
@@ -68,37 +67,34 @@ def _check_shapes(path: Path, there: dict[str, str], here: dict[str, str]) -> No
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    return getattr(error, "strerror", None) or one_line(error, 200)
 
 
-def _unreadable(path: Path, error: Exception) -> RunError:
-    return RunError(
-        f"Checkpoint {path} cannot be restored: {_reason(error)}",
-        "It is undamaged; perhaps another version of orbax-checkpoint wrote it: see versions in its manifest.json.",
-    )
+def _read(path: Path, like: dict, sharding: jax.sharding.Sharding | None = None) -> dict:
+    """The parts of a checkpoint that `like` names, in its shapes and dtypes, on `sharding` or else where `like` is."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), like)
+    try:
+        return ocp.load_checkpointables(str(path), shapes)
+    except Exception as error:  # orbax raises many types, bare Exception among them
+        raise RunError(
+            f"Checkpoint {path} cannot be restored: {_reason(error)}",
+            "It is undamaged; perhaps another version of orbax-checkpoint wrote it: see versions in its manifest.json.",
+        ) from error
 
 
 class Checkpoints:
     """The checkpoints of one run: the latest `keep`, and the best by one metric.
 
     Args:
-      folder: made if it is not there. In a run of several processes all of them see it, the lead writes.
-      keep: number of latest checkpoints kept.
-      best: name of the metric (higher is better) whose best checkpoint is kept too; None keeps none.
-      steps: steps whose checkpoint is kept too.
-      about: JSON about the run, for the manifests; "data" and "seed" are compared when one is restored.
+      folder: made if it is not there. All processes of a run must see it; the lead alone writes.
+      keep: number of latest checkpoints to keep.
+      best: name of a metric, higher is better; its best checkpoint is kept too. None: no such metric.
+      steps: checkpoints of these steps are kept too.
+      about: JSON about the run, for the manifests; `restore` compares its "data" and "seed".
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        *,
-        keep: int,
-        best: str | None,
-        steps: Sequence[int] = (),
-        about: dict | None = None,
+        self, folder: str | Path, *, keep: int, best: str | None, steps: Sequence[int] = (), about: dict | None = None
     ):
         self._folder = Path(folder).absolute()
         self._keep, self._best, self._steps, self._about = keep, best, frozenset(steps), about or {}
@@ -107,7 +103,7 @@ class Checkpoints:
         self._latest: int | None = None
         if is_lead():
             self._folder.mkdir(parents=True, exist_ok=True)
-            for path in self._folder.iterdir():  # what a process left that was killed
+            for path in self._folder.iterdir():  # left by a process that was killed
                 if path.name.startswith((_SAVING, _DELETING)):
                     shutil.rmtree(path)
 
@@ -115,7 +111,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        # With an error on its way, that one is told: a save that failed has left the checkpoint before it in place.
+        # An error that is already on its way is more important than a failed save, which did no harm.
         with contextlib.suppress(*([RunError] if kind else [])):
             self.wait()
 
@@ -125,16 +121,16 @@ class Checkpoints:
         return self._latest
 
     def save(self, step: int, state: TrainState, progress: dict, metrics: dict[str, float] | None = None) -> None:
-        """Starts writing a checkpoint and returns once the arrays are copied; a step that is there is left alone.
+        """Starts writing a checkpoint and returns once the arrays are copied. A saved step is left alone.
 
         Args:
           step: optimizer updates done.
           state: may be donated right after.
-          progress: JSON.
-          metrics: by name, for "best"; a value that is not finite is left out, so that it is never the best.
+          progress: JSON, returned by `restore`.
+          metrics: by name, for `best`. Values that are not finite are left out, so that they are never the best.
 
         Raises:
-          RunError: the save before this one failed, on a full disk for example; or the state is not finite.
+          RunError: the state is not finite, or the save before this one failed.
         """
         self.wait()
         if self._latest is not None and self._latest >= step:
@@ -147,11 +143,11 @@ class Checkpoints:
                     f"The checkpoint before it ({self._latest or 'none yet'}) is kept; lower optim.learning_rate.",
                 )
         self._latest = step
-        temporary = self._folder / f"{_SAVING}{step}"
+        temporary = str(self._folder / f"{_SAVING}{step}")
         if jax.process_count() == 1:
-            write = functools.partial(ocp.save_checkpointables, str(temporary), _items(host))
-        else:  # all take part; what they agree on while they do must not come between the steps' own collectives
-            write = ocp.save_checkpointables_async(str(temporary), _items(state)).result
+            write = functools.partial(ocp.save_checkpointables, temporary, _items(host))
+        else:  # on this thread: orbax's collectives must not come between those of the steps
+            write = ocp.save_checkpointables_async(temporary, _items(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
         about = {"step": step, "progress": progress, "metrics": finite, "arrays": _shapes(_items(host)), **self._about}
         self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
@@ -172,10 +168,9 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _delete_others(self, step: int) -> None:
-        """Deletes what neither the latest ones nor the best one are; renamed first, so that no half is ever read."""
-        there = steps(self._folder)
+        """Deletes all but the latest, the best and the named ones. Renames them first: nobody reads half of one."""
+        there, scores = steps(self._folder), {}
         kept = set(there[-self._keep :]) | self._steps | {step}
-        scores = {}
         for other in there:
             with contextlib.suppress(Damaged, RunError):
                 scores[other] = read_manifest(self._folder / str(other))["metrics"].get(self._best)
@@ -188,7 +183,7 @@ class Checkpoints:
             shutil.rmtree(leaving)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk.
+        """Returns when the last save is on the disk.
 
         Raises:
           RunError: it could not be written; the checkpoints before it are as they were.
@@ -196,23 +191,22 @@ class Checkpoints:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
+        error, self._error = self._error, None
+        if error is not None:
             raise RunError(
                 f"Checkpoint {self._folder / str(self._latest)} cannot be written: {_reason(error)}",
                 "The checkpoints before it are untouched. Make room, then start the same command again.",
             ) from error
 
     def restore(self, like: TrainState) -> Restored | None:
-        """The latest undamaged checkpoint, in the shapes, dtypes and shardings of `like`; None where there is none.
+        """The latest undamaged checkpoint, in the shapes, dtypes and shardings of `like`; None if there is none.
 
-        Damaged ones that are newer are said on standard output and moved to the subfolder `damaged`.
+        Newer ones that are damaged are named on standard output and moved to the subfolder `damaged`.
 
         Raises:
           RunError: all are damaged; or it is of a newer format, another model or other data, or cannot be read.
         """
-        refusal = None
-        step = _NONE
+        refusal, step = None, _NONE
         if is_lead():
             try:
                 step = self._choose()
@@ -236,19 +230,14 @@ class Checkpoints:
                     "Remove it, or choose another folder with --workdir.",
                 )
         _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
-        try:
-            loaded = ocp.load_checkpointables(str(path), abstract)
-        except Exception as error:  # orbax raises many types, bare Exception among them
-            raise _unreadable(path, error) from error
+        found = _read(path, _items(like))
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
-        model = loaded["model"]
-        state = TrainState(counter, model["params"], model["batch_stats"], loaded["trainer"]["opt_state"])
         self._latest = step
+        state = TrainState(counter, **found["model"], **found["trainer"])
         return Restored(state, manifest["progress"], manifest["metrics"])
 
     def _choose(self) -> int:
-        """Step of the newest checkpoint whose files are as they were written; the newer ones are moved aside."""
+        """Step of the newest undamaged checkpoint; newer ones are moved aside."""
         bad = {}
         for step in reversed(steps(self._folder)):
             try:
@@ -281,25 +270,20 @@ def _move_aside(path: Path) -> Path:
 
 def steps(folder: str | Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending."""
-    folder = Path(folder)
-    names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    names = [p.name for p in Path(folder).iterdir() if p.is_dir()] if Path(folder).is_dir() else []
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 
 def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
-    """The model of one checkpoint, without the trainer.
+    """The model of one checkpoint: {"params", "batch_stats"}, float32, on the first device.
 
     Args:
       folder: the run's checkpoints folder.
       step: one of `steps(folder)`, or the name of a checkpoint folder that was renamed.
-      like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes (`jax.eval_shape` of its
-        init gives them).
-
-    Returns:
-      {"params", "batch_stats"}, float32, on the first device.
+      like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes.
 
     Raises:
-      RunError: when it is not there, is damaged, does not fit or cannot be read.
+      RunError: it is not there, is damaged, is of another model or cannot be read.
     """
     path = Path(folder).absolute() / str(step)
     if not path.is_dir():
@@ -311,9 +295,5 @@ def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
     there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
     _check_shapes(path, there, _shapes({"model": like}))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-    try:
-        return ocp.load(str(path), like, checkpointable_name="model")
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return _read(path, {"model": like}, first_device)["model"]

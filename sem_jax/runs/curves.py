@@ -1,25 +1,17 @@
-"""Draws the learning curves of a run from its metrics log; imports no jax.
-
-draw_curves("runs/digits")          # writes runs/digits/curves.png
-"""
+"""Draws the learning curves of a run from its metrics log; imports no jax."""
 
 from pathlib import Path
 
 from sem_jax.runs.records import read_metrics
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Colours of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
-    """Draws accuracy, loss terms and the penalty relative to the feature norm into curves.png.
+    """Draws accuracy, loss terms and the penalty relative to the feature norm into curves.png of a run folder.
 
-    Args:
-      folder: the run folder, with metrics.jsonl.
-      title: over the figure; "" = the folder's name.
-
-    Returns:
-      The path of curves.png, or None where nothing is logged yet.
+    `title` is above the figure; "" = the folder's name. Returns the path of curves.png, or None if nothing is logged.
     """
     from matplotlib.figure import Figure
 

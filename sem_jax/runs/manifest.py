@@ -1,10 +1,10 @@
-"""The manifest of a checkpoint folder: size and digest of every file, checked before anything in it is believed.
+"""The manifest of a checkpoint folder: size and SHA-256 of every file, checked before any of them is used.
 
-    write_manifest(folder, {"step": 390, ...})     # SHA-256 of every file, all of it flushed to the disk
+    write_manifest(folder, {"step": 390, ...})     # all files are flushed to the disk
     about = read_verified(folder)                  # raises Damaged("model/_METADATA: 763 bytes, expected 764")
 
-manifest.json holds the format version, what the caller gives, the size and SHA-256 of every other file, and a digest
-of its own contents. It is written last: a checkpoint without it was not finished.
+manifest.json holds the format version, what the caller gives (step, metrics, configuration, versions ...), the size and
+SHA-256 of every other file, and a digest of itself. It is written last: a checkpoint without it is not finished.
 """
 
 import hashlib
@@ -20,15 +20,13 @@ LIMIT = 16 << 20  # bytes of it; a checkpoint may come from a stranger
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was written; the message is one line that names the file and the reason."""
+    """A checkpoint is not as it was written. The message is one line: the file and the reason."""
 
 
 def write_manifest(folder: Path, about: dict) -> None:
-    """Hashes and flushes every file of a folder, then writes its manifest, flushed too.
+    """Hashes and flushes every file of a complete folder, then writes and flushes its manifest.
 
-    Args:
-      folder: complete but for the manifest.
-      about: JSON, without the keys "format", "files" and "sha256".
+    `about` is JSON, without the keys "format", "files" and "sha256".
     """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -46,11 +44,11 @@ def write_manifest(folder: Path, about: dict) -> None:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a folder, compared with its own digest; the other files are not looked at.
+    """The manifest of a folder, checked by its own digest; the other files are not read.
 
     Raises:
       Damaged: it is not there, or not as it was written.
-      RunError: it is of a newer format than this version knows.
+      RunError: its format is newer than this version knows.
     """
     try:
         if (size := (folder / NAME).stat().st_size) > LIMIT:
@@ -75,7 +73,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def read_verified(folder: Path) -> dict:
-    """The manifest of a folder, once every file in it is found to be as it was written.
+    """The manifest of a folder, after a check of every file in it.
 
     Raises:
       Damaged: names the first file that differs.
@@ -98,7 +96,7 @@ def read_verified(folder: Path) -> dict:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flushes a folder, so that names created or renamed in it survive a power failure; does nothing on Windows."""
+    """Flushes a folder, so that files created or renamed in it survive a power failure; does nothing on Windows."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows opens no folders

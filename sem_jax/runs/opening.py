@@ -1,9 +1,9 @@
-"""From a run folder to a model that can be scored.
+"""Opens a run folder: rebuilds the model of a checkpoint, to be scored.
 
     run = open_run("runs/wrn_c10", "best_val")
     run.model.apply(run.variables, images, train=False)
 
-config.json and data.json are read as data; no configuration file is executed and nothing of the trainer is imported.
+config.json and data.json are read as data. No configuration file is executed and the trainer is not imported.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
 
 
 class DataFacts(NamedTuple):
-    """What data.json says of the data of a run: enough to rebuild the model and to recognise the data."""
+    """The contents of data.json: what is needed to rebuild the model and to recognise the run's data."""
 
     name: str
     fingerprint: str
@@ -43,8 +43,8 @@ class DataFacts(NamedTuple):
         """The facts of a data set."""
         height, width, channels = next(iter(dataset.splits.values())).images.shape[1:]
         sizes = {name: len(split.labels) for name, split in dataset.splits.items()}
-        shape, mean, std = (height, width, channels), dataset.mean, dataset.std
-        return cls(dataset.name, dataset.fingerprint, dataset.class_names, shape, mean, std, sizes)
+        shape = height, width, channels
+        return cls(dataset.name, dataset.fingerprint, dataset.class_names, shape, dataset.mean, dataset.std, sizes)
 
     def to_json(self) -> dict[str, Any]:
         """The contents of data.json."""
@@ -56,17 +56,17 @@ class Run(NamedTuple):
 
     name: str  # of the run folder
     folder: Path  # has config.json
-    checkpoint: str  # as it was asked for: "final", "best_val", a step or a folder
+    checkpoint: str  # as the caller named it: "final", "best_val", a step or a folder
     step: int | None  # None for a checkpoint folder whose name is no number
     config: ConfigDict
     data: DataFacts
     model: Model
     variables: Any  # {"params", "batch_stats"}
-    fingerprint: str  # hex SHA-256 of all that predictions depend on but images and precision
+    fingerprint: str  # hex SHA-256 of model, variables, mean and std
 
     @property
     def precision(self) -> str:
-        """What else the digits of a prediction depend on: the computation's dtype and the kind of device."""
+        """The dtype of the computation and the kind of device, on which the digits of predictions depend."""
         return f"{jnp.dtype(self.model.dtype).name}-{jax.default_backend()}"
 
 
@@ -74,11 +74,11 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     """Rebuilds the model of a checkpoint from config.json and data.json.
 
     Args:
-      workdir: the run folder, or one of its checkpoints/STEP, moved wherever. Ignored where `checkpoint` is a folder.
-      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder, as above.
+      workdir: the run folder, or one of its checkpoints/STEP. Ignored if `checkpoint` is a folder.
+      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder as above.
 
     Raises:
-      RunError: no such run or checkpoint, one that does not fit its configuration, or no val to choose by.
+      RunError: no such run or checkpoint, it does not fit its configuration, or there is no val to choose by.
       ConfigError: config.json is of another version or damaged.
     """
     workdir, checkpoint = Path(workdir).expanduser(), str(checkpoint)
@@ -87,9 +87,8 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     folder, _, _ = _locate(workdir, checkpoint)
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
-        raise RunError(
-            f"{folder / 'config.json'} must hold the fields of a configuration, not a {type(values).__name__}"
-        )
+        found = type(values).__name__
+        raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {found}")
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
         raise RunError(
@@ -112,23 +111,20 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
 
 
 def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
-    """Opens the frozen net that a saliency mixer asks where in another run's normalised images the object is.
+    """Opens the frozen net of a saliency mixer, which tells where the object is in another run's images.
 
     Args:
       folder: run folder of the frozen net (mixer.scorer).
-      image_shape: (h, w, c) of the images.
-      mean, std: what the images were normalised with.
+      image_shape, mean, std: of the other run's images, (h, w, c) and per channel.
       sharding: of the net's parameters.
 
     Raises:
       RunError: no such run. ConfigError: it was trained on images of another shape.
     """
     run = open_run(folder)
-    if tuple(run.data.image_shape) != tuple(image_shape):
-        raise ConfigError(
-            f"mixer.scorer must be trained on images of shape {tuple(image_shape)}, got {tuple(run.data.image_shape)} "
-            f"in {folder}"
-        )
+    if run.data.image_shape != tuple(image_shape):
+        expected = f"mixer.scorer must be trained on images of shape {tuple(image_shape)}"
+        raise ConfigError(f"{expected}, got {run.data.image_shape} in {folder}")
     mean, std, own_mean, own_std = (jnp.asarray(x)[None, None, None] for x in (mean, std, run.data.mean, run.data.std))
     score = make_scorer(run.model, jax.device_put(run.variables, sharding))
 
@@ -139,14 +135,14 @@ def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) ->
 
 
 def abstract_variables(model: Model, image_shape: tuple[int, ...]) -> dict[str, Any]:
-    """Shapes of a model's {"params", "batch_stats"} for images (h, w, c), as ShapeDtypeStructs; allocates nothing."""
+    """Shapes of a model's {"params", "batch_stats"} for images (h, w, c), as ShapeDtypeStructs."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     like = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
 def _load(workdir: Path, checkpoint: str, like: Any) -> tuple[str, Any]:
-    """(name, variables) of a checkpoint; chosen anew if a trainer has deleted it while it was read."""
+    """(name, variables) of a checkpoint. Another one is chosen if a trainer deletes it while it is read."""
     while True:
         _, checkpoints, name = _locate(workdir, checkpoint)
         try:
@@ -157,7 +153,7 @@ def _load(workdir: Path, checkpoint: str, like: Any) -> tuple[str, Any]:
 
 
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
-    """(folder of config.json, folder of the checkpoints, name of one of them)."""
+    """(folder of config.json, folder of the checkpoints, name of the chosen one)."""
     if checkpoint in ("final", "best_val") or checkpoint.isdigit():
         if not workdir.is_dir():
             raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
@@ -174,11 +170,9 @@ def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
         raise RunError(f"{path} holds no checkpoint", "Expected a run folder or one of its checkpoints/STEP folders.")
     with_config = [it for it in (path, *path.resolve().parents[:2]) if (it / "config.json").is_file()]
     if not with_config:
-        raise RunError(
-            f"no config.json in {path} or the two folders above it",
-            "Copy the run's config.json and data.json there too.",
-        )
-    there = steps(path)  # of the checkpoints folder itself
+        remedy = "Copy the run's config.json and data.json there too."
+        raise RunError(f"no config.json in {path} or the two folders above it", remedy)
+    there = steps(path)  # if it is the folder of the checkpoints
     return with_config[0], *((path, str(there[-1])) if there else (path.parent, path.name))
 
 

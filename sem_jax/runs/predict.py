@@ -6,7 +6,7 @@
     score = make_score(model, mean=mean, std=std)
     sums = score(variables, to_batches(split, batch_size=500))     # {"correct", "nll", "count"}: divide at the end
 
-Nothing is donated and nothing is random: the same images give the same predictions.
+No array is donated and nothing is random: the same images give the same predictions.
 """
 
 from collections.abc import Callable
@@ -26,24 +26,24 @@ from sem_jax.runs.opening import Run
 
 
 class Predictions(NamedTuple):
-    """`Outputs` of many images, fetched from the device: NumPy, one row an image."""
+    """`Outputs` of many images on the host, one row an image."""
 
     features: np.ndarray  # f32[n d]
     logits: np.ndarray  # f32[n k]
 
 
 class Batches(NamedTuple):
-    """A split cut into batches; what fills the last one has mask 0."""
+    """A split cut into batches, on the host or on the device."""
 
-    images: Any  # u8[m b h w c], as labels and mask on the host or on the device
+    images: Any  # u8[m b h w c]
     labels: Any  # i32[m b]
-    mask: Any  # f32[m b]
+    mask: Any  # f32[m b], 0 for padding
 
 
 def to_batches(split: Split, *, batch_size: int, multiple_of: int = 1) -> Batches:
-    """Cuts a split into m = ceil(n / b) batches, in order; the last one is filled up with zeros of mask 0.
+    """Cuts a split into m = ceil(n / b) batches, in order; zeros fill the last one.
 
-    b is batch_size, or less for a smaller split, rounded up to a multiple of `multiple_of`, the number of devices.
+    b is min(batch_size, n), rounded up to a multiple of `multiple_of`, the number of devices.
     """
     count = len(split.labels)
     batch_size = -(-min(batch_size, count) // multiple_of) * multiple_of
@@ -56,7 +56,7 @@ def to_batches(split: Split, *, batch_size: int, multiple_of: int = 1) -> Batche
 
 
 def make_predict_step(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., Outputs]:
-    """predict(variables, images u8[b h w c]) -> Outputs in evaluation mode; nothing is donated."""
+    """predict(variables, images u8[b h w c]) -> Outputs, in evaluation mode."""
 
     def predict(variables, images: jax.Array) -> Outputs:
         return model.apply(variables, normalise(images, mean, std), train=False)
@@ -67,7 +67,7 @@ def make_predict_step(model: Model, *, mean: tuple[float, ...], std: tuple[float
 def make_score(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
     """score(variables, batches: Batches) -> {"correct", "nll", "count"}, f32[] each, summed over the real items.
 
-    One compiled call for a whole split. Counts are exact up to 2**24 items.
+    It is one compiled call for a whole split. Counts are exact up to 2**24 items.
     """
     predict = make_predict_step(model, mean=mean, std=std)
 
@@ -80,7 +80,7 @@ def make_score(model: Model, *, mean: tuple[float, ...], std: tuple[float, ...])
                 "nll": optax.softmax_cross_entropy_with_integer_labels(logits, labels),
                 "count": jnp.ones_like(mask),
             }
-            # `where`, not a product: a padded row may be anything, and 0 * nan is nan.
+            # `where`, not a product: a padded row may give NaN, and 0 * NaN is NaN.
             return {k: sums[k] + jnp.sum(jnp.where(mask > 0, v, 0.0)) for k, v in values.items()}, None
 
         zeros = {name: jnp.zeros(()) for name in ("correct", "nll", "count")}
@@ -93,10 +93,9 @@ class Predictor:
     """Runs a model on all devices: the images of a batch are sharded over them, the parameters copied to each.
 
     Args:
-      model: returns Outputs.
-      variables: {"params", "batch_stats"}.
+      model, variables: the net and its {"params", "batch_stats"}.
       mean, std: of the training data, per channel.
-      batch_size: of all devices together; halved for as long as a batch does not fit the device's memory.
+      batch_size: images on all devices together; halved while a batch does not fit the device's memory.
       devices: all of this process by default.
       progress: whether to draw a bar on a terminal.
     """
@@ -109,8 +108,7 @@ class Predictor:
         self._by_item = NamedSharding(mesh, PartitionSpec("data"))
         self._variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         self._count, self._batch_size, self._progress = len(devices), batch_size, progress
-        predict = make_predict_step(model, mean=mean, std=std)
-        self._predict = jax.jit(predict)
+        self._predict = jax.jit(make_predict_step(model, mean=mean, std=std))
 
         def predict_mixed(apply, variables, draws, anchor, partner):
             images = (normalise(x, mean, std) for x in (anchor, partner))
@@ -125,10 +123,7 @@ class Predictor:
         Args:
           images: u8[n h w c], n >= 1; may be memory-mapped, or encoded on disk.
           label: text of the progress bar.
-          features: False returns f32[n 0] in their place, which spares the copy from the device.
-
-        Returns:
-          Predictions(features f32[n d], logits f32[n k]).
+          features: if False, features are f32[n 0], which saves copying them from the device.
         """
 
         def predict(batch):
@@ -138,11 +133,11 @@ class Predictor:
         return Predictions(*self._map(predict, images, label))
 
     def mixed(self, apply: Callable, draws, anchor: np.ndarray, partner: np.ndarray, *, label: str = ""):
-        """Features of mixed pairs, (f32[n d], lam f32[n]).
+        """Features of mixed pairs and their weights, (f32[n d], lam f32[n]).
 
         Args:
           apply: deterministic half of a mixer, (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed, lam).
-          draws: the mixer's Draw with arrays [n] inside.
+          draws: the mixer's Draw, of arrays [n].
           anchor, partner: u8[n h w c].
           label: text of the progress bar.
         """
@@ -166,14 +161,14 @@ class Predictor:
 
     def _map_batches(self, predict: Callable, arrays, label: str):
         count = len(jax.tree.leaves(arrays)[0])
-        # Small sets share few compiled shapes: powers of two below the batch size.
+        # Batches of small sets have a power of two of images, so that few shapes are compiled.
         size = min(self._batch_size, 1 << (count - 1).bit_length())
         size = -(-size // self._count) * self._count
         parts, waiting = [], None
         with tqdm(total=count, desc=label, unit="img", disable=None if self._progress else True, leave=False) as bar:
             for first in range(0, count, size):
                 batch = jax.tree.map(lambda x, first=first: _filled(x[first : first + size], size), arrays)
-                # One batch ahead: the device works on it while the one before is fetched.
+                # The device works on this batch while the one before is fetched.
                 started = predict(jax.device_put(batch, jax.tree.map(lambda _: self._by_item, batch)))
                 if waiting is not None:
                     parts.append(jax.device_get(waiting))
@@ -184,19 +179,12 @@ class Predictor:
 
 
 def _filled(rows: np.ndarray, size: int) -> np.ndarray:
-    """The rows of a batch, the last one repeated up to `size`."""
+    """The rows of a batch; the last one is repeated up to `size`."""
     rows = np.asarray(rows)
     return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def make_predictor(run: Run, *, batch_size: int = 0, progress: bool = False) -> Predictor:
-    """The Predictor of an opened run.
-
-    Args:
-      run: from `open_run`.
-      batch_size: 0 = the run's runtime.eval_batch_size.
-      progress: whether to draw a bar on a terminal.
-    """
-    size = batch_size or run.config.runtime.eval_batch_size
-    facts = {"mean": run.data.mean, "std": run.data.std}
-    return Predictor(run.model, run.variables, **facts, batch_size=size, progress=progress)
+def make_predictor(run: Run, *, progress: bool = False) -> Predictor:
+    """The Predictor of an opened run, with its runtime.eval_batch_size."""
+    options = {"mean": run.data.mean, "std": run.data.std, "batch_size": run.config.runtime.eval_batch_size}
+    return Predictor(run.model, run.variables, **options, progress=progress)

@@ -1,14 +1,13 @@
-"""The files of a run folder that are no checkpoint: JSON files, the metrics log, TensorBoard events and the lock.
+"""The files of a run folder beside its checkpoints: JSON files, metrics log, TensorBoard events and lock; no jax.
 
-    with RunFolder("runs/digits") as folder:   # a second process is refused
-        folder.claim(config, data)             # and so is a folder of another configuration
+    with RunFolder("runs/digits") as folder:   # refuses a second process
+        folder.claim(config, data)             # refuses a folder of another configuration
         folder.rewind(step)                    # on resume: drops what was logged after the checkpoint
         folder.append({"step": 390, "epoch": 1, "loss": 2.1})
         folder.finish({"test_accuracy": 0.97})
 
-JSON files: config.json, data.json, result.json (`read_json`, `write_json`). Metrics log: metrics.jsonl, one line an
-epoch (`read_metrics`). Files are replaced as a whole, so a reader never meets half of one; the metrics log grows by
-whole lines. No jax is imported.
+The JSON files are config.json, data.json and result.json. The metrics log is metrics.jsonl, one line an epoch. Files
+are replaced as a whole, so nobody reads half of one; the metrics log grows by whole lines.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ JSON_LIMIT = 16 << 20  # bytes of config.json, data.json ...; a run folder may c
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` at the end: no reader ever meets half of it."""
+    """A file to write to, which replaces `path` at the end, so that nobody reads half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -57,20 +56,18 @@ def read_json(path: Path) -> Any:
     Raises:
       RunError: it is not there, is not JSON, or is larger than any run writes.
     """
+    if not path.exists():
+        raise RunError(f"{path} is missing: not the folder of a run")
+    if (size := path.stat().st_size) > JSON_LIMIT:
+        raise RunError(f"{path} has {size} bytes, which no run writes", "Take the run's own file.")
     try:
-        if (size := path.stat().st_size) > JSON_LIMIT:
-            raise RunError(f"{path} has {size} bytes, which no run writes", "Take the run's own file.")
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing: not the folder of a run") from None
-    except RunError:
-        raise
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not valid JSON: {error}") from None
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
-    """The lines of the metrics log, one dict an epoch; a last line that was cut off is left out.
+    """The metrics log, one dict an epoch; a last line that was cut off is left out.
 
     Raises:
       RunError: another line is damaged.
@@ -108,16 +105,15 @@ def environment() -> dict:
 
 
 def _commit() -> str:
-    """Commit of the checkout that this package is imported from, '+' for uncommitted changes; '' outside of git."""
+    """Commit of this package's checkout, with '+' if there are uncommitted changes; '' outside git."""
     here = Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *args], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(here), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        # An installed copy may lie inside somebody else's repository: only our own tracked file counts.
+        # An installed copy may lie inside another repository, which does not track this file.
         git("ls-files", "--error-unmatch", "records.py")
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
@@ -139,7 +135,7 @@ class RunFolder:
         self._lock = None
 
     def __enter__(self) -> "RunFolder":
-        """Makes the folder and locks it for this process; the system frees the lock however the process ends.
+        """Makes the folder and locks it for this process. The system frees the lock when the process ends.
 
         Raises:
           RunError: another process holds the lock.
@@ -180,21 +176,22 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
-        """Writes config.json and data.json, or checks that those that are there are of this run.
+        """Writes config.json and data.json. If they are there, they must be of this run.
 
         Args:
           config: nested plain values.
-          data: what is known of the data set; its fingerprint must agree.
+          data: facts of the data set; the fingerprint must agree.
           ignore: groups of config that may differ.
-          defaults: of the fields, for those that the version which wrote config.json did not have.
+          defaults: values of the fields that an older config.json does not have.
 
         Raises:
           RunError: names the fields that differ.
         """
-        if (self.path / "config.json").exists():
-            saved = read_json(self.path / "config.json")
+        path = self.path / "config.json"
+        if path.exists():
+            saved = read_json(path)
             if not isinstance(saved, dict):
-                raise RunError(f"{self.path / 'config.json'} holds no configuration.", self._remedy)
+                raise RunError(f"{path} holds no configuration.", self._remedy)
 
             def compared(values: dict) -> dict:
                 return dict(flatten({group: value for group, value in values.items() if group not in ignore}))
@@ -218,13 +215,13 @@ class RunFolder:
         if not self._writer:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "config.json", config)
+        write_json(path, config)
         write_json(self.path / "data.json", data)
 
     _remedy = "Choose another folder with --workdir, or delete that one to start afresh."
 
     def rewind(self, step: int) -> list[dict]:
-        """Drops what was logged after `step` and returns the rest; what follows is logged anew."""
+        """Drops what was logged after `step` and returns the rest."""
         log = [line for line in read_metrics(self.path) if line["step"] <= step]
         if self._writer:
             with replacing(self.path / "metrics.jsonl") as file:
@@ -236,7 +233,7 @@ class RunFolder:
         return log
 
     def append(self, line: dict) -> None:
-        """Adds a line to the metrics log, and its numbers to the TensorBoard events. NaN is written as null."""
+        """Adds a line to the metrics log and its numbers to TensorBoard. Numbers that are not finite become null."""
         if not self._writer:
             return
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
@@ -262,6 +259,6 @@ class RunFolder:
             self._events = None
 
     def result(self) -> dict | None:
-        """The contents of result.json, or None for a run that is not finished."""
+        """The contents of result.json; None if the run is not finished."""
         path = self.path / "result.json"
         return read_json(path) if path.exists() else None

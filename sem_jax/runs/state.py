@@ -14,39 +14,25 @@ from sem_jax.rngs import key_for
 
 
 class TrainState(NamedTuple):
-    """What a step reads and replaces.
+    """What a step reads and replaces."""
 
-    Attributes:
-      step: i32[], optimizer updates so far.
-      params: the model's parameters, float32.
-      batch_stats: BatchNorm's running averages, float32; {} for a model without.
-      opt_state: optax's state.
-    """
-
-    step: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: Any
+    step: jax.Array  # i32[], optimizer updates so far
+    params: Any  # float32
+    batch_stats: Any  # BatchNorm's running averages, float32; {} for a model without
+    opt_state: Any  # optax's
 
 
 def init_state(model: Model, tx: optax.GradientTransformation, key: Key, *, image_shape: tuple[int, ...]) -> TrainState:
-    """A fresh state, to be jitted (see `jit_init_state`); the same key gives the same parameters on any device count.
-
-    Args:
-      model: the backbone.
-      tx: the optimizer.
-      key: the run's key; the key for "init" is derived from it.
-      image_shape: (h, w, c).
-    """
+    """A new state for images (h, w, c); a run's key gives the same parameters on any number of devices."""
     variables = model.init(key_for(key, "init", 0), jnp.zeros((1, *image_shape)), train=False)
     params = variables["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), tx.init(params))
 
 
 def jit_init_state(model: Model, tx: optax.GradientTransformation, *, image_shape: tuple[int, ...]):
-    """init_state as a compiled function of the key.
+    """`init_state` as a compiled function of the key.
 
-    XLA:CPU would spend half a minute of LLVM on the random draws of a ResNet-18, which run once; it is told not to.
+    On CPU most optimization is turned off: it would take LLVM half a minute for the random draws of a ResNet-18.
     """
     cheap = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(
