@@ -23,19 +23,15 @@ COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
 
 
 def main() -> None:
-    """Runs the command that is named first; options alone are those of `train`."""
+    """Runs the command that is named first; without a name, `train`."""
     if len(sys.argv) == 1:
         print("usage: python -m sem_jax COMMAND ...\n")
         print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
         return
-    name = sys.argv[1]
-    if name == "--version":
+    if sys.argv[1] == "--version":
         print(__version__)
         return
-    if name.startswith("--"):
-        name = "train"
-    else:
-        del sys.argv[1]
+    name = "train" if sys.argv[1].startswith("--") else sys.argv.pop(1)
     with exit_on_error():
         module, _ = lookup(COMMANDS, "command", name)
     importlib.import_module(module).main()

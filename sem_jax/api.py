@@ -1,4 +1,4 @@
-"""What a user of the package calls: train a configuration, open a run, predict, score and draw it.
+"""The functions that users call: train a configuration, open a run, predict, score and draw it.
 
 import sem_jax as sj
 
@@ -21,7 +21,7 @@ from sem_jax.errors import ConfigError, DataError
 from sem_jax.registry import nearest
 from sem_jax.runs import opening, records
 
-# configs/ of the folder one works in, then of the checkout that the package is imported from.
+# configs/ in the working directory, then in the checkout that the package is imported from.
 _CONFIGS = (Path("configs"), Path(__file__).resolve().parent.parent / "configs")
 
 
@@ -29,7 +29,7 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
     """A validated configuration.
 
     Args:
-      name: of a file in configs/ ("preact_c10"), or the path of one, which is Python and is executed; "" = the
+      name: a file in configs/ ("preact_c10"), or the path of one, which is Python and is executed; "" = the
         defaults, PreActResNet18 on CIFAR-10.
       method: one of the paper's nine, such as "cutmix+es+sem"; "" = the file's own, mixup + SEM.
       **fields: settings by their full name: `**{"train.epochs": 2}`; docs/settings.md lists them.
@@ -49,11 +49,7 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
 
 
 def _find_config(name: str) -> Path:
-    if name.endswith(".py"):
-        paths = [Path(name).expanduser()]
-    else:
-        paths = [folder / f"{name}.py" for folder in _CONFIGS]
-    for path in paths:
+    for path in [Path(name).expanduser()] if name.endswith(".py") else [folder / f"{name}.py" for folder in _CONFIGS]:
         if path.is_file():
             return path
     known = sorted({path.stem for folder in _CONFIGS for path in folder.glob("*.py")})
@@ -97,7 +93,7 @@ def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
 
     Args:
       workdir: the run folder, or one of its checkpoints/STEP.
-      checkpoint: "final", "best_val" (the highest val_accuracy of those kept) or a step.
+      checkpoint: "final", "best_val" (the highest val_accuracy among the kept ones) or a step.
 
     Raises:
       SemError: no such run or checkpoint, or one that is damaged.
@@ -112,7 +108,7 @@ def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
 
 
 class Prediction(NamedTuple):
-    """What a model says of n images; NumPy, one row an image. See `Run.predict`.
+    """The predictions of n images, NumPy arrays with one row an image; from `Run.predict`.
 
     >>> Prediction._fields
     ('labels', 'names', 'probabilities', 'features', 'logits')
@@ -126,7 +122,7 @@ class Prediction(NamedTuple):
 
 
 class Run:
-    """One checkpoint of a run; `train` and `load` give one.
+    """One checkpoint of a run, from `train` or `load`.
 
     >>> run = load("runs/digits")  # doctest: +SKIP
     >>> run.predict("photos/").names  # doctest: +SKIP
@@ -167,8 +163,8 @@ class Run:
         """Classes, probabilities and features of images, in evaluation mode.
 
         Args:
-          images: u8[n h w c] of the size that the model was trained on; or a picture, a folder of pictures or a list
-            of pictures, which are brought to that size.
+          images: u8[n h w c] of the size that the model was trained on; or a picture file, a folder of them or a list
+            of them, which are resized.
 
         Raises:
           DataError: another size or dtype, or a picture that cannot be read.
@@ -183,9 +179,9 @@ class Run:
         if self._predictor is None:
             self._predictor = make_predictor(self.opened)
         features, logits = self._predictor.outputs(images)
-        likely = np.exp(logits - logits.max(axis=1, keepdims=True))
         labels = logits.argmax(axis=1)
         names = [self.class_names[label] for label in labels]
+        likely = np.exp(logits - logits.max(axis=1, keepdims=True))
         return Prediction(labels, names, likely / likely.sum(axis=1, keepdims=True), features, logits)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -193,27 +189,24 @@ class Run:
         return records.read_metrics(self.folder)
 
     def evaluate(self, **options: Any) -> dict[str, Any]:
-        """Scores the checkpoint and writes the report, as `python -m sem_jax.evaluation` does.
+        """Scores the checkpoint, writes the report and returns the record of eval.json.
 
         Args:
-          **options: of `sem_jax.evaluation.Options`: suites=("clean", "ood"), data_dir=..., out=...
-
-        Returns:
-          The record, as in eval.json.
+          **options: those of `sem_jax.evaluation.Options`: suites=("clean", "ood"), data_dir=..., out=...
         """
         from sem_jax.evaluation import Options, evaluate
 
         return evaluate(self.opened, Options(**options))
 
     def plot(self) -> Path | None:
-        """Draws the learning curves into curves.png of the run folder; None where nothing has been recorded yet."""
+        """Draws the learning curves and returns the path of curves.png; None without records."""
         from sem_jax.runs.curves import draw_curves
 
         return draw_curves(self.folder)
 
 
 def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
-    """u8[n h w c] of picture files, the shorter side resized and the centre cut out; `shape` is square or theirs."""
+    """u8[n h w c] of picture files; for a square `shape` the shorter side is resized and the centre cropped."""
     from sem_jax.data.images import decode_all, is_image
 
     named = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -225,11 +218,6 @@ def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, i
         raise DataError(f"{named[0] if named else 'an empty list'} holds no pictures")
     if missing := [path for path in files if not path.is_file()]:
         raise DataError(f"{missing[0]} does not exist")
-    height, width, channels = shape
-    images = decode_all(
-        len(files),
-        lambda i: files[i].read_bytes(),
-        lambda i: str(files[i]),
-        image_size=height if height == width else 0,
-    )
-    return images if channels == 3 else images.mean(axis=-1, keepdims=True).round().astype(np.uint8)
+    size = shape[0] if shape[0] == shape[1] else 0
+    images = decode_all(len(files), lambda i: files[i].read_bytes(), lambda i: str(files[i]), image_size=size)
+    return images if shape[2] == 3 else images.mean(axis=-1, keepdims=True).round().astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Errors that are the user's to mend: raised with one message, printed without a traceback.
+"""Errors that the user can mend.
 
     raise DataError("no data set 'cifar10' below ~/tensorflow_datasets", "Run: python -m sem_jax prepare cifar10")
 
-The command-line programs catch `SemError`, print it (three lines at most) and exit with status 2; code that
-imports the package sees an ordinary ValueError.
+The commands catch `SemError`, print its message (three lines at most) without a traceback and exit with status 2. Code
+that imports the package sees an ordinary ValueError.
 """
 
 import argparse
@@ -14,7 +14,7 @@ MAX_LINE = 480  # characters of one line of a message
 
 
 class SemError(ValueError):
-    """What is wrong, with the name and the value found; then, optionally, what to do about it.
+    """An error with one message: what is wrong, then what to do about it.
 
     >>> str(SemError("train.epochs must be >= 1, got 0", "Set it to 1 or more."))
     'train.epochs must be >= 1, got 0\\nSet it to 1 or more.'
@@ -26,7 +26,7 @@ class SemError(ValueError):
 
     def __init__(self, message: str, remedy: str = ""):
         lines = (f"{message}\n{remedy}" if remedy else message).split("\n")
-        # A name or value from a file of somebody else's may have any length.
+        # A name or value from a stranger's file may have any length.
         short = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 60]} ... {line[-50:]}" for line in lines]
         super().__init__("\n".join(short))
 
@@ -44,12 +44,12 @@ class RunError(SemError):
 
 
 def one_line(error: BaseException, limit: int = 120) -> str:
-    """What another library's error says, as a part of a message of ours; its kind where it says nothing."""
+    """The message of another library's error in one line, for use within ours; its type where it has no message."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser for `python -m <command>`, whose --help shows the module's text: a summary line, then more."""
+    """A parser for `python -m <command>`; its --help shows the module's docstring."""
     summary, _, more = (doc or "").partition("\n")
     return argparse.ArgumentParser(
         prog=f"python -m {command}",

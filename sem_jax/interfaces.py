@@ -1,4 +1,4 @@
-"""What travels between the layers: containers of arrays, and what a model, images on disk and a feed must offer.
+"""Types shared by the layers: containers of arrays, and Protocols for models, encoded images and feeds.
 
 Shapes: b batch, h height, w width, c channels, d features, k classes, n items of a data set.
 """
@@ -15,29 +15,29 @@ Metrics = dict[str, jax.Array]
 
 
 class Batch(NamedTuple):
-    """What a step is given. `mask` is 1 for a real item and 0 for one that only fills the last batch."""
+    """The input of a training step."""
 
     images: jax.Array  # f32[b h w c], normalised
     labels: jax.Array  # i32[b]
-    mask: jax.Array  # f32[b]
+    mask: jax.Array  # f32[b], 1 = a real item, 0 = padding
 
 
 class Outputs(NamedTuple):
-    """What every model returns: the pooled pre-logits vector g(x) and the logits f(x)."""
+    """The output of every model."""
 
-    features: jax.Array  # f32[b d]
-    logits: jax.Array  # f32[b k]
+    features: jax.Array  # f32[b d], the pooled pre-logits vector g(x)
+    logits: jax.Array  # f32[b k], f(x)
 
 
 class Mix(NamedTuple):
-    """What a mixer drew: weight of the anchor after clipping, and `partner = anchor[pairing]`."""
+    """The random numbers of a mixed batch."""
 
-    lam: jax.Array  # f32[b] in [0, 1]
-    pairing: jax.Array  # i32[b]
+    lam: jax.Array  # f32[b] in [0, 1], weight of the anchor after clipping
+    pairing: jax.Array  # i32[b], partner = anchor[pairing]
 
 
 class EncodedImages(Protocol):
-    """Images that stay encoded on disk; looks like u8[n h w c], and decodes the items that it is indexed with."""
+    """Images that stay encoded on disk. Like u8[n h w c]; indexing decodes the items."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -50,7 +50,7 @@ class EncodedImages(Protocol):
     def __getitem__(self, rows: Any, /) -> np.ndarray: ...
 
     def select(self, rows: Any) -> "EncodedImages":
-        """The same images, fewer of them; nothing is read."""
+        """Some of the images; nothing is read."""
         ...
 
     def batch(self, rows: Any) -> np.ndarray:
@@ -58,11 +58,11 @@ class EncodedImages(Protocol):
         ...
 
     def cropped(self, rows: Any, *, seed: int, epoch: int, scale: float) -> np.ndarray:
-        """Random resized crops of items, u8[b h w c], a function of the arguments alone."""
+        """Random resized crops of items, u8[b h w c]; they depend on the arguments alone."""
         ...
 
     def scan(self) -> tuple[str, np.ndarray]:
-        """(hex SHA-256 of the array they stand for, i64[c 256] histogram of it); every image is decoded, once."""
+        """Decodes every image once: (hex SHA-256 of the decoded array, i64[c 256] its histogram)."""
         ...
 
 
@@ -77,7 +77,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set as the trainer and the evaluation see it."""
+    """A data set with its splits and what is known of them."""
 
     name: str
     splits: dict[str, Split]  # "train", "test" and, when held out of train, "val"
@@ -88,12 +88,12 @@ class Dataset(NamedTuple):
 
 
 class Model(Protocol):
-    """A backbone: a Linen module, or what `models.custom` makes of anyone's module."""
+    """A backbone: a Linen module, or a custom module that `models.custom` has wrapped."""
 
     dtype: Any  # of the computation
 
     def init(self, rngs: Key, images: jax.Array, /, **options: Any) -> Any:
-        """Fresh variables: {"params": ...} and, with BatchNorm, {"batch_stats": ...}; options: train."""
+        """New variables: {"params": ...} and, with BatchNorm, {"batch_stats": ...}; options: train."""
         ...
 
     def apply(self, variables: Any, images: jax.Array, /, **options: Any) -> Any:
@@ -102,16 +102,16 @@ class Model(Protocol):
 
 
 class Feed(Protocol):
-    """Brings the training images to the compiled calls, a call's worth at a time."""
+    """Brings the training images to the compiled calls."""
 
-    steps: int  # that one call can be fed with; 0 = any number
+    steps: int  # the largest number of steps in a call; 0 = any number
 
     def order(self, epoch: int) -> Any:
-        """What the steps of an epoch are made of, one row a step."""
+        """The items of an epoch's steps, one row a step."""
         ...
 
     def example(self, order: Any) -> tuple[Any, Any, int]:
-        """What a call will be given, for its shapes alone."""
+        """An example of what `__call__` returns, for its shapes."""
         ...
 
     def __call__(self, order: Any, first: int, count: int) -> tuple[Any, Any, int]:
@@ -119,15 +119,15 @@ class Feed(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends what runs beside the steps."""
+        """Ends the threads and processes of the feed."""
         ...
 
 
 class Mean(NamedTuple):
-    """A mean that is still being taken: sums can be added without knowing what else was logged."""
+    """A mean whose values are still being added up."""
 
-    total: Any  # f32[], of the values
-    count: Any  # f32[], how many they are
+    total: Any  # f32[], sum of the values
+    count: Any  # f32[], number of the values
 
     @property
     def value(self) -> Any:
@@ -135,15 +135,15 @@ class Mean(NamedTuple):
         return self.total / max(self.count, 1)
 
 
-# Called by a model with (k, hidden [b ...]), k = 0 the images, k the output of stage k, the last one what is pooled;
-# what it returns takes the hidden state's place. So a mixer of hidden states needs no model of its own.
+# A model calls it with (k, hidden [b ...]): k = 0 are the images, k the output of stage k, and the last is what is
+# pooled. The model goes on with what it returns. So a mixer of hidden states needs no model of its own.
 StageHook = Callable[[int, jax.Array], jax.Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hooked:
-    """Images for a model whose hidden states are to be mixed: what a pass is given, as an array of images is.
+    """The images of a pass whose hidden states are mixed; given to a pass in place of an array of images.
 
     features, logits = model.apply(variables, mixed.images, train=False, at_stage=mixed.at_stage(last=4))
     """
@@ -153,11 +153,11 @@ class Hooked:
     hook: Callable[[Any, int, int, jax.Array], jax.Array] = field(metadata={"static": True})
 
     def at_stage(self, last: int) -> StageHook:
-        """What a model whose last stage is number `last` calls at each of them."""
+        """The hook of a model whose last stage is number `last`."""
         return lambda k, hidden: self.hook(self.drawn, k, last, hidden)
 
     def at_stage_of(self, model: Model, variables: Any) -> StageHook:
-        """`at_stage` for a model, whose number of stages is found by tracing it once; nothing is computed."""
+        """The hook of a model; tracing the model once counts its stages."""
         stages = []
 
         def record(k, hidden):

@@ -1,11 +1,10 @@
-"""Trains a configuration.
+"""Trains a configuration; the same command again continues the run.
 
     python -m sem_jax.main --config=configs/digits.py
     python -m sem_jax.main --config=configs/wrn_c10.py:mixup+es+sem --workdir=runs/wrn_c10 --config.data.dir=~/data
 
-The same command again continues the run. A configuration file is Python and is executed: use your own.
-Exit status: 0 finished, 2 refused or ended (one message says why), 130 or 143 stopped by Ctrl-C or SIGTERM after
-saving.
+A configuration file is Python and is executed: use your own. Exit status: 0 finished, 2 refused or ended (one message
+says why), 130 or 143 stopped by Ctrl-C or SIGTERM after saving.
 
 On several hosts, the same command on each, with a run folder that all of them see:
 
@@ -33,10 +32,11 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which t
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
 )
+_FLAGS = (_CONFIG, _WORKDIR, _PROFILE, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it becomes one ConfigError instead of a traceback."""
+    """Parses the command line; every mistake in it becomes one ConfigError."""
     path = next((a.split("=", 1)[1].split(":")[0] for a in argv[1:] if a.startswith("--config=")), "")
     if path and not Path(path).expanduser().is_file():
         near = nearest(path, map(str, Path(path).parent.glob("*.py")))
@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
-            _CONFIG.value.items()  # a file that failed to load is noticed only here
+            _CONFIG.value.items()  # a file that fails to load raises only here
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise ConfigError(explain(argv, error)) from error
     if _CONFIG.value is None:
@@ -57,30 +57,21 @@ def explain(argv: list[str], error: Exception) -> str:
     from sem_jax.config.fields import FIELDS, did_you_mean
 
     names = {argument.split("=")[0] for argument in argv[1:] if argument.startswith("--config.")}
-    for name in sorted(names - {f"--config.{field}" for field in FIELDS}):
+    if unknown := names - {f"--config.{field}" for field in FIELDS}:
+        name = min(unknown)
         return f"Unknown field {name}.{did_you_mean(name, '--config.')}"
-    # ml_collections quotes the traceback of a configuration file that failed: its last line is the reason.
+    # ml_collections quotes the traceback of a configuration file that failed; the reason is its last line.
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     given = ", ".join(argument for argument in argv[1:] if argument.startswith("--config"))
     return f"{given}: {reason.removeprefix('sem_jax.errors.ConfigError: ')}"
 
 
 def usage() -> str:
-    """The text of --help: what the command does, its options, and every field of the configuration."""
+    """The text of --help: the command, its options and every field of the configuration."""
     from sem_jax.config.fields import describe
 
-    holders = (_WORKDIR, _PROFILE, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
-    options = [f"  --{holder.name:<20} {flags.FLAGS[holder.name].help}" for holder in holders]
-    return "\n".join(
-        [
-            str(__doc__),
-            "Options:",
-            f"  --{'config=FILE':<20} configuration file, with :METHOD after it if you like",
-            *options,
-            "",
-            describe(),
-        ]
-    )
+    options = [f"  --{holder.name:<20} {flags.FLAGS[holder.name].help}" for holder in _FLAGS]
+    return "\n".join([str(__doc__), "Options:", *options, "", describe()])
 
 
 def default_workdir(config: str) -> str:
@@ -99,7 +90,7 @@ def _train(argv: list[str]) -> None:
         if _CONFIG.value.runtime.keep_host_memory and steps_use_malloc():
             keep_freed_memory()
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and failures that we tell
+            logging.set_verbosity(logging.FATAL)  # orbax logs every file it writes, and failures that we report
         import jax
 
         from sem_jax.system.compile_cache import use_cache

@@ -1,10 +1,10 @@
-"""Tables of names: what a name stands for is imported when it is asked for, and an unknown name is answered well.
+"""Tables of names. An entry is imported when it is first used, and an unknown name is answered with the nearest one.
 
     MIXERS = Table({"cutmix": "sem_jax.mixers.cutmix:make_cutmix"})
     list(MIXERS)                       # names; nothing is imported
     lookup(MIXERS, "mixer", "cutmx")   # Unknown mixer 'cutmx'. Did you mean 'cutmix'? Known mixers: cutmix, mixup.
 
-Options of a row that are written as text are read here too: "decay=3.0, max_soft=0.2", "cutmix(alpha=0.2)".
+Options that are written as text are parsed here too: "decay=3.0, max_soft=0.2", "cutmix(alpha=0.2)".
 """
 
 import importlib
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sem_jax.errors import ConfigError
 
-if TYPE_CHECKING:  # imported where they are used: `import sem_jax` is to cost nothing
+if TYPE_CHECKING:  # imported in the functions that use it, so that `import sem_jax` is quick
     import inspect
 
 T = TypeVar("T")
 
 
 class Table(MutableMapping[str, T]):
-    """Rows by name. A row written as "package.module:name" is imported when it is first asked for.
+    """Rows by name. A row written as "package.module:name" is imported when it is first used.
 
     Args:
-      rows: texts of that kind, ours and nobody else's, since importing executes; other values stay as they are.
+      rows: such texts, or values. A text must be the package's own, because importing executes code.
     """
 
     def __init__(self, rows: Mapping[str, str | T]):
@@ -43,7 +43,7 @@ class Table(MutableMapping[str, T]):
         del self._rows[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows  # without importing it, as the inherited one would
+        return name in self._rows  # the inherited method would import the row
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -53,7 +53,7 @@ class Table(MutableMapping[str, T]):
 
 
 def resolve(place: str) -> Any:
-    """What "package.module:name" names."""
+    """Imports the object at "package.module:name"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -100,15 +100,15 @@ def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
 
 
 def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
-    """The options that a text names. Their values are Python literals, and nothing is executed.
+    """Parses options whose values are Python literals; nothing is executed.
 
     >>> parse_options("hidden=64, act='gelu', sizes=(1, 2)", "model.options")
     {'hidden': 64, 'act': 'gelu', 'sizes': (1, 2)}
 
     Args:
       text: "name=value, name=value", or "".
-      field: of the configuration, which the error names.
-      remedy: second line of the error, such as the names that are known.
+      field: the name of the field, for the error.
+      remedy: second line of the error, such as the known names.
 
     Raises:
       ConfigError: for anything else.
@@ -128,10 +128,10 @@ def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
 
 
 def parse_call(text: str, kind: str) -> tuple[str, str]:
-    """The name and the text of the options: ("cutmix", "alpha=0.2") of "cutmix(alpha=0.2)", ("mixup", "") of "mixup".
+    """Splits "cutmix(alpha=0.2)" into ("cutmix", "alpha=0.2") and "mixup" into ("mixup", "").
 
     Raises:
-      ConfigError: where a bracket is not closed; `kind` says what was to be named.
+      ConfigError: a bracket is not closed; `kind` is the error's word for the name.
     """
     name, bracket, rest = text.strip().partition("(")
     if bracket and not rest.endswith(")"):
@@ -140,11 +140,11 @@ def parse_call(text: str, kind: str) -> tuple[str, str]:
 
 
 def parameters_of(factory: Callable) -> dict[str, "inspect.Parameter"]:
-    """The parameters a factory is called with, by name; of a class those of its constructor."""
+    """The parameters of a factory by name; for a class, those of its constructor."""
     import inspect
 
     if not inspect.isclass(factory):
         return dict(inspect.signature(factory).parameters)
-    # Not the signature of the class: NNX's metaclass takes anything, and so says inspect.
+    # Not the signature of the class: for an NNX class, inspect shows that of its metaclass, which takes anything.
     names = inspect.signature(factory.__init__).parameters
     return {name: p for name, p in names.items() if name not in ("self", "parent", "name")}

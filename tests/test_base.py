@@ -15,7 +15,7 @@ def bits(key):
     return tuple(jax.random.key_data(key).tolist())
 
 
-def test_streams_differ_by_name_and_step_and_are_always_the_same():
+def test_keys_differ_by_name_and_step_and_are_always_the_same():
     key = jax.random.key(0)
     keys = {bits(key_for(key, name, step)) for name in ("mixer", "augment", "order") for step in (0, 1)}
     assert len(keys) == 6

@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a training run. Pure functions: nothing is compiled, read or written.
+"""Makes the parts of a training run from a configuration. Pure functions: nothing is compiled, read or written.
 
     lengths = assemble.lengths(cfg, num_images=50_000)
     model = assemble.model(cfg, num_classes=10)
@@ -6,8 +6,8 @@
     tx = assemble.optimizer(cfg, learning_rate)
     steps = assemble.mixing_steps(cfg, lengths, model, tx, on=Platform(name="cpu", devices=1))
 
-The trainer (`programs`) and the speed experiments put their steps together here, so that what is measured is what is
-trained.
+The trainer (`programs`) and the speed experiments both use these functions, so that the step that is timed is the step
+that trains.
 """
 
 import functools
@@ -35,14 +35,14 @@ from sem_jax.training.step import TrainStep, make_train_step
 
 
 class Lengths(NamedTuple):
-    """Of a run, in optimizer steps."""
+    """Optimizer steps of an epoch and of the run."""
 
     epoch: int
     total: int
 
 
 class Platform(NamedTuple):
-    """What a step is put together for."""
+    """The hardware that a step is made for."""
 
     name: str  # "cpu", "gpu" or "tpu"
     devices: int
@@ -52,16 +52,13 @@ class Platform(NamedTuple):
         return cfg.runtime.loop == "device" or (cfg.runtime.loop == "auto" and self.name != "cpu")
 
     def stacked(self, cfg: ConfigDict) -> bool:
-        """Whether mixed and clean images are run in one pass.
-
-        Stacking puts the passes, not the items, first: over several devices that would move images between them.
-        """
+        """Whether the passes are run in one call; on several devices that would move images between them."""
         alone = self.devices == 1 and self.name != "cpu"
         return cfg.runtime.passes == "stacked" or (cfg.runtime.passes == "auto" and alone)
 
 
 def lengths(cfg: ConfigDict, num_images: int) -> Lengths:
-    """The steps of an epoch, which drops the remainder, and of the run."""
+    """The lengths of a run; an epoch drops the remainder."""
     epoch = num_images // cfg.train.batch_size
     return Lengths(epoch, epoch * cfg.train.epochs)
 
@@ -83,7 +80,7 @@ def learning_rate(cfg: ConfigDict, lengths: Lengths) -> Callable[..., Any]:
 
 
 def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The optimizer, and around it the average of the weights where the clean features are a teacher's."""
+    """The optimizer; with an average of the weights where the clean features are a teacher's."""
     names = ("name", "momentum", "nesterov", "weight_decay")
     tx = make_optimizer(learning_rate, **{name: cfg.optim[name] for name in names})
     if cfg.objective.clean_features == "ema_teacher":
@@ -92,7 +89,7 @@ def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.G
 
 
 def fetch(cfg: ConfigDict, dataset: Dataset, *, batched: bool, sharding: jax.sharding.NamedSharding | None = None):
-    """What makes a training batch of rows of the data set; see `data.pipeline.make_fetch`."""
+    """The function that makes a training batch of rows of the data set; see `data.pipeline.make_fetch`."""
     return make_fetch(
         mean=dataset.mean,
         std=dataset.std,
@@ -112,14 +109,15 @@ def mixing_steps(
     on: Platform,
     scorer: Scorer | None = None,
 ) -> tuple[TrainStep, ...]:
-    """The step of the mixing stage; with objective.penalty_every = k > 1 the step with the penalty, k times as strong,
-    and the one without, of which k - 1 follow each of the first.
+    """The step of the mixing stage, or two where objective.penalty_every = k > 1.
+
+    The first of the two has the penalty, k times as strong; k - 1 steps without penalty follow it.
 
     Args:
-      cfg: a validated configuration whose mixer is not "none".
+      cfg: a validated configuration with a mixer.
       lengths, model, tx: from the functions above.
-      on: what the steps are for.
-      scorer: the frozen net that a saliency mixer asks, as a function of this run's normalised images.
+      on: the hardware.
+      scorer: the frozen net of a saliency mixer, a function of this run's normalised images.
     """
     with_penalty = _mixing_step(cfg, lengths, model, tx, _gamma(cfg, lengths), on, scorer)
     if cfg.objective.penalty_every == 1:
@@ -143,7 +141,7 @@ def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, pe
     o, x = cfg.objective, cfg.mixer
     mixer = make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer)
     mix = make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=1 if x.across_device else on.devices)
-    items = None
+    items = 0  # pairs with a penalty; 0 = all
     if o.penalty_fraction < 1 and has_penalty(gamma):
         items = shortcuts.clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size)
         mix = shortcuts.pair_within(mix, items)
@@ -157,24 +155,14 @@ def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, pe
         )
         for k in range(o.mixes_per_clean)
     ]
-    draw = draws[0] if len(draws) == 1 else shortcuts.draw_together(draws)
-    objective = make_objective(
-        gamma=gamma,
-        clean_features=o.clean_features,
-        label_smoothing=o.label_smoothing,
-        regmixup=o.regmixup,
-        distance=o.distance,
-        penalty_pairs=o.penalty_pairs,
-    )
-    return _step(
-        cfg,
-        model,
-        tx,
-        draw if items is None else shortcuts.keep_clean(draw, items),
-        objective if len(draws) == 1 else shortcuts.average_over_mixes(objective, len(draws)),
-        on,
-        teacher=o.clean_features == "ema_teacher" and has_penalty(gamma),
-    )
+    names = ("clean_features", "label_smoothing", "regmixup", "distance", "penalty_pairs")
+    draw, objective = draws[0], make_objective(gamma=gamma, **{name: o[name] for name in names})
+    if len(draws) > 1:
+        draw, objective = shortcuts.draw_together(draws), shortcuts.average_over_mixes(objective, len(draws))
+    if items:
+        draw = shortcuts.keep_clean(draw, items)
+    teacher = o.clean_features == "ema_teacher" and has_penalty(gamma)
+    return _step(cfg, model, tx, draw, objective, on, teacher)
 
 
 def _strength(cfg: ConfigDict, lengths: Lengths):

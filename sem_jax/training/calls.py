@@ -23,7 +23,7 @@ Advance = Callable[..., tuple[TrainState, "Sums"]]
 
 
 class Sums(NamedTuple):
-    """What a stretch of steps has summed up."""
+    """Metrics summed over a stretch of steps."""
 
     means: dict[str, Mean]  # of each metric, over the finite steps that have it
     bad_steps: Any  # i32[], how many were not finite
@@ -34,7 +34,7 @@ class Sums(NamedTuple):
 def zero_sums(
     train_steps: Sequence[TrainStep], fetch: Callable, state: TrainState, data: Any, rows: jax.Array, key: Key
 ) -> Sums:
-    """Empty sums of the metrics that some of the steps have; the steps are traced, nothing is computed."""
+    """Empty sums of all metrics of the steps, which are traced and not run."""
 
     def metrics(state, data, rows, key):
         batch, take = fetch(data, rows, key, state.step)
@@ -46,15 +46,14 @@ def zero_sums(
 
 
 def make_advance(train_step: TrainStep, fetch: Callable) -> Advance:
-    """A step with its batch before it and its metrics added up after it.
+    """Fetches a batch, makes a step and adds its metrics to the sums.
 
     Args:
       train_step: from `make_train_step`.
       fetch: (data, rows i32[b], key, step) -> (Batch, take), from `data.pipeline.make_fetch`.
 
     Returns:
-      advance(state, sums, data, rows, key) -> (state, sums). The sums of a metric that this step does not have stay
-      as they are.
+      advance(state, sums, data, rows, key) -> (state, sums). Metrics that this step does not have keep their sums.
     """
 
     def advance(state: TrainState, sums: Sums, data: Any, rows: jax.Array, key: Key) -> tuple[TrainState, Sums]:
@@ -80,12 +79,11 @@ def make_advance(train_step: TrainStep, fetch: Callable) -> Advance:
 def make_call(advance: Advance, *, looped: bool) -> Callable:
     """The compiled call of an `advance`.
 
-    The number of steps is an argument of the compiled loop, not a constant in it: one program serves every length,
-    and a run that stops anywhere and continues is computed by the very same instructions.
+    The number of steps is an argument of the compiled loop, not a constant in it. So one program serves every length,
+    and a run that stops anywhere and continues is computed by the same instructions.
 
-    Not on CPU: XLA:CPU brings convolutions into the form its fast kernels take only outside of loops, and the
-    gradients of a looped step run 10 to 18 times slower (jax 0.10.2). With `looped` false the compiled call is one
-    step and the loop is Python's; signature and numbers are the same.
+    On CPU `looped` should be false: the gradients of a looped step run 10 to 18 times slower there (jax 0.10.2),
+    because XLA:CPU prepares convolutions for its fast kernels only outside of loops.
 
     Returns:
       call(state, sums, data, order i32[n b], first, count, key) -> (state, sums), jitted, state and sums donated:
@@ -101,14 +99,14 @@ def make_call(advance: Advance, *, looped: bool) -> Callable:
 
 
 def to_plain(sums: Sums) -> dict:
-    """Sums on the host as JSON, for a checkpoint in the middle of an epoch."""
+    """Sums as JSON, for a checkpoint in the middle of an epoch."""
     host = jax.tree.map(lambda x: np.asarray(x).item(), sums)
     return host._asdict() | {"means": {name: list(mean) for name, mean in host.means.items()}}
 
 
 def from_plain(values: dict, like: Sums) -> Sums:
-    """The inverse of `to_plain`, with the metrics and dtypes of `like`; reads what version 0.1.0 wrote, too."""
-    if "means" not in values:  # one flat dictionary of totals, with the numbers of steps that they are of
+    """The inverse of `to_plain`, with the metrics and dtypes of `like`; it reads the form of version 0.1.0 too."""
+    if "means" not in values:  # 0.1.0: one flat dictionary of totals and of numbers of steps
         of_clean = ("penalty", "gamma", "feature_norm", "clean_accuracy")
         steps = values["finite"]
         counts = {name: values.get("clean_steps", steps) if name in of_clean else steps for name in values}

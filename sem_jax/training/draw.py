@@ -1,4 +1,4 @@
-"""Who is mixed with whom: from a batch to what the passes of a step are given.
+"""Draws who is mixed with whom, and makes the images that the passes of a step are given.
 
 draw = make_draw(make_mix(MIXERS["cutmix"](alpha=1.0)), clean_pass=True)
 passes, mix = draw(state, batch, key)       # {"mixed": ..., "clean": ...}, Mix(lam, pairing)
@@ -40,9 +40,9 @@ def make_draw(
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
       strength: in [0, 1], multiplies the probability of mixing; a number, or a function of the step
         (`mixers.make_strength`).
-      saliency: (variables, images, labels) -> f32[b gh gw], for mixers that ask the net as it is now; computed only
-        for those.
-      name: of the random key.
+      saliency: (variables, images, labels) -> f32[b gh gw], computed for mixers that use the saliency of the net in
+        training.
+      name: names the random key.
 
     Returns:
       draw(state, batch, key, take=None) -> (passes, Mix). `key` is the run's key: name and step are folded in here.

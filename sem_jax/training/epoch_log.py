@@ -1,19 +1,12 @@
-"""What is said of an epoch: its record in metrics.jsonl, and the line on the terminal."""
+"""Reports an epoch: its record in metrics.jsonl, and its line on the terminal."""
 
 from sem_jax.training.calls import Sums
 
-RENAMED = {"accuracy": "train_accuracy", "clean_accuracy": "train_clean_accuracy"}  # the test split's stand beside it
+RENAMED = {"accuracy": "train_accuracy", "clean_accuracy": "train_clean_accuracy"}  # a record has other splits' too
 
 
 def record_of(sums: Sums, *, step: int, epoch: int, mixing: bool, learning_rate: float) -> dict:
-    """The line of metrics.jsonl without scores and speed: means over the epoch's finite steps.
-
-    Args:
-      sums: of the epoch, on the host.
-      step, epoch: done so far.
-      mixing: whether its steps mixed.
-      learning_rate: of the last step.
-    """
+    """The record without scores and speed: means over the epoch's finite steps, and the last step's learning rate."""
     means = {RENAMED.get(name, name): mean.value for name, mean in sums.means.items()}
     first = {name: means[name] for name in ("loss", "label_loss", "train_accuracy")}
     record = {"step": step, "epoch": epoch, "mixing": mixing, "learning_rate": learning_rate} | first | means
@@ -25,7 +18,7 @@ def record_of(sums: Sums, *, step: int, epoch: int, mixing: bool, learning_rate:
 
 
 def line_of(record: dict, epochs: int) -> str:
-    """One epoch in one line."""
+    """One epoch in one line of text."""
     text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}  loss {record['loss']:.4f}"
     if "penalty" in record:
         text += f"  penalty {record['penalty']:.3f} ({record['penalty_relative']:.1%} of the feature norm)"

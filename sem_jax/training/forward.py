@@ -3,8 +3,8 @@
     forward = make_forward(model, stacked=False, bn_running="both")
     outputs, batch_stats = forward(params, batch_stats, {"mixed": mixed, "clean": images}, key)
 
-SEM takes two passes, not three: x_j is a permutation of x_i within the batch, so g(x_j) = g(x_i)[pairing], with
-BatchNorm in training mode too, whose statistics do not depend on the order of the batch.
+SEM takes two passes, not three: x_j is a permutation of x_i within the batch, so g(x_j) = g(x_i)[pairing]. This holds
+with BatchNorm in training mode too, because its statistics do not depend on the order of the batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sem_jax.interfaces import Hooked, Key, Model, Outputs, StageHook
+from sem_jax.interfaces import Hooked, Key, Model, Outputs
 
 Passes = Mapping[str, jax.Array | Hooked]  # "mixed", "clean" -> images f32[b h w c]
 Forward = Callable[..., tuple[dict[str, Outputs], Any]]
 
 PASSES = ("auto", "stacked", "sequential")
 BN_RUNNING = ("both", "mixed", "clean")
-# What the backward pass finds stored: everything; the results of convolutions and matrix products, from which
+# What is stored for the backward pass: everything; the results of convolutions and matrix products, from which
 # BatchNorm and ReLU are computed again; or the images of a pass alone.
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,
@@ -40,7 +40,7 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
       stacked: True runs the passes in one call, vmapped over a leading axis: the convolutions see one large batch.
         False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
         platform.
-      bn_running: "both", "mixed" or "clean"; with a single pass it is that pass in any case.
+      bn_running: one of BN_RUNNING; a single pass is taken in any case.
       remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
     Returns:
@@ -48,6 +48,33 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
       images f32[b h w c], or `Hooked` images, whose hook the model calls at its stages in that pass alone. `teacher`
       are parameters for the clean pass, which then has no gradient.
     """
+    run = _make_run(model, remat)
+
+    def forward(params, batch_stats, passes: Passes, key: Key, teacher=None):
+        keys = [jax.random.fold_in(key, i) for i in range(len(passes))]
+        images = {name: x.images if isinstance(x, Hooked) else x for name, x in passes.items()}
+        variables = {"params": params, "batch_stats": batch_stats}
+        hooks = {name: x.at_stage_of(model, variables) for name, x in passes.items() if isinstance(x, Hooked)}
+        alike = teacher is None and len({x.shape for x in images.values()}) == 1
+        if stacked and len(passes) > 1 and alike:
+            results = _at_once(run, params, batch_stats, images, hooks, keys)
+        else:
+            weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
+            results = {
+                name: run(weights.get(name, params), batch_stats, x, key, hooks.get(name))
+                for (name, x), key in zip(images.items(), keys, strict=True)
+            }
+        outputs = {name: result[0] for name, result in results.items()}
+        updates = {name: result[1] for name, result in results.items()}
+        if len(passes) > 1 and bn_running != "both":
+            return outputs, updates[bn_running]
+        return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates.values())
+
+    return forward
+
+
+def _make_run(model: Model, remat: str) -> Callable[..., tuple[Outputs, Any]]:
+    """One pass: (outputs, new batch_stats)."""
 
     def run(params, batch_stats, images, key, at_stage=None):
         outputs, updated = model.apply(
@@ -60,50 +87,21 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
         )
         return outputs, updated.get("batch_stats", {})
 
-    if (policy := REMAT[remat]) is not None:
-        run = jax.checkpoint(run, policy=policy, static_argnums=4)
-
-    def one_by_one(params, batch_stats, images, hooks, keys, teacher):
-        weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
-        results = {
-            name: run(weights.get(name, params), batch_stats, x, key, hooks.get(name))
-            for (name, x), key in zip(images.items(), keys, strict=True)
-        }
-        return {name: result[0] for name, result in results.items()}, [result[1] for result in results.values()]
-
-    def at_once(params, batch_stats, images, hooks, keys):
-        names = list(images)
-
-        def one(x, key, index):
-            def at_stage(k, hidden):
-                for name, hook in hooks.items():
-                    hidden = jnp.where(index == names.index(name), hook(k, hidden), hidden)
-                return hidden
-
-            return run(params, batch_stats, x, key, at_stage if hooks else None)
-
-        stack = jnp.stack([images[name] for name in names])
-        outputs, stats = jax.vmap(one)(stack, jnp.stack(keys), jnp.arange(len(names)))
-        parts = [jax.tree.map(lambda x, i=i: x[i], (outputs, stats)) for i in range(len(names))]
-        return {name: part[0] for name, part in zip(names, parts, strict=True)}, [part[1] for part in parts]
-
-    def forward(params, batch_stats, passes: Passes, key: Key, teacher=None):
-        keys = [jax.random.fold_in(key, i) for i in range(len(passes))]
-        images, hooks = _split_hooks(model, {"params": params, "batch_stats": batch_stats}, passes)
-        alike = teacher is None and len({x.shape for x in images.values()}) == 1
-        if stacked and len(passes) > 1 and alike:
-            outputs, updates = at_once(params, batch_stats, images, hooks, keys)
-        else:
-            outputs, updates = one_by_one(params, batch_stats, images, hooks, keys, teacher)
-        if len(passes) > 1 and bn_running != "both":
-            return outputs, updates[list(passes).index(bn_running)]
-        return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates)
-
-    return forward
+    policy = REMAT[remat]
+    return run if policy is None else jax.checkpoint(run, policy=policy, static_argnums=4)
 
 
-def _split_hooks(model: Model, variables: Any, passes: Passes) -> tuple[dict[str, jax.Array], dict[str, StageHook]]:
-    """(images by pass, hooks of the passes that have one, told which stage of the model is the last)."""
-    images = {name: x.images if isinstance(x, Hooked) else x for name, x in passes.items()}
-    hooks = {name: x.at_stage_of(model, variables) for name, x in passes.items() if isinstance(x, Hooked)}
-    return images, hooks
+def _at_once(run, params, batch_stats, images, hooks, keys) -> dict[str, tuple[Outputs, Any]]:
+    """All passes in one call of the model, vmapped."""
+    names = list(images)
+
+    def one(x, key, index):
+        def at_stage(k, hidden):
+            for name, hook in hooks.items():
+                hidden = jnp.where(index == names.index(name), hook(k, hidden), hidden)
+            return hidden
+
+        return run(params, batch_stats, x, key, at_stage if hooks else None)
+
+    results = jax.vmap(one)(jnp.stack(list(images.values())), jnp.stack(keys), jnp.arange(len(names)))
+    return {name: jax.tree.map(lambda x, i=i: x[i], results) for i, name in enumerate(names)}

@@ -1,9 +1,8 @@
-"""Trains a configuration from its first step to its last, or from its latest checkpoint on.
+"""Trains a configuration from its first step, or from its latest checkpoint, to its last step.
 
     state = train_and_evaluate(cfg, "runs/digits")
 
-The order of what happens is the order of `_Run.train`. What computes is in `programs`, what is written in
-`runs.records` and `runs.checkpoint`.
+`_Run.train` shows the order of events. `programs` computes; `runs.records` and `runs.checkpoint` write.
 """
 
 import math
@@ -47,11 +46,11 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
       The final state.
 
     Raises:
-      SemError: a configuration, data or folder that cannot be used, before the first step; numbers that are not
-        finite (with train.on_nan = "stop"), after the call in which they came up; a disk that is full.
+      SemError: before the first step, a configuration, data or folder that cannot be used; later, numbers that are not
+        finite (with train.on_nan = "stop") or a full disk.
       Interrupted: after SIGINT or SIGTERM, when the state is saved.
     """
-    if "://" in str(workdir):  # or the run would be kept in a local folder of that name
+    if "://" in str(workdir):  # a local folder of that name would be made
         raise ConfigError(
             f"--workdir must be a folder of a file system, got {workdir}",
             "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
@@ -77,12 +76,12 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
         name = error.filename or workdir
         raise RunError(
             f"Cannot write the run folder {workdir}: {error.strerror or error} ({name}).",
-            "What is checkpointed is safe: mend that, then start the same command again.",
+            "The checkpoints are safe: mend that, then start the same command again.",
         ) from error
 
 
 def _load(cfg: ConfigDict) -> Dataset:
-    # Random resized crops are made from the encoded images; "auto" leaves encoded what the memory does not hold.
+    # Random resized crops need encoded images; "auto" decodes the images if they fit into memory.
     encoded = True if cfg.data.crop_scale else {"disk": True, "auto": None}.get(cfg.runtime.residency, False)
     return data_lib.load(
         cfg.data.name,
@@ -128,7 +127,7 @@ class _Run:
             return self.state
         self.folder.rewind(start)
         self._announce(start)
-        hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal
+        hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal only
         with tqdm(total=total, initial=start, unit="step", disable=hidden, smoothing=0.1, dynamic_ncols=True) as bar:
             for epoch in range(start // per_epoch, cfg.train.epochs):
                 record = self._train_epoch(epoch, progress, bar)
@@ -150,7 +149,7 @@ class _Run:
         return self.state
 
     def _train_epoch(self, epoch: int, progress: dict, bar: tqdm) -> dict:
-        """Runs one epoch, or the rest of it, and returns its record."""
+        """Runs one epoch, or the rest of it, and returns its record without scores."""
         cfg, programs = self.cfg, self.programs
         steps, order = programs.lengths.epoch, programs.order(epoch)
         mixing = cfg.mixer.name != "none" and epoch < cfg.mixer.stop_epoch
@@ -170,28 +169,23 @@ class _Run:
             seconds += (elapsed := time.perf_counter() - begin)
             done += count
             bar.update(count)
-            bar.set_postfix(
-                epoch=f"{epoch + 1}/{cfg.train.epochs}", loss=f"{host.means['loss'].value:.3f}", refresh=False
-            )
+            shown = {"epoch": f"{epoch + 1}/{cfg.train.epochs}", "loss": f"{host.means['loss'].value:.3f}"}
+            bar.set_postfix(shown, refresh=False)
             self._check_steps(host, epoch)
             stop, elapsed = self._agree(elapsed)
             if stop and done < steps:
                 self._leave(stop, {"sums": to_plain(host), "seconds": seconds})
             if not programs.steps_per_call:
                 count = max(1, min(2 * count, round(count * SECONDS_PER_CALL / elapsed)))
-        record = record_of(
-            host,
-            step=(epoch + 1) * steps,
-            epoch=epoch + 1,
-            mixing=mixing,
-            learning_rate=float(programs.learning_rate((epoch + 1) * steps - 1)),
-        )
+        step = (epoch + 1) * steps
+        rate = float(programs.learning_rate(step - 1))
+        record = record_of(host, step=step, epoch=epoch + 1, mixing=mixing, learning_rate=rate)
         return record | {"seconds": seconds, "images_per_s": steps * cfg.train.batch_size / seconds}
 
     def _agree(self, seconds: float = 0.0) -> tuple[int, float]:
-        """The signal to stop that any process got, or 0, and the longest time a call took, in whole milliseconds.
+        """The signal to stop that any process got (0 = none), and the longest time of a call, in whole milliseconds.
 
-        All processes of a run have to leave at the same step, and to make calls of the same length.
+        All processes of a run have to stop at the same step and to make calls of the same length.
         """
         stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
         return stop, milliseconds / 1000
@@ -207,7 +201,7 @@ class _Run:
             self._diverged(", ".join(bad), f"{step}")
 
     def _diverged(self, what: str, where: str) -> None:
-        """Ends the run without saving, so that the latest checkpoint is a good one."""
+        """Ends the run without saving, so that the latest checkpoint stays a good one."""
         self.checkpoints.wait()
         latest = self.checkpoints.latest
         kept = "No checkpoint yet" if latest is None else f"The checkpoint of step {latest} is kept"
@@ -219,10 +213,10 @@ class _Run:
     def _say(self, text: str) -> None:
         if hosts.is_lead():
             tqdm.write(text)
-            sys.stdout.flush()  # into a file or a pipe too
+            sys.stdout.flush()  # for a file or a pipe
 
     def _leave(self, stop: int, progress: dict) -> None:
-        """Saves, in the middle of an epoch with what it has summed so far, and ends the run for now."""
+        """Saves the state, and in the middle of an epoch its progress; ends the run for now."""
         step = int(self.state.step)
         self.checkpoints.save(step, self.state, progress)
         self.checkpoints.wait()
@@ -231,7 +225,7 @@ class _Run:
         raise Interrupted(stop)
 
     def _announce(self, start: int) -> None:
-        """What is run, on what."""
+        """Says what is trained, and on which devices."""
         devices, model = self.programs.devices, self.programs.model
         sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in self.dataset.splits.items())
         count = sum(x.size for x in jax.tree.leaves(self.state.params))
@@ -245,7 +239,7 @@ class _Run:
             self._say(f"Continuing from step {start:,} of {self.programs.lengths.total:,}.")
 
     def _finish(self) -> None:
-        """Scores test (without it, val) for the result, writes it and draws the curves."""
+        """Scores test, or val without test; writes the result and draws the curves."""
         scores = self.programs.evaluate(self.state, self.scored)
         self._check_scores(scores, self.programs.lengths.total)
         if not hosts.is_lead():
@@ -267,7 +261,7 @@ class _Run:
             **records.environment(),
         }
         if scored := [r for r in log if r.get("val_accuracy") is not None]:
-            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # of equals the later, as is kept
+            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # the later of equals, as `Checkpoints`
             result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
         picture = curves.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")

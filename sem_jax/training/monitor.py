@@ -18,7 +18,6 @@ class Monitor:
     """Scores splits with the parameters of a state.
 
     Args:
-      model: the backbone.
       dataset: arrays are kept on the devices from the first score on; encoded images are decoded batch by batch.
       batch_size: of all devices together.
       sharding: of the batches [m b ...], by item.
@@ -34,31 +33,30 @@ class Monitor:
         """Accuracy in [0, 1] and NLL in nats, named after the split."""
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         images, labels = self._dataset.splits[split]
-        if isinstance(images, np.ndarray):
-            sums = [self._score(variables, self._resident(split))]
-        else:
+        if not isinstance(images, np.ndarray):
             sums = self._score_encoded(variables, images, labels)
+        else:
+            if split not in self._batches:
+                self._batches[split] = self._place(self._cut(Split(images, labels)))
+            sums = [self._score(variables, self._batches[split])]
         total = {name: sum(float(part[name]) for part in sums) for name in ("correct", "nll", "count")}
         return {f"{split}_accuracy": total["correct"] / total["count"], f"{split}_nll": total["nll"] / total["count"]}
 
     def _place(self, batches: Batches) -> Batches:
         return jax.device_put(batches, Batches(*[self._sharding] * 3))
 
-    def _resident(self, split: str) -> Batches:
-        if split not in self._batches:
-            batches = to_batches(self._dataset.splits[split], batch_size=self._batch_size, multiple_of=self._devices)
-            self._batches[split] = self._place(batches)
-        return self._batches[split]
+    def _cut(self, split: Split) -> Batches:
+        return to_batches(split, batch_size=self._batch_size, multiple_of=self._devices)
 
     def _score_encoded(self, variables, images: EncodedImages, labels: np.ndarray) -> list[dict]:
-        """One batch in memory at a time, the next one being decoded meanwhile."""
+        """Keeps one batch in memory, while the next one is decoded."""
         size = min(self._batch_size, len(labels))
         full = -(-size // self._devices) * self._devices
 
         def read(first: int) -> Batches:
             rows = slice(first, first + size)
-            batch = to_batches(Split(images[rows], labels[rows]), batch_size=size, multiple_of=self._devices)
-            # The last batch has the others' shape, so that nothing is compiled for it.
+            batch = self._cut(Split(images[rows], labels[rows]))
+            # The last batch gets the shape of the others, so that nothing is compiled for it.
             missing = full - batch.labels.shape[1]
             return Batches(*(np.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2)) for x in batch))
 

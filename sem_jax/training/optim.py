@@ -8,11 +8,11 @@ import optax
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("auto", "step", "cosine", "onecycle", "constant")
-SHORT = 60  # epochs; "auto" takes one-cycle for runs of fewer
+SHORT = 60  # epochs; "auto" means one-cycle for shorter runs
 
 
 def choose_schedule(schedule: str, epochs: int) -> str:
-    """What "auto" means for a run of so many epochs: "step", or "onecycle" for a short one. Others stay."""
+    """Replaces "auto" by "step", or by "onecycle" where the run is short."""
     if schedule != "auto":
         return schedule
     return "onecycle" if epochs < SHORT else "step"
@@ -34,7 +34,7 @@ def make_schedule(
       schedule: "step" multiplies by 0.1 at each boundary, "cosine" ends at 0, "onecycle" rises for 30% of the run
         and falls by cosines (Smith and Topin 2018, optax's defaults), "constant" stays.
       boundaries: "step" only, as fractions of the run.
-      warmup_steps: linear from 0 over so many steps; not for "onecycle", which has its own.
+      warmup_steps: the rate rises linearly from 0 over these steps; "onecycle" has a rise of its own.
     """
     if schedule == "onecycle":
         return optax.cosine_onecycle_schedule(total_steps, learning_rate)
@@ -61,10 +61,10 @@ def make_optimizer(
     """SGD and AdamW as PyTorch has them; weight decay is on every parameter.
 
     Args:
-      learning_rate: a number, or a function of the step as `make_schedule` makes one.
-      name: "sgd", weight decay added to the gradient, before the momentum; or "adamw" (Loshchilov and Hutter 2019),
-        weight decay decoupled, b1 = momentum, b2 = 0.999, eps = 1e-8.
-      momentum, nesterov, weight_decay: numbers as in the literature; momentum 0 = none.
+      learning_rate: a number, or a function of the step as from `make_schedule`.
+      name: "sgd", which adds weight decay to the gradient before the momentum; or "adamw" (Loshchilov and Hutter 2019),
+        with decoupled weight decay, b1 = momentum, b2 = 0.999, eps = 1e-8.
+      momentum: 0 = none.
     """
     if name == "adamw":
         return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov)

@@ -1,4 +1,4 @@
-"""A run made ready: its data placed on the devices, its functions compiled, its first state drawn.
+"""Places a run's data on the devices, compiles its functions and draws its first state.
 
     programs = Programs(cfg, dataset)
     state, order = programs.initial_state(), programs.order(epoch)
@@ -6,10 +6,11 @@
     state, sums = programs.run(programs.mixing, state, sums, order, first=0, count=50)
     programs.evaluate(state, "test")                     # {"test_accuracy": 0.97, "test_nll": 0.11}
 
-What is computed is put together in `assemble`. The loop decides what is run and when; nothing here is written anywhere.
+`assemble` makes the functions, and `loop` decides when they run. Nothing is written here but a profiler trace.
 """
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -30,39 +31,33 @@ from sem_jax.training.monitor import Monitor
 from sem_jax.training.shortcuts import alternate
 from sem_jax.training.step import TrainStep
 
-HOST_STEPS_PER_CALL = 16  # with the images in host memory: so many steps' worth of them is sent at a time
-DEVICE_SHARE = 0.3  # of a device's memory that the training images may take
+HOST_STEPS_PER_CALL = 16  # how many steps' images are sent at a time from the host's memory
+DEVICE_SHARE = 0.3  # share of a device's memory that the training images may take
 
 
+@dataclass
 class Stage:
-    """A stretch of training whose steps are the same: mixing, or plain.
+    """A stretch of training whose steps are the same: mixing, or plain."""
 
-    Attributes:
-      name: for messages.
-      steps: the training step; or two, the first at every objective.penalty_every-th step and the second in between.
-      calls: the compiled calls of the steps; of a device loop there is one, which alternates by itself.
-      zeros: empty sums of their metrics, on the host; None until the stage is compiled.
-    """
-
-    def __init__(self, name: str, steps: tuple[TrainStep, ...]):
-        self.name, self.steps = name, steps
-        self.calls: list[Any] = []
-        self.zeros: Sums | None = None
+    name: str
+    steps: tuple[TrainStep, ...]  # one; or two, the first at every objective.penalty_every-th step
+    calls: list[Any] = field(default_factory=list)  # compiled; a device loop has one, which alternates by itself
+    zeros: Sums | None = None  # empty sums of the metrics, on the host; None until the stage is compiled
 
 
 class Programs:
-    """Everything of a run that computes.
+    """The compiled functions of a run, with their data.
 
     Args:
       cfg: a validated configuration.
-      dataset: that it names; batch size and classes agree.
+      dataset: the one that it names; batch size and classes agree.
       trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
 
     Attributes:
-      devices: that take part.
+      devices: those that take part.
       model: the backbone.
       lengths: steps of an epoch and of the run.
-      steps_per_call: as configured; 0 = whatever the caller likes.
+      steps_per_call: as configured; 0 = any number.
       learning_rate: step -> float.
       mixing, plain: the stages; the mixing one has no steps where mixer.name is "none".
     """
@@ -81,24 +76,22 @@ class Programs:
         self.model = assemble.model(cfg, len(dataset.class_names))
         self.learning_rate = assemble.learning_rate(cfg, self.lengths)
         self._tx = assemble.optimizer(cfg, self.learning_rate)
-        parts = (self.model, self._tx)
-        mixing: tuple[TrainStep, ...] = ()
+        self.mixing = Stage("mixing", ())
         if cfg.mixer.name != "none":
-            mixing = assemble.mixing_steps(cfg, self.lengths, *parts, on=on, scorer=self._open_scorer())
-        self.mixing = Stage("mixing", mixing)
-        self.plain = Stage("plain", (assemble.plain_step(cfg, *parts, on=on),))
+            scorer = self._open_scorer()
+            self.mixing.steps = assemble.mixing_steps(cfg, self.lengths, self.model, self._tx, on=on, scorer=scorer)
+        self.plain = Stage("plain", (assemble.plain_step(cfg, self.model, self._tx, on=on),))
 
         self._feed = self._make_feed()
         self.steps_per_call = cfg.runtime.steps_per_call or self._feed.steps
         by_item = NamedSharding(mesh, PartitionSpec("data"))
-        batched = isinstance(self._feed, EncodedFeed)
-        self._fetch = assemble.fetch(cfg, dataset, batched=batched, sharding=by_item)
+        self._fetch = assemble.fetch(cfg, dataset, batched=isinstance(self._feed, EncodedFeed), sharding=by_item)
         self._looped = on.looped(cfg)
         self._monitor = Monitor(self.model, dataset, batch_size=cfg.runtime.eval_batch_size, sharding=self._by_batch)
         self._trace_dir, self._runs = trace_dir, 0
 
     def _open_scorer(self) -> Scorer | None:
-        """The frozen net that a saliency mixer asks, as a function of this run's normalised images."""
+        """The frozen net of a saliency mixer, as a function of this run's normalised images."""
         if not self._cfg.mixer.scorer:
             return None
         data = self._dataset
@@ -136,7 +129,7 @@ class Programs:
         return jax.device_put(jit_init_state(self.model, self._tx, image_shape=image_shape)(self._key), self.replicated)
 
     def order(self, epoch: int) -> Any:
-        """What the steps of an epoch are made of, see `interfaces.Feed`."""
+        """The order of an epoch, see `interfaces.Feed`."""
         return self._feed.order(epoch)
 
     def lower(
@@ -145,8 +138,8 @@ class Programs:
         """The calls of a stage as `jax.stages.Lowered`, and empty sums for them.
 
         Args:
-          state, order: for their shapes and places.
-          platforms: as ("cuda", "tpu"), which need not be here; None = the devices' own.
+          state, order: only their shapes and places are used.
+          platforms: such as ("cuda", "tpu"), which need not be here; None = the devices' own.
         """
         data, rows, first = self._feed.example(order)
         sums = zero_sums(stage.steps, self._fetch, state, data, rows[0], self._key)
@@ -174,7 +167,7 @@ class Programs:
     ) -> tuple[TrainState, Sums]:
         """Runs the steps with the rows order[first : first + count]; state and sums are donated."""
         self._runs += 1
-        if self._trace_dir and self._runs == 2:  # in the first one, programs are loaded and buffers made
+        if self._trace_dir and self._runs == 2:  # the first run loads programs and makes buffers
             with jax.profiler.trace(self._trace_dir):
                 out = jax.block_until_ready(self._run(stage, state, sums, order, first, count))
             tqdm.write(f"Trace of {count} steps: {self._trace_dir} (tensorboard --logdir, or xprof)")
@@ -196,5 +189,5 @@ class Programs:
         return self._monitor(state, split)
 
     def close(self) -> None:
-        """Ends what runs beside the steps."""
+        """Ends the feed's threads and processes."""
         self._feed.close()

@@ -1,4 +1,4 @@
-"""Ways to pay less for the penalty than a second pass at every step. None of them is exact; all are off by default.
+"""Cheaper forms of the penalty, without a full second pass at every step. They are not exact, and off by default.
 
     tx = with_teacher(tx, decay=0.999)                       # clean features from an average of the weights
     mix = pair_within(mix, 64)                               # the penalty on the first 64 pairs:
@@ -7,8 +7,8 @@
     objective = average_over_mixes(objective, 2)
     advance = alternate(with_penalty, without, every=4)      # the penalty in every fourth step
 
-Cost of a step in units of a plain mixup step, by operations: teacher 4/3; a fraction p 1 + p; every k-th 1 + 1/k; K
-mixes (3 K + 3) / 3 for K mixed batches, that is 1 + 1/K for each. The exact step costs 2.
+Operations of a step, relative to plain mixup: exact 2; teacher 4/3; on a fraction p of the pairs 1 + p; at every k-th
+step 1 + 1/k; with K mixed batches 1 + 1/K for each of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from sem_jax.training.draw import Draw
 
 
 class TeacherState(NamedTuple):
-    """optax state: that of the optimizer inside, and the teacher's parameters."""
+    """The state of the optimizer inside, and the teacher's parameters."""
 
     inner: Any
     teacher: Any
@@ -35,10 +35,10 @@ class TeacherState(NamedTuple):
 def with_teacher(tx: optax.GradientTransformation, *, decay: float) -> optax.GradientTransformation:
     """An optimizer that also keeps an exponential moving average of the parameters (Tarvainen and Valpola 2017).
 
-    The average starts at the first parameters and lives in the optimizer's state, so that a checkpoint has it.
+    The average starts at the first parameters and is part of the optimizer's state, so that checkpoints hold it.
 
     Args:
-      tx: the optimizer; its updates are passed on unchanged.
+      tx: the optimizer; its updates are not changed.
       decay: in [0, 1); teacher = decay teacher + (1 - decay) new parameters, after every update.
     """
 
@@ -61,11 +61,7 @@ def teacher_of(state: TrainState) -> Any:
 
 
 def clean_items(fraction: float, *, batch_size: int) -> int:
-    """How many pairs of a batch the penalty looks at.
-
-    Raises:
-      ConfigError: for fewer than two.
-    """
+    """How many pairs of a batch have a penalty; a ConfigError where they are fewer than two."""
     items = round(fraction * batch_size)
     if items < 2:
         raise ConfigError(
@@ -75,10 +71,10 @@ def clean_items(fraction: float, *, batch_size: int) -> int:
 
 
 def pair_within(mix: MixFn, items: int) -> MixFn:
-    """A mix whose first `items` images are paired among themselves, and the others among themselves.
+    """A mix that pairs the first `items` images among themselves, and the others among themselves.
 
-    So the features of those `items` images are all that the penalty of their pairs needs. The order of the data is
-    random, hence the first ones are a random part.
+    The penalty of the first pairs then needs the clean features of the first `items` images only. The order of the
+    data is random, so they are a random part.
     """
 
     def split(key: jax.Array, images: jax.Array, take: Callable | None = None, **options) -> tuple[jax.Array, Mix]:
@@ -95,7 +91,7 @@ def pair_within(mix: MixFn, items: int) -> MixFn:
 
 
 def keep_clean(draw: Draw, items: int) -> Draw:
-    """A draw whose clean pass has only the first `items` images, those that `pair_within` pairs among themselves."""
+    """A draw whose clean pass has the first `items` images only; for `pair_within`."""
 
     def fewer(state, batch: Batch, key, take=None):
         passes, mix = draw(state, batch, key, take)
@@ -109,9 +105,8 @@ def draw_together(draws: Sequence[Draw]) -> Draw:
 
     def together(state, batch: Batch, key, take=None):
         found = [draw(state, batch, key, take) for draw in draws]
-        mixed = {mixed_name(k): passes["mixed"] for k, (passes, _) in enumerate(found)}
-        clean = {name: images for name, images in found[0][0].items() if name == "clean"}
-        return mixed | clean, tuple(mix for _, mix in found)
+        mixed = {_mixed_name(k): passes["mixed"] for k, (passes, _) in enumerate(found)}
+        return mixed | _clean_of(found[0][0]), tuple(mix for _, mix in found)
 
     return together
 
@@ -120,25 +115,28 @@ def average_over_mixes(objective: Callable, count: int) -> Callable:
     """The mean objective of `count` mixed passes that share the clean one; takes a tuple of `Mix`."""
 
     def averaged(outputs, batch: Batch, mixes: tuple[Mix, ...], step=None) -> tuple[jax.Array, Metrics]:
-        clean = {name: of for name, of in outputs.items() if name == "clean"}
+        clean = _clean_of(outputs)
         results = [
-            objective({"mixed": outputs[mixed_name(k)], **clean}, batch, mix, step) for k, mix in enumerate(mixes)
+            objective({"mixed": outputs[_mixed_name(k)]} | clean, batch, mix, step) for k, mix in enumerate(mixes)
         ]
         return jax.tree.map(lambda *xs: sum(xs) / count, *results)
 
     return averaged
 
 
-def mixed_name(k: int) -> str:
-    """Name of the k-th mixed pass."""
+def _mixed_name(k: int) -> str:
     return f"mixed{k}" if k else "mixed"
+
+
+def _clean_of(passes):
+    return {name: value for name, value in passes.items() if name == "clean"}
 
 
 def alternate(with_penalty: Advance, without: Advance, *, every: int) -> Advance:
     """`with_penalty` where state.step is a multiple of `every`, else `without`.
 
-    One program with a branch in it, for a loop on the device. Not for CPU: XLA:CPU's convolutions are 50 times slower
-    inside a branch (jax 0.10.2), so there the caller chooses between two programs.
+    One program with a branch in it, for a loop on the device. On CPU the caller should choose between two programs
+    instead: XLA:CPU's convolutions are 50 times slower inside a branch (jax 0.10.2).
     """
 
     def advance(state: TrainState, *arguments):

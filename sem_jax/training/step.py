@@ -18,26 +18,25 @@ from sem_jax.training.gradient import Gradient
 
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 ON_NAN = ("stop", "skip")
-# What of a step can be NaN or infinite; bit i of the metric `not_finite` stands for the i-th.
+# What can be NaN or infinite in a step; bit i of the metric `not_finite` stands for entry i.
 QUANTITIES = ("loss", "gradient", "BatchNorm statistics", "another metric")
 
 
 def make_train_step(
     draw: Draw, gradient_of: Gradient, tx: optax.GradientTransformation, *, skip_nonfinite: bool = False
 ) -> TrainStep:
-    """One step, pure; jit it with the state donated.
+    """A pure function that makes one optimizer step; jit it with the state donated.
 
     Args:
       draw: from `draw.make_draw`, or `draw.draw_clean`.
-      gradient_of: from `gradient.make_gradient`: model, objective and how they are differentiated.
+      gradient_of: from `gradient.make_gradient`.
       tx: the optimizer.
-      skip_nonfinite: leave the state as it is, but for the step count, when `finite` is 0.
+      skip_nonfinite: when `finite` is 0, change nothing of the state but the step count.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key, the same at every
-      step. Metrics are the objective's plus grad_norm, the global norm of the gradient; finite, 1 when loss,
-      gradient, BatchNorm's statistics and the other metrics all are; and not_finite, which of these QUANTITIES are
-      not, as the sum of 2**index.
+      step. The metrics are the objective's; grad_norm, the global norm of the gradient; not_finite, the sum of
+      2**index over the QUANTITIES that are not finite; and finite, 1 where there are none.
     """
 
     def train_step(state: TrainState, batch: Batch, key: Key, take: Take | None = None):
@@ -60,8 +59,8 @@ def make_train_step(
 def _not_finite(metrics: Metrics, batch_stats: Any) -> jax.Array:
     """Which of QUANTITIES are not finite, f32[].
 
-    The statistics too: XLA:CPU's relu turns NaN into 0, so that a NaN in the images can leave a finite loss and
-    gradient behind, and running averages that are lost.
+    The statistics are among them because XLA:CPU's relu turns NaN into 0: a NaN in the images can spoil the running
+    averages while loss and gradient stay finite.
     """
     others = [value for name, value in metrics.items() if name not in ("loss", "grad_norm")]
     looked_at = ([metrics["loss"]], [metrics["grad_norm"]], jax.tree.leaves(batch_stats), others)

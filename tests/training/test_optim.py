@@ -17,7 +17,7 @@ def test_step_schedule_of_the_recipe():
 
 def test_auto_is_the_recipe_but_for_short_runs():
     assert [choose_schedule("auto", epochs) for epochs in (1, 59, 60, 200)] == ["onecycle", "onecycle", "step", "step"]
-    assert [choose_schedule(name, 2) for name in SCHEDULES] == list(SCHEDULES)
+    assert [choose_schedule(name, 2) for name in SCHEDULES[1:]] == list(SCHEDULES[1:])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -47,8 +47,7 @@ def test_optimizers_are_pytorchs(rng, name, momentum, nesterov):
         theirs = torch.optim.SGD([peer], lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
     else:
         theirs = torch.optim.AdamW([peer], lr=0.1, betas=(momentum, 0.999), weight_decay=0.01)
-    options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": 0.01, "schedule": "constant"}
-    tx, _ = make_optimizer(name=name, total_steps=6, learning_rate=0.1, **options)
+    tx = make_optimizer(0.1, name=name, momentum=momentum, nesterov=nesterov, weight_decay=0.01)
     params = jnp.asarray(start)
     state = tx.init(params)
     for gradient in gradients:
