@@ -20,7 +20,8 @@ _MODULES = """
 import sys
 from sem_jax.evaluation.__main__ import main
 main(sys.argv[1:])
-bad = [m for m in sys.modules if m.startswith(("sem_jax.training.loop", "sem_jax.training.step", "sem_jax.training.programs", "sem_jax.main"))]
+trainer = ("sem_jax.training.loop", "sem_jax.training.step", "sem_jax.training.programs", "sem_jax.main")
+bad = [m for m in sys.modules if m.startswith(trainer)]
 assert not bad, bad
 """
 

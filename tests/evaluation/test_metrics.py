@@ -106,20 +106,9 @@ def test_corruption_table_by_hand():
     table = metrics.corruption_table(dict(reversed(CELLS.items())))
     assert table.corruptions == ("snow", "fog") and table.severities == (1, 2)
     np.testing.assert_allclose(table.accuracy, [[0.8, 0.4], [0.9, 0.7]])
-    np.testing.assert_allclose(table.mean_accuracy, 0.7)
+    np.testing.assert_allclose([table.mean_accuracy, table.mean_error], [0.7, 0.3])
     np.testing.assert_allclose(table.by_corruption, [0.6, 0.8])
     np.testing.assert_allclose(table.by_severity, [0.85, 0.55])
-
-
-def test_mean_corruption_error_by_hand():
-    table = metrics.corruption_table(CELLS)
-    plain = metrics.mean_corruption_error(table)
-    assert plain.name == "mCE (unnormalised)"
-    np.testing.assert_allclose(plain.value, 0.3)
-    scaled = metrics.mean_corruption_error(table, {"fog": [0.4, 0.6], "snow": 0.8})
-    assert scaled.name == "mCE"
-    np.testing.assert_allclose(scaled.by_corruption, [0.4 / 1.0, 0.8 / 1.6])
-    np.testing.assert_allclose(scaled.value, 0.45)
 
 
 def test_incomplete_corruption_tables_give_no_number():
@@ -130,8 +119,3 @@ def test_incomplete_corruption_tables_give_no_number():
     for wrong in (93.0, float("nan")):
         with pytest.raises(RunError, match="in \\[0, 1\\]"):
             metrics.corruption_table(CELLS | {("fog", 2): wrong})
-    table = metrics.corruption_table(CELLS)
-    with pytest.raises(RunError, match="no baseline error for snow"):
-        metrics.mean_corruption_error(table, {"fog": 0.5})
-    with pytest.raises(RunError, match="'snow'"):
-        metrics.mean_corruption_error(table, {"fog": 0.5, "snow": 0.0})

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sem_jax.errors import RunError
 from sem_jax.runs import checkpoint, manifest
 from sem_jax.runs.checkpoint import Checkpoints, load_model, steps
-from sem_jax.errors import RunError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -239,22 +239,20 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("version", range(1, manifest.FORMAT + 1))
 def test_every_format_ever_released_still_loads(version, tmp_path):
     """A run folder written by the first release with that format: scored as it was then, and trained on."""
-    from sem_jax.runs import opening as loading
-    from sem_jax.runs.predict import Predictor
-    from sem_jax.training.optim import make_optimizer
+    from sem_jax.evaluation.run_data import load_splits
+    from sem_jax.runs.opening import open_run
+    from sem_jax.runs.predict import make_predictor
+    from sem_jax.training import assemble
 
     with zipfile.ZipFile(FIXTURES / f"format{version}.zip") as archive:
         archive.extractall(tmp_path)
-    run = loading.open_run(tmp_path / "run")
-    dataset = loading.load_splits(run).splits["test"]
-    predictor = Predictor(run.model, run.variables, mean=run.data.mean, std=run.data.std)
-    _, logits = predictor.outputs(dataset.images)
+    run = open_run(tmp_path / "run")
+    dataset = load_splits(run).splits["test"]
+    _, logits = make_predictor(run).outputs(dataset.images)
     accuracy = np.mean(np.argmax(logits, axis=-1) == dataset.labels)
     result = json.loads((tmp_path / "run/result.json").read_text())
     np.testing.assert_allclose(accuracy, result["test_accuracy"], atol=0.01)
-    tx, _ = make_optimizer(
-        total_steps=result["steps"], **{k: v for k, v in run.config.optim.items() if k[:6] != "warmup"}
-    )
+    tx = assemble.optimizer(run.config, lambda step: 0.1)
     params = jax.tree.map(jnp.zeros_like, run.variables["params"])
     like = checkpoint.TrainState(jnp.zeros((), jnp.int32), params, run.variables["batch_stats"], tx.init(params))
     with Checkpoints(tmp_path / "run/checkpoints", keep=1, best=None) as checkpoints:

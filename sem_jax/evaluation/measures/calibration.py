@@ -1,7 +1,6 @@
-"""How well confidences tell accuracy: expected calibration error, reliability diagram, temperature scaling.
+"""How well confidence predicts accuracy: expected calibration error, reliability diagram, temperature scaling.
 
-Confidence is the largest softmax probability, never a raw logit, and the accuracy and the confidence of a bin are
-always those of the same items (both slips are in published evaluators).
+Confidence is the largest softmax probability, never a raw logit.
 """
 
 from typing import NamedTuple
@@ -14,10 +13,11 @@ from sem_jax.errors import RunError
 from sem_jax.evaluation.measures.metrics import Floats, check, log_softmax, require_finite
 
 SCHEMES = ("width", "mass")
+TEMPERATURES = (0.05, 20.0)  # range of the search
 
 
 class Reliability(NamedTuple):
-    """One reliability diagram; b bins, ascending. Empty bins have NaN confidence and accuracy."""
+    """A reliability diagram of b bins, ascending. Empty bins have NaN confidence and accuracy."""
 
     scheme: str  # "width" or "mass"
     lower: Floats  # f64[b], least confidence: the open edge for "width", the least member for "mass"
@@ -33,13 +33,13 @@ class Temperature(NamedTuple):
     """A fitted temperature."""
 
     value: float  # > 0; 1 leaves the logits alone, > 1 softens
-    at_bound: bool  # the best T lies at the end of the search, or beyond it: do not trust it
+    at_bound: bool  # the best T lies at the end of the search or beyond: do not trust it
     nll_before: float  # on the items it was fitted on, nats
     nll_after: float
 
 
 class Calibration(NamedTuple):
-    """A data set's calibration before and, where there was a val split to fit on, after temperature scaling."""
+    """Calibration before and, if there was a val split to fit on, after temperature scaling."""
 
     before: dict[str, Reliability]  # by scheme
     after: dict[str, Reliability] | None
@@ -51,7 +51,6 @@ def confidences(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) 
     scores, classes = check(logits, labels)
     if not temperature > 0:
         raise RunError(f"temperature must be > 0, got temperature={temperature}")
-    # The maximum over the softmax of z / T is at z's argmax for every T: scaling moves no prediction.
     confidence = np.exp(log_softmax(scores / temperature).max(axis=1))
     return np.minimum(confidence, 1.0), scores.argmax(axis=1) == classes
 
@@ -59,10 +58,13 @@ def confidences(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) 
 def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, scheme: str = "width") -> Reliability:
     """Reliability diagram, and ECE = sum_b |B_b| / n |acc(B_b) - conf(B_b)| (Naeini 2015; Guo et al. 2017).
 
-    "width": b bins (lo, hi] of equal width over [0, 1], with confidence 0 in the first. "mass": b bins of equal
-    numbers of items in order of confidence, sizes differing by one at most (adaptive ECE, Nixon et al. 2019). Items of
-    equal confidence that a mass boundary divides count as equally correct on both sides, the mean over their order:
-    otherwise the result would depend on the order of the data set.
+    >>> round(reliability([0.6, 0.6, 0.9, 0.9], [True, False, True, True], bins=10).ece, 4)
+    0.1
+
+    "width": bins (lo, hi] of equal width over [0, 1], with confidence 0 in the first. "mass": bins of equal numbers of
+    items in order of confidence; sizes differ by at most one (adaptive ECE, Nixon et al. 2019). If a boundary between
+    mass bins divides items of equal confidence, all of these count with their mean correctness. Otherwise the result
+    would depend on the order of the data set.
 
     Args:
       confidence: real[n] in [0, 1].
@@ -70,11 +72,8 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, sc
       bins: number of bins, >= 1; "mass" uses min(bins, n).
       scheme: "width" or "mass".
 
-    Returns:
-      Reliability.
-
     Raises:
-      RunError: for confidences outside [0, 1] (raw logits), mismatched lengths, no bin or an unknown scheme.
+      RunError: confidences outside [0, 1] (raw logits), mismatched lengths, no bin or an unknown scheme.
     """
     p, right = require_finite("confidence", confidence), np.asarray(correct, np.float64)
     if p.ndim != 1 or p.shape != right.shape:
@@ -108,35 +107,22 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, sc
     return Reliability(scheme, lower, upper, count, mean_confidence, accuracy, error, float(gap.max()))
 
 
-def ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = 15, scheme: str = "width") -> float:
-    """Expected calibration error of logits, in [0, 1]; see `reliability`.
-
-    >>> round(ece([[0.0, 3.0], [0.0, 3.0]], [1, 0]), 4)
-    0.4526
-    """
-    return reliability(*confidences(logits, labels), bins=bins, scheme=scheme).ece
-
-
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, bounds: tuple[float, float] = (0.05, 20.0)) -> Temperature:
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
     """T = argmin_T NLL(softmax(z / T), y) (Guo et al. 2017, section 4.2), to be fitted on val and used on test.
 
-    NLL is convex in 1 / T, hence has one minimum in log T, which is what is searched. Perfectly classified val data
-    want T -> 0, data without signal T -> infinity: `at_bound` says so.
+    NLL is convex in 1 / T, so it has one minimum in log T, which is searched within TEMPERATURES. The minimum is at
+    T -> 0 for perfectly classified data and at T -> infinity for data without signal: then `at_bound` is True.
 
     Args:
       logits: f32[n k] of the held-out split; labels: i32[n].
-      bounds: the least and largest T, 0 < least < 1 < largest.
 
     Returns:
-      Temperature; T = 1 where no T does better (all logits of a row equal).
+      Temperature; T = 1 if no T is better (all logits of a row equal).
 
     Raises:
-      RunError: for bounds that do not surround 1, and as `metrics.check`.
+      RunError: as `metrics.check`.
     """
     scores, classes = check(logits, labels)
-    least, largest = bounds
-    if not 0 < least < 1 < largest:
-        raise RunError(f"bounds must surround 1 and be > 0, got bounds={bounds}")
     scores = scores - scores.max(axis=1, keepdims=True)
     own = np.take_along_axis(scores, classes[:, None], axis=1)[:, 0]
 
@@ -144,10 +130,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, bounds: tuple[float
         inverse = np.exp(-log_t)
         return float(np.mean(np.log(np.exp(scores * inverse).sum(axis=1)) - own * inverse))
 
-    low, high = np.log(least), np.log(largest)
+    low, high = np.log(TEMPERATURES)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-7, "maxiter": 200})
     before = loss(0.0)
-    # The bounded search never evaluates the ends themselves.
+    # The bounded search does not evaluate the ends.
     nll_after, log_t = min((found.fun, found.x), (loss(low), low), (loss(high), high))
     if before - nll_after <= 1e-12 * max(1.0, before):
         return Temperature(1.0, False, before, before)
@@ -156,23 +142,17 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, bounds: tuple[float
 
 
 def calibrate(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    val_logits: ArrayLike | None = None,
-    val_labels: ArrayLike | None = None,
-    *,
-    bins: int = 15,
+    logits: ArrayLike, labels: ArrayLike, val_logits: ArrayLike | None = None, val_labels: ArrayLike | None = None
 ) -> Calibration:
     """Calibration of a test set before and after temperature scaling fitted on val; without val, before only.
 
     Args:
       logits: f32[n k] of test; labels: i32[n].
-      val_logits: f32[m k] of a split that was neither trained on nor is test; val_labels: i32[m].
-      bins: number of bins.
+      val_logits: f32[m k] of a split that was not trained on and is not test; val_labels: i32[m].
     """
-    before = {scheme: reliability(*confidences(logits, labels), bins=bins, scheme=scheme) for scheme in SCHEMES}
+    before = {scheme: reliability(*confidences(logits, labels), scheme=scheme) for scheme in SCHEMES}
     if val_logits is None or val_labels is None:
         return Calibration(before, None, None)
     temperature = fit_temperature(val_logits, val_labels)
     scaled = confidences(logits, labels, temperature.value)
-    return Calibration(before, {s: reliability(*scaled, bins=bins, scheme=s) for s in SCHEMES}, temperature)
+    return Calibration(before, {s: reliability(*scaled, scheme=s) for s in SCHEMES}, temperature)

@@ -1,8 +1,7 @@
 """How far the representation of a mixed image is from the mixture of the representations (SEM, Fig. 3, in numbers).
 
-For pairs (x_i, x_j) and lam, the error is e = ||g(x_mix) - (lam g(x_i) + (1 - lam) g(x_j))||. It is reported relative
-to ||g(x_i) - g(x_j)|| too, beside feature norm and effective rank, because the penalty can lower the bare error by
-shrinking the features.
+The error of a pair (x_i, x_j) at lam is e = ||g(x_mix) - (lam g(x_i) + (1 - lam) g(x_j))||. The penalty can lower it
+by shrinking the features. So it is also given relative to ||g(x_i) - g(x_j)||, with feature norm and effective rank.
 """
 
 import importlib.util
@@ -18,40 +17,36 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Spread(NamedTuple):
-    """A quantity over the pairs, at each lam. NaN where it is defined for no pair."""
+    """The distribution of a quantity over the pairs, at each lam; NaN if no pair has it."""
 
     mean: Floats  # f64[l]
     quantiles: Floats  # f64[l 5], at QUANTILES
 
 
 class Equivariance(NamedTuple):
-    """Fig. 3 in numbers: l values of lam, n pairs."""
+    """Fig. 3 in numbers, for l values of lam and n pairs."""
 
-    lam: Floats  # f64[l], mean over the pairs of the weight of the anchor that was really mixed
+    lam: Floats  # f64[l], mean over the pairs of the true weight of the anchor
     absolute: Spread  # e
-    relative: Spread  # e / ||g(x_i) - g(x_j)||, over pairs that differ
-    cosine: Spread  # between g(x_mix) and the mixture, over pairs where neither is 0
+    relative: Spread  # e / ||g(x_i) - g(x_j)||, without pairs of equal features
+    cosine: Spread  # between g(x_mix) and the mixture, without pairs where one is 0
     norm: Floats  # f64[l], mean ||g(x_mix)||
     rank: Floats  # f64[l], effective rank of g(x_mix)
     clean_norm: float  # mean norm of anchors and partners
     clean_rank: float  # effective rank of anchors and partners together
     pairs: int
-    half: Floats  # f64[n], relative error of each pair at the lam nearest 0.5; NaN where g(x_i) = g(x_j)
-    equal_pairs: int  # pairs with g(x_i) = g(x_j), left out of `relative`
+    half: Floats  # f64[n], relative error of each pair at the lam nearest 0.5; NaN if g(x_i) = g(x_j)
+    equal_pairs: int  # number of pairs with g(x_i) = g(x_j)
 
 
-def effective_rank(features: ArrayLike, *, centre: bool = True) -> float:
-    """exp(H(s / sum s)), s the singular values (Roy & Vetterli 2007), in [1, min(n, d)]; 0 for features all equal.
+def effective_rank(features: ArrayLike) -> float:
+    """exp(H(s / sum s)) of features f32[n d], s the singular values without the mean (Roy & Vetterli 2007).
 
-    Args:
-      features: f32[n d], n well above d, or n bounds the result.
-      centre: subtract the mean feature first, so that a common offset does not count as a direction.
+    It lies in [1, min(n, d)], and is 0 if all features are equal.
     """
     rows = require_finite("features", features, "[n d]")
     scale = np.abs(rows).max()
-    if centre:
-        rows = rows - rows.mean(axis=0)
-    values = np.linalg.svd(rows, compute_uv=False)
+    values = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
     values = values[values > scale * max(rows.shape) * np.finfo(np.float64).eps]
     if not len(values):
         return 0.0
@@ -80,14 +75,11 @@ def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
 
     Args:
       mixed: f32[l n d], g(x_mix) of the same n pairs at each of l mixing weights.
-      anchor: f32[n d], g(x_i); partner: f32[n d], g(x_j); all three in eval mode.
-      lam: real[l], or real[l n] where each pair has its own (CutMix after clipping); weight of the anchor in [0, 1].
-
-    Returns:
-      Equivariance.
+      anchor, partner: f32[n d], g(x_i) and g(x_j); all three in evaluation mode.
+      lam: weight of the anchor in [0, 1], real[l], or real[l n] if each pair has its own.
 
     Raises:
-      RunError: for shapes that do not fit, lam outside [0, 1], or features that are not finite.
+      RunError: shapes that do not fit, lam outside [0, 1], or features that are not finite.
     """
     first, second = require_finite("anchor features", anchor), require_finite("partner features", partner)
     cube, weight = np.asarray(mixed), np.asarray(lam, np.float64)
@@ -102,7 +94,7 @@ def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
     weight = np.broadcast_to(weight.reshape(len(cube), -1), cube.shape[:2])
     norms = np.maximum(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1))
     distance = np.linalg.norm(first - second, axis=1)
-    # Equal images can differ by float32 rounding (another place in the batch): dividing by that is no measurement.
+    # Features of equal images can differ by rounding, by which nothing should be divided.
     differ = distance > 1e-6 * norms
     error, cosine, length = (np.empty(cube.shape[:2]) for _ in range(3))
     rank = np.empty(len(cube))
@@ -132,7 +124,7 @@ def equivariance(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
 
 
 class Embedding(NamedTuple):
-    """Mixed representations and the mixtures they should equal, in one plane."""
+    """Mixed representations and the mixtures that they should equal, in one plane."""
 
     method: str
     lam: Floats  # f64[l]
@@ -141,7 +133,7 @@ class Embedding(NamedTuple):
 
 
 def umap_missing() -> str:
-    """Why there is no UMAP picture, in one line; '' where umap-learn can be imported."""
+    """Why there is no UMAP picture, in one line; '' if umap-learn can be imported."""
     if importlib.util.find_spec("umap") is None:
         return "UMAP picture left out: umap-learn is not installed (pip install umap-learn)."
     return ""
@@ -172,20 +164,15 @@ EMBEDDINGS = {"pca": _pca, "umap": _umap}
 def embed(
     mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: ArrayLike, *, method: str = "pca", seed: int = 0
 ) -> Embedding:
-    """The picture of SEM's Fig. 3: pairs of two classes, mixed representations and mixtures in one plane.
-
-    The plane is fitted on both together: fitted apart, the two clouds would not be comparable.
+    """The picture of SEM's Fig. 3: mixed representations and mixtures in one plane, which is fitted on both together.
 
     Args:
-      mixed, anchor, partner, lam: as in `equivariance`, the anchors of one class and the partners of another.
-      method: "pca" (singular value decomposition) or "umap" (McInnes et al. 2018, needs umap-learn).
-      seed: of UMAP; PCA has nothing random.
-
-    Returns:
-      Embedding.
+      mixed, anchor, partner, lam: as in `equivariance`; the anchors of one class and the partners of another.
+      method: "pca" or "umap" (McInnes et al. 2018, needs umap-learn).
+      seed: of UMAP; PCA is not random.
 
     Raises:
-      ConfigError: for an unknown method. RunError: for UMAP where `umap_missing()`, or features not finite.
+      ConfigError: an unknown method. RunError: UMAP is missing, or features are not finite.
     """
     if method not in EMBEDDINGS:
         raise ConfigError(f"Unknown embedding {method!r}. Known embeddings: {', '.join(EMBEDDINGS)}.")

@@ -1,10 +1,10 @@
 """Classification metrics of logits, and the summaries of a corruption x severity table.
 
-Every function takes the logits of a whole data set, f32[n k], and int labels, i32[n], and accumulates in float64:
-no averaging of batch means. Adding a metric: a function (logits, labels) -> float, one line in `METRICS`.
+Every function takes the logits of a whole data set, f32[n k], and its labels, i32[n], and computes in float64.
+To add a metric, add a function (logits, labels) -> float and a line in `METRICS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,18 +16,15 @@ Floats = NDArray[np.float64]
 
 
 def require_finite(what: str, rows: ArrayLike, shape: str = "") -> Floats:
-    """Returns `rows` as float64 if every number in it is finite.
+    """Returns `rows`, real[n] or real[n d], as float64 if every number is finite.
 
     Args:
-      what: the array's name in the message.
-      rows: real[n] or real[n d], n >= 1.
-      shape: the one it must have, such as "[n d]"; "" = any.
-
-    Returns:
-      f64, the same shape.
+      what: name of the array in the message.
+      rows: n >= 1.
+      shape: the shape it must have, such as "[n d]"; "" = any.
 
     Raises:
-      RunError: for no row at all, another shape, or rows with NaN or infinity: how many, and the first of them.
+      RunError: no rows, another shape, or rows with NaN or infinity (it says how many, and the first).
     """
     array = np.asarray(rows, np.float64)
     if array.ndim == 0 or array.size == 0:
@@ -45,10 +42,10 @@ def require_finite(what: str, rows: ArrayLike, shape: str = "") -> Floats:
 
 
 def check(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
-    """Returns logits as f64[n k] and labels as i64[n] if their shapes, classes and numbers can be scored.
+    """Returns logits as f64[n k] and labels as i64[n].
 
     Raises:
-      RunError: naming the array and what was found.
+      RunError: they cannot be scored; names the array and what was found.
     """
     scores, classes = require_finite("logits", logits, "[n k]"), np.asarray(labels)
     if classes.shape != scores.shape[:1]:
@@ -62,29 +59,25 @@ def check(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int6
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """log p = z - logsumexp(z) over the last axis, shifted by the maximum so that nothing overflows. f64[n k]."""
+    """z - logsumexp(z) over the last axis, shifted by the maximum so that nothing overflows, f64[n k]."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def top_k(logits: ArrayLike, labels: ArrayLike, k: int) -> float:
-    """Fraction of items whose label is among the k largest logits; of equal logits the lower class goes first.
+    """Fraction of items whose label is among the k largest logits, in [0, 1].
 
-    That order of ties is `argmax`'s, so that top-1 equals `mean(argmax(logits) == labels)` exactly. With fewer than k
-    classes, k is the number of classes.
-
-    Returns:
-      float in [0, 1].
+    Among equal logits the lower class comes first, as in `argmax`: top-1 is exactly `mean(argmax(logits) == labels)`.
     """
     scores, classes = check(logits, labels)
     own = np.take_along_axis(scores, classes[:, None], axis=1)
     before = np.arange(scores.shape[1]) < classes[:, None]
     rank = ((scores > own) | ((scores == own) & before)).sum(axis=1)
-    return float(np.mean(rank < min(k, scores.shape[1])))
+    return float(np.mean(rank < k))
 
 
 def top1(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Accuracy: fraction of items whose largest logit is the label's, in [0, 1].
+    """Accuracy: fraction of items whose largest logit is that of the label, in [0, 1].
 
     >>> top1([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
@@ -93,7 +86,7 @@ def top1(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def top5(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Fraction of items whose label is among the min(5, k) largest logits, in [0, 1]."""
+    """Fraction of items whose label is among the 5 largest logits, in [0, 1]; 1 with 5 classes or fewer."""
     return top_k(logits, labels, 5)
 
 
@@ -111,21 +104,16 @@ def brier(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean(np.square(error).sum(axis=1)))
 
 
-METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    "top1": top1,
-    "top5": top5,
-    "nll": nll,
-    "brier": brier,
-}
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {"top1": top1, "top5": top5, "nll": nll, "brier": brier}
 
 
 def classification(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Every row of `METRICS` for one data set."""
+    """Every metric of `METRICS`."""
     return {name: metric(logits, labels) for name, metric in METRICS.items()}
 
 
 def correct(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
-    """Which items are classified as labelled, bool[n]; its mean is `top1`."""
+    """Which items are classified correctly, bool[n]; the mean is `top1`."""
     scores, classes = check(logits, labels)
     return scores.argmax(axis=1) == classes
 
@@ -145,7 +133,7 @@ def per_class_accuracy(logits: ArrayLike, labels: ArrayLike) -> Floats:
 
 
 class CorruptionTable(NamedTuple):
-    """Accuracies by corruption and severity, every cell filled."""
+    """Accuracies by corruption and severity."""
 
     corruptions: tuple[str, ...]
     severities: tuple[int, ...]
@@ -153,8 +141,13 @@ class CorruptionTable(NamedTuple):
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean over all cells: the number that the CIFAR-C tables print (SEM's Table 2 among them)."""
+        """Mean over all cells, as in SEM's Table 2."""
         return float(self.accuracy.mean())
+
+    @property
+    def mean_error(self) -> float:
+        """Mean over corruptions of 1 - accuracy: the mean corruption error (mCE) without a baseline to divide by."""
+        return float((1.0 - self.by_corruption).mean())
 
     @property
     def by_corruption(self) -> Floats:
@@ -171,8 +164,7 @@ def corruption_table(accuracy: Mapping[tuple[str, int], float]) -> CorruptionTab
     """The table of {(corruption, severity): accuracy}, rows in order of first appearance, severities ascending.
 
     Raises:
-      RunError: for an empty mapping, an accuracy outside [0, 1], or a missing cell: the mean over the cells that
-        happen to be there would pass for the mean over all.
+      RunError: no cell, an accuracy outside [0, 1], or a missing cell, without which a mean would not be comparable.
     """
     if not accuracy:
         raise RunError("no corruption was scored: the table is empty")
@@ -185,43 +177,3 @@ def corruption_table(accuracy: Mapping[tuple[str, int], float]) -> CorruptionTab
     if not ((table >= 0) & (table <= 1)).all():
         raise RunError(f"accuracies must lie in [0, 1], got {table.min()} to {table.max()}")
     return CorruptionTable(names, severities, table)
-
-
-class CorruptionError(NamedTuple):
-    """A mean corruption error and the name that it may be printed under."""
-
-    name: str
-    value: float  # fraction; can exceed 1 if normalised
-    by_corruption: Floats  # f64[c]
-
-
-def mean_corruption_error(
-    table: CorruptionTable, baseline: Mapping[str, float | Sequence[float]] | None = None
-) -> CorruptionError:
-    """mCE = mean_c CE_c, CE_c = sum_s E_{s,c} / sum_s E^base_{s,c} (Hendrycks & Dietterich 2019).
-
-    The paper's baseline is AlexNet on ImageNet-C; nobody has published one for CIFAR-C or Tiny-ImageNet-C. Without a
-    baseline the result is the plain mean error, and is named so.
-
-    Args:
-      table: accuracies.
-      baseline: per corruption, the baseline's errors at the table's severities, or their mean; each in (0, 1].
-
-    Returns:
-      CorruptionError, `name` "mCE" with a baseline, else "mCE (unnormalised)".
-
-    Raises:
-      RunError: for a corruption without baseline, or a baseline that is not in (0, 1] or has other severities.
-    """
-    error = 1.0 - table.by_corruption
-    if baseline is None:
-        return CorruptionError("mCE (unnormalised)", float(error.mean()), error)
-    if absent := [name for name in table.corruptions if name not in baseline]:
-        raise RunError(f"no baseline error for {', '.join(absent)}; given: {', '.join(sorted(baseline))}")
-    bases = [np.atleast_1d(np.asarray(baseline[name], np.float64)) for name in table.corruptions]
-    count = len(table.severities)
-    for name, base in zip(table.corruptions, bases, strict=True):
-        if base.shape not in ((1,), (count,)) or not ((base > 0) & (base <= 1)).all():
-            raise RunError(f"baseline error of {name!r} must be 1 or {count} numbers in (0, 1], got {base}")
-    ratios = error / np.array([base.mean() for base in bases])
-    return CorruptionError("mCE", float(ratios.mean()), ratios)

@@ -1,7 +1,7 @@
-"""Out-of-distribution detection: scores of items, and how well a score tells two data sets apart.
+"""Out-of-distribution detection: scores of items, and how well a score separates two data sets.
 
-In-distribution (ID) data is the positive class and a higher score means more in-distribution, for every score. Scores
-of logits are in `SCORES`; scores that are fitted on the features of the training set are in `DETECTORS`.
+In-distribution (ID) data is the positive class, and a higher score always means more in-distribution. Scores of logits
+are in `SCORES`; scores that are fitted on the features of the training set are in `DETECTORS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _CHUNK = 1 << 24  # numbers of a distance matrix that exist at one time: 64 MiB 
 def msp(logits: ArrayLike) -> Floats:
     """Maximum softmax probability, max_c p_c (Hendrycks & Gimpel 2017), f64[n] in [1/k, 1]: the SEM paper's score.
 
-    In float64, where certainty saturates at a margin of 36 nats; in float32 it would at 17, and items would tie.
+    It rounds to 1 from a margin of 36 nats on; in float32 it would from 17 nats on, and more items would tie.
     """
     return np.exp(log_softmax(require_finite("logits", logits, "[n k]")).max(axis=1))
 
@@ -43,23 +43,6 @@ def entropy(logits: ArrayLike) -> Floats:
     return (np.exp(log_p) * log_p).sum(axis=1)
 
 
-def _kth_largest(rows: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """k-th largest number of every row, f32[m], exactly; two to five times faster than partitioning the rows.
-
-    The k largest numbers lie in the k groups with the largest maxima, so only those are partitioned.
-    """
-    size = max(1, int(np.sqrt(rows.shape[1] / k)))
-    groups = rows.shape[1] // size
-    if size > 1 and groups > k:
-        # A group is a strided column of the first rows.shape[1] // size * size numbers; the rest joins every row.
-        grouped = rows[:, : groups * size].reshape(len(rows), size, groups)
-        best = np.argpartition(grouped.max(axis=1), groups - k, axis=1)[:, groups - k :]
-        rest = rows[:, groups * size :]
-        chosen = np.take_along_axis(grouped, best[:, None, :], axis=2).reshape(len(rows), -1)
-        rows = np.concatenate([chosen, rest], axis=1)
-    return np.partition(rows, rows.shape[1] - k, axis=1)[:, rows.shape[1] - k]
-
-
 def _unit(features: Floats) -> NDArray[np.float32]:
     norm = np.linalg.norm(features, axis=1, keepdims=True)
     return (features / np.maximum(norm, 1e-10)).astype(np.float32)
@@ -70,22 +53,21 @@ def fit_knn(
 ) -> Score:
     """Score -||z - z_(k)||, the distance to the k-th nearest training item, z = g / ||g|| (Sun et al. 2022, Alg. 1).
 
-    The paper searches all training items, k = 50 for CIFAR; it also shows that a random subset with k scaled along
-    serves nearly as well. So the bank is a random subset by default (0.2 of CIFAR's training set) with k in proportion,
-    which is five times faster; `bank=0` keeps every item.
+    The paper searches all training items, with k = 50 for CIFAR. It also shows that a random subset with k in
+    proportion is nearly as good. The default is such a subset, 0.2 of CIFAR's training set, which is five times faster.
 
     Args:
-      features: f32[n d] of training items, as the model gives them in eval mode without augmentation.
+      features: f32[n d] of training items, in evaluation mode without augmentation.
       labels: not used; every detector is fitted with the same arguments.
       k: the neighbour among all n items, >= 1.
-      bank: most items that are kept, or 0 for all.
+      bank: size of the subset; 0 = all items.
       seed: of the subset.
 
     Returns:
       score(features: f32[m d]) -> f64[m] in [-2, 0].
 
     Raises:
-      RunError: for k < 1, a negative bank, or features of another width.
+      RunError: k < 1, a negative bank, or features of another width.
     """
     train = require_finite("train features", features, "[n d]")
     if k < 1 or bank < 0:
@@ -98,48 +80,42 @@ def fit_knn(
 
     def score(features: Floats) -> Floats:
         chunk = _unit(features)
-        nearest = _kth_largest(chunk @ points.T, neighbour).astype(np.float64)
+        place = len(points) - neighbour  # of the neighbour's cosine, in ascending order
+        nearest = np.partition(chunk @ points.T, place, axis=1)[:, place].astype(np.float64)
         own = np.square(chunk, dtype=np.float64).sum(axis=1)  # 1, or 0 for a vector of zeros
         return -np.sqrt(np.maximum(own + 1.0 - 2.0 * nearest, 0.0))
 
     return _in_chunks(score, width=points.shape[1], rows=max(1, _CHUNK // len(points)))
 
 
-def fit_mahalanobis(features: ArrayLike, labels: ArrayLike, *, shrinkage: float = 0.0) -> Score:
+def fit_mahalanobis(features: ArrayLike, labels: ArrayLike) -> Score:
     """Score max_c -(g - mu_c)^T S^-1 (g - mu_c), one covariance S for all classes (Lee et al. 2018, Eq. 2).
 
-    Pooled features are often rank-deficient (dead ReLU channels, collapsed classes). With `shrinkage` 0 the inverse
-    is the pseudo-inverse, as in the authors' code: directions in which no training item varies do not count. With
-    shrinkage a, S becomes (1 - a) S + a tr(S) / d I, and they count heavily.
+    Pooled features are often rank-deficient (dead ReLU channels, collapsed classes). The inverse is therefore the
+    pseudo-inverse, as in the authors' code: directions in which no training item varies do not count.
 
     Args:
       features: f32[n d] of training items, as in `fit_knn`.
       labels: i32[n]; classes with no item are left out.
-      shrinkage: a in [0, 1].
 
     Returns:
       score(features: f32[m d]) -> f64[m], <= 0.
 
     Raises:
-      RunError: for mismatched lengths, shrinkage outside [0, 1], or features that do not vary within any class.
+      RunError: mismatched lengths, or features that do not vary within any class.
     """
     train, classes = require_finite("train features", features, "[n d]"), np.asarray(labels)
     if classes.shape != train.shape[:1]:
         raise RunError(f"labels must be [n] with n={len(train)} as in features, got shape {classes.shape}")
-    if not 0 <= shrinkage <= 1:
-        raise RunError(f"shrinkage must be in [0, 1], got shrinkage={shrinkage}")
     largest = np.abs(train).max()
     centre = train.mean(axis=0)
     train = train - centre
     found, group = np.unique(classes, return_inverse=True)
     means = np.stack([train[group == index].mean(axis=0) for index in range(len(found))])
     train -= means[group]
-    covariance = train.T @ train / len(train)
-    average = float(np.trace(covariance)) / len(covariance)
-    covariance = (1 - shrinkage) * covariance + shrinkage * average * np.eye(len(covariance))
-    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(train.T @ train / len(train))
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
-    # float32 features leave rounding in place of exact zeros: a spread below it is no direction of the data.
+    # A spread below the rounding of float32 features is no direction of the data.
     kept &= values > np.square(np.finfo(np.float32).eps * largest)
     if not kept.any():
         raise RunError(f"train features do not vary within any of {len(found)} classes: no covariance to invert")
@@ -156,7 +132,7 @@ def fit_mahalanobis(features: ArrayLike, labels: ArrayLike, *, shrinkage: float 
 
 
 def _in_chunks(score: Callable[[Floats], Floats], *, width: int, rows: int) -> Score:
-    """Applies a score to `rows` items at a time; refuses features of another width than the training features'."""
+    """Applies a score to `rows` items at a time; refuses features of another width than `width`."""
 
     def whole(features: ArrayLike) -> Floats:
         queries = require_finite("features", features, "[n d]")
@@ -172,28 +148,22 @@ DETECTORS: dict[str, Callable[..., Score]] = {"knn": fit_knn, "mahalanobis": fit
 
 
 def all_scores(logits: ArrayLike, features: ArrayLike, detectors: Mapping[str, Score]) -> dict[str, Floats]:
-    """Every score of one data set, {name: f64[n]}.
-
-    Args:
-      logits: f32[n k]; features: f32[n d].
-      detectors: fitted ones, e.g. `{name: fit(train_features, train_labels) for name, fit in DETECTORS.items()}`.
-    """
-    return {name: score(logits) for name, score in SCORES.items()} | {
-        name: score(features) for name, score in detectors.items()
-    }
+    """Every score of one data set, {name: f64[n]}, of logits f32[n k], features f32[n d] and fitted detectors."""
+    of_logits = {name: score(logits) for name, score in SCORES.items()}
+    return of_logits | {name: score(features) for name, score in detectors.items()}
 
 
 class Detection(NamedTuple):
-    """How well a score tells ID from OOD; each a fraction in [0, 1]."""
+    """How well a score separates ID from OOD; fractions in [0, 1]."""
 
     auroc: float
-    aupr_in: float  # ID positive; its value for a useless score is the ID share
-    aupr_out: float  # OOD positive, score negated; useless: the OOD share
-    fpr95: float  # share of OOD items let through where 95% of ID items are
+    aupr_in: float  # ID is positive; a useless score has the share of ID items
+    aupr_out: float  # OOD is positive, the score negated; a useless score has the share of OOD items
+    fpr95: float  # share of OOD items that are accepted with 95% of the ID items
 
 
 def _counts(positive: Floats, negative: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positives and negatives at or above each distinct score, descending: ties are one step."""
+    """Numbers of positives and negatives at or above each distinct score, descending."""
     scores = np.concatenate([positive, negative])
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -213,19 +183,18 @@ def detection(id_scores: ArrayLike, ood_scores: ArrayLike) -> Detection:
     1.0
 
     AUROC = P(s_id > s_ood) + P(s_id = s_ood) / 2 (the Mann-Whitney statistic). AUPR is average precision,
-    sum_t (R_t - R_{t-1}) P_t, without interpolation. FPR95 is that of the first ROC point, from the strictest
-    threshold on, with TPR >= 0.95.
+    sum_t (R_t - R_{t-1}) P_t, without interpolation. FPR95 is taken at the strictest threshold with TPR >= 0.95.
 
     Args:
-      id_scores: real[n]; ood_scores: real[m]; higher is more in-distribution.
+      id_scores: real[n]; ood_scores: real[m].
 
     Raises:
-      RunError: for an empty side or scores that are not finite.
+      RunError: an empty side, or scores that are not finite.
     """
     inside, outside = require_finite("ID scores", id_scores).ravel(), require_finite("OOD scores", ood_scores).ravel()
     hits, misses = _counts(inside, outside)
-    # Twice the area below the ROC steps in whole numbers: exact, ties counted half.
-    before = np.concatenate([[0], hits[:-1]])
+    # Twice the area below the ROC curve, in whole numbers: exact, with ties counted half.
+    before = np.append(0, hits[:-1])
     auroc = float((np.diff(misses, prepend=0) * (hits + before)).sum()) / (2 * len(inside) * len(outside))
     fpr95 = float(misses[np.argmax(hits / len(inside) >= 0.95)] / len(outside))
     return Detection(auroc, _average_precision(inside, outside), _average_precision(-outside, -inside), fpr95)
@@ -234,12 +203,11 @@ def detection(id_scores: ArrayLike, ood_scores: ArrayLike) -> Detection:
 def roc_curve(id_scores: ArrayLike, ood_scores: ArrayLike, *, points: int = 512) -> tuple[Floats, Floats]:
     """False and true positive rates to plot, (f64[p], f64[p]), from (0, 0) to (1, 1), p <= points.
 
-    Long curves are thinned evenly along their length (fpr + tpr), which keeps the steep start.
+    Long curves are thinned evenly in fpr + tpr, which keeps the steep start.
     """
     inside, outside = require_finite("ID scores", id_scores).ravel(), require_finite("OOD scores", ood_scores).ravel()
     hits, misses = _counts(inside, outside)
-    tpr = np.concatenate([[0.0], hits / len(inside)])
-    fpr = np.concatenate([[0.0], misses / len(outside)])
+    tpr, fpr = np.append(0.0, hits / len(inside)), np.append(0.0, misses / len(outside))
     if len(tpr) > points:
         chosen = np.unique(np.searchsorted(fpr + tpr, np.linspace(0.0, 2.0, points)).clip(max=len(tpr) - 1))
         fpr, tpr = fpr[chosen], tpr[chosen]

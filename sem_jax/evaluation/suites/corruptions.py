@@ -136,7 +136,6 @@ def corruptions(context: Context) -> Result:
     except DataError as error:
         raise Missing.of(error) from error
     table = metrics.corruption_table(accuracy)
-    mean_error = metrics.mean_corruption_error(table)
     # Folders and tfds keep the images in another order: a choice of rows is no choice of the same clean images.
     same = np.arange(len(test.labels)) if opened and opened.layout != "arrays" else rows
     own = metrics.top1(context.outputs("test", test.images).logits[same], test.labels[same])
@@ -146,7 +145,7 @@ def corruptions(context: Context) -> Result:
     result = Result(note=source.note, items=items)
     result.scalars = {
         "mean accuracy": table.mean_accuracy,
-        mean_error.name: mean_error.value,
+        "mCE (unnormalised)": table.mean_error,
         "accuracy of clean images": own,
         "items": len(rows),
         "corruptions": len(table.corruptions),
@@ -159,8 +158,8 @@ def corruptions(context: Context) -> Result:
             "title": f"Accuracy: {source.name}",
             "columns": ["corruption", *severities, "mean"],
             "rows": body,
-            "note": f"Mean accuracy is the mean over all {table.accuracy.size} cells. {mean_error.name} is 1 minus it: "
-            "nobody has published the baseline errors that mCE divides by for these sets.",
+            "note": f"Mean accuracy is the mean over all {table.accuracy.size} cells. mCE (unnormalised) is 1 minus "
+            "it: nobody has published the baseline errors that mCE divides by for these sets.",
         }
     )
     heat = figures.corruption_heatmap(table.corruptions, table.severities, table.accuracy)
