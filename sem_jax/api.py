@@ -130,34 +130,20 @@ class Run:
 
     Attributes:
       opened: `runs.opening.Run`: model, variables, configuration and facts of the data.
+      folder: the run folder.
+      step: optimizer updates of the checkpoint; None where its folder was renamed.
+      config: the run's configuration.
+      class_names: in label order.
     """
 
     def __init__(self, opened: opening.Run):
         self.opened = opened
+        self.folder, self.step, self.config = opened.folder, opened.step, opened.config
+        self.class_names = opened.data.class_names
         self._predictor = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, step {self.step})"
-
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return self.opened.folder
-
-    @property
-    def step(self) -> int | None:
-        """Optimizer updates of the checkpoint; None where its folder was renamed."""
-        return self.opened.step
-
-    @property
-    def config(self) -> ConfigDict:
-        """The run's configuration."""
-        return self.opened.config
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in label order."""
-        return self.opened.data.class_names
 
     def predict(self, images: np.ndarray | str | Path | Sequence[str | Path]) -> Prediction:
         """Classes, probabilities and features of images, in evaluation mode.

@@ -1,11 +1,11 @@
-"""Every setting of a run: its default, how it is set, saved and loaded, and `validate`, which refuses what cannot work.
+"""Settings of a run: their defaults, and how they are set, checked, saved and loaded.
 
     cfg = get_default()                      # a file in configs/ starts from this and sets what differs
     apply_method(cfg, "mixup+es+sem")        # one of the paper's nine
     validate(cfg)                            # raises ConfigError before anything compiles
 
-Any field is set from the command line by `--config.objective.gamma=0.5`; docs/settings.md lists them all.
-Importing this package imports no jax.
+The command line sets a field by `--config.objective.gamma=0.5`; docs/settings.md lists all fields. Importing this
+package imports no jax.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,18 +19,18 @@ from sem_jax.registry import lookup
 
 METHODS = tuple("erm mixup mixup+sem mixup+es mixup+es+sem cutmix cutmix+sem cutmix+es cutmix+es+sem".split())
 
-# Groups whose fields cannot change a number that is reported; a run may be resumed with other values of them.
+# Groups whose fields change no reported number; a run may be resumed with other values of them.
 SPEED_ONLY = ("runtime",)
 
-# What a saved configuration cannot do without. Other fields may have come after it was saved: so the default of a new
-# field has to mean what was done before.
+# Fields that every saved configuration has. Others may be newer than it, so the default of a new field has to mean what
+# was done before.
 _ESSENTIAL = ("seed", "data.name", "model.name", "mixer.name", "objective.gamma", "train.epochs", "train.batch_size")
 
 
 def get_default() -> ConfigDict:
     """The paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM, every field at its default."""
     cfg = override(ConfigDict({group: {} for group in GROUPS}), {field.name: field.default for field in TABLE})
-    # It follows an override of train.epochs. The sum makes a reference of its own: setting it does not set that field.
+    # It follows train.epochs. The sum makes a new reference, so that setting stop_epoch does not set train.epochs.
     cfg.mixer.stop_epoch = cfg.train.get_ref("epochs") + 0
     return cfg.lock()
 
@@ -61,12 +61,15 @@ def apply_method(cfg: ConfigDict, method: str) -> ConfigDict:
 
 
 def method_of(cfg: ConfigDict) -> str:
-    """What a configuration amounts to, in the paper's words: "mixup+es+sem"."""
+    """The method of a configuration in the paper's words: "mixup+es+sem"."""
     if cfg.mixer.name == "none":
         return "erm"
-    stopped = cfg.mixer.stop_epoch < cfg.train.epochs
-    name = cfg.mixer.name + ("+regmixup" if cfg.objective.regmixup else "")
-    return name + ("+es" if stopped else "") + ("+sem" if cfg.objective.gamma > 0 else "")
+    extras = {
+        "+regmixup": cfg.objective.regmixup,
+        "+es": cfg.mixer.stop_epoch < cfg.train.epochs,
+        "+sem": cfg.objective.gamma > 0,
+    }
+    return cfg.mixer.name + "".join(name for name, used in extras.items() if used)
 
 
 def override(cfg: ConfigDict, values: Mapping[str, Any], *, where: str = "") -> ConfigDict:
@@ -75,7 +78,7 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], *, where: str = "") -> 
     Args:
       cfg: changed in place.
       values: each is checked by itself; `validate` checks them together.
-      where: what an error adds to the name of an unknown field, such as " in the settings of this cell".
+      where: added to the error for an unknown field, such as " in the settings of this cell".
 
     Returns:
       cfg.
@@ -84,13 +87,17 @@ def override(cfg: ConfigDict, values: Mapping[str, Any], *, where: str = "") -> 
       ConfigError: for an unknown field, or a value that it does not take.
     """
     for name, value in values.items():
-        if name not in FIELDS:
-            raise ConfigError(f"Unknown field {name!r}{where}.{did_you_mean(name)}")
         value = tuple(value) if isinstance(value, list) else value
-        FIELDS[name].check(value)
+        _check_field(name, value, where)
         group, _, field = name.rpartition(".")
         (cfg[group] if group else cfg)[field] = value
     return cfg
+
+
+def _check_field(name: str, value: Any, where: str = "") -> None:
+    if name not in FIELDS:
+        raise ConfigError(f"Unknown field {name!r}{where}.{did_you_mean(name)}")
+    FIELDS[name].check(value)
 
 
 def flatten(cfg: ConfigDict | dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -111,38 +118,34 @@ def to_dict(cfg: ConfigDict) -> dict:
 
 
 def from_dict(values: dict) -> ConfigDict:
-    """A validated configuration from what `to_dict` gave, in this version or an older one; nothing is executed.
+    """A validated configuration from the result of `to_dict`, of this version or an older one; nothing is executed.
 
-    A field that is missing was not there yet and takes its default. Fields and values of older versions (`RENAMED`) are
-    taken by their new names.
+    A missing field takes its default, and old names of fields and values (`RENAMED`) become the new ones.
 
     Raises:
-      ConfigError: for a field this version does not know, an essential one missing, or a value that cannot work.
+      ConfigError: an unknown field, a missing essential one, or a value that cannot work.
     """
     flat = {RENAMED.get(name, name): value for name, value in flatten(values)}
     flat = {name: RENAMED.get(f"{name}={value}", value) for name, value in flat.items()}
     cfg = override(get_default(), flat, where=" in the saved configuration")
-    missing = sorted(set(_ESSENTIAL) - set(flat))
-    if missing:
+    if missing := sorted(set(_ESSENTIAL) - set(flat)):
         raise ConfigError(f"The saved configuration lacks the field {missing[0]!r}.")
     validate(cfg)
     return cfg
 
 
 def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
-    """Refuses what cannot work, before data is read or anything compiles.
+    """Refuses a configuration that cannot work, before data is read or anything compiles.
 
     Args:
       cfg: the configuration, command-line overrides included.
-      num_devices: devices that are there; None leaves the device checks out (they need jax to be started).
+      num_devices: number of devices found; None leaves out the checks that need it.
 
     Raises:
-      ConfigError: names the field, its value and what was expected; for names, the known and the nearest ones.
+      ConfigError: names the field, its value and what is expected; for names, the known and the nearest ones.
     """
     for name, value in flatten(cfg):
-        if name not in FIELDS:
-            raise ConfigError(f"Unknown field {name!r}.{did_you_mean(name)}")
-        FIELDS[name].check(value)
-    from sem_jax.config.checks import check_rules  # here, since it imports jax, which configuration files do without
+        _check_field(name, value)
+    from sem_jax.config.checks import check_rules  # imports jax, which configuration files do without
 
     check_rules(cfg, num_devices)

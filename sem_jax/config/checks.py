@@ -1,7 +1,7 @@
-"""The rules that join several fields of a configuration; what concerns one field alone stands in its row of the table.
+"""Rules over several fields of a configuration; the rules of a single field are in its row of the table.
 
-A function below is one concern. It yields its rules as (field, whether the rule holds, what is expected otherwise).
-Importing this module imports jax.
+Each function below yields its rules as (field, whether the rule holds, what is expected). Importing this module
+imports jax.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def check_rules(cfg: ConfigDict, num_devices: int | None = None) -> None:
 
 
 def course(cfg: ConfigDict) -> Rules:
-    """What happens when in training, and to which part of a batch."""
+    """Rules on the course of training, and on parts of a batch."""
     train, optim = cfg.train, cfg.optim
     rising = all(earlier < later for earlier, later in itertools.pairwise((0, *optim.boundaries, 1)))
     yield "optim.boundaries", rising, "rising fractions of training between 0 and 1"
@@ -48,7 +48,7 @@ def course(cfg: ConfigDict) -> Rules:
 
 
 def data(cfg: ConfigDict) -> Rules:
-    """What the data set has and how its images are cropped."""
+    """Rules on the data set and on how its images are cropped."""
     name, crop_scale, residency = cfg.data.name, cfg.data.crop_scale, cfg.runtime.residency
     source = DATASETS[name]
     scored = cfg.data.use_test or cfg.data.val_size > 0
@@ -70,7 +70,7 @@ def data(cfg: ConfigDict) -> Rules:
 
 
 def mixer(cfg: ConfigDict) -> Rules:
-    """What does not go with the mixer."""
+    """Rules on what goes with the mixer."""
     name, options, objective = cfg.mixer.name, cfg.mixer.options, cfg.objective
     here = f"with mixer.name={name!r}"
     if make_mixer(name, alpha=cfg.mixer.alpha, options=options).hook is not None:
@@ -88,7 +88,7 @@ def mixer(cfg: ConfigDict) -> Rules:
 
 
 def penalty(cfg: ConfigDict) -> Rules:
-    """What the forms of the penalty that are cheaper than the exact one do not go with."""
+    """Rules on the penalty, and on its forms that are cheaper than the exact one."""
     objective, batch_size = cfg.objective, cfg.train.batch_size
     gamma, clean_features, fraction = objective.gamma, objective.clean_features, objective.penalty_fraction
     if gamma == 0 or clean_features == "grad":
@@ -115,7 +115,7 @@ def penalty(cfg: ConfigDict) -> Rules:
 
 
 def devices(cfg: ConfigDict, num_devices: int | None) -> Rules:
-    """No more devices than there are, and a batch that they can share."""
+    """Rules on the devices, and on the batch that they share."""
     if num_devices is not None:
         used, parts = cfg.runtime.devices or num_devices, cfg.train.gradient_accumulation
         yield "runtime.devices", used <= num_devices, f"at most {num_devices}, the devices found"

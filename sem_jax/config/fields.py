@@ -3,11 +3,10 @@
     FIELDS["objective.gamma"].check(-1.0)    # ConfigError: objective.gamma must be >= 0, got -1.0
     print(describe())                        # all fields by group, for --help
 
-Defaults, checks, `--help` and docs/settings.md (`python -m sem_jax.config`) come from this table. To add a field: a row
-here, and the code that reads it. Importing this module imports no jax: words are looked up when they are asked for.
+Defaults, checks, `--help` and docs/settings.md (`python -m sem_jax.config`) come from this table. To add a field, add a
+row here and the code that reads it. Importing this module imports no jax: allowed words are imported when needed.
 """
 
-import dataclasses
 import math
 import sys
 from typing import Any, NamedTuple
@@ -16,13 +15,12 @@ from sem_jax.errors import ConfigError
 from sem_jax.registry import lookup, nearest, resolve
 
 
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """The numbers from `low` to `high`, and `beside` them one more; `ends` tells by its brackets which ends belong."""
+class Range(NamedTuple):
+    """An interval of numbers, and perhaps one number `beside` it."""
 
     low: float
     high: float = math.inf
-    ends: str = "[]"
+    ends: str = "[]"  # square brackets include the end, round ones do not
     beside: float | None = None
 
     def holds(self, value: Any) -> bool:
@@ -37,25 +35,18 @@ class Range:
         return ("" if self.beside is None else f"{self.beside} or ") + text
 
 
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """The names in a registry or constant, given as "package.module:NAME", so that no list is written twice.
+class Words(NamedTuple):
+    """The names in a registry or constant, so that no list is written twice."""
 
-    Args:
-      place: imported when it is first needed.
-      kind: what an error calls such a name; "" = the field.
-      other: the form of names that are allowed beside them; these contain a colon.
-    """
-
-    place: str
-    kind: str = ""
-    other: str = ""
+    place: str  # "package.module:NAME", imported when it is first needed
+    kind: str = ""  # an error's word for such a name; "" = that of the field
+    other: str = ""  # the form of other allowed names, which contain a colon
 
     def __str__(self) -> str:
         return ", ".join(resolve(self.place)) + (f" or {self.other}" if self.other else "")
 
     def check(self, field: str, value: Any) -> None:
-        """Refuses a text that is none of the words, with the nearest and all the known ones."""
+        """Refuses a text that is none of the words; the error has the nearest and all the known ones."""
         if renamed := RENAMED.get(f"{field}={value}"):
             raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed!r} now.")
         if not (self.other and ":" in value):
@@ -63,7 +54,7 @@ class Words:
 
 
 class Field(NamedTuple):
-    """One field; its type is that of its default, and a whole number may stand for a number."""
+    """One field. Its type is that of its default; where that is a float, an int will do."""
 
     name: str
     default: Any
@@ -78,15 +69,11 @@ class Field(NamedTuple):
 
     @property
     def expected(self) -> str:
-        """All that is allowed: "a whole number >= 0", "sample, batch"."""
+        """The allowed values: "a whole number >= 0", "sample, batch"."""
         return str(self.allowed) if isinstance(self.allowed, Words) else f"{self.kind} {self.allowed or ''}".rstrip()
 
     def check(self, value: Any) -> None:
-        """Refuses a value of another type, not finite, out of the range or not among the words.
-
-        Raises:
-          ConfigError: names the field, the value and what is expected.
-        """
+        """Raises a ConfigError for a value of another type, not finite, out of the range or not among the words."""
         types = (float, int) if isinstance(self.default, float) else (type(self.default),)
         numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, (float, int)) else ()
         expected = ""
@@ -98,7 +85,7 @@ class Field(NamedTuple):
             expected = str(self.allowed)
         if expected:
             raise ConfigError(f"{self.name} must be {expected}, got {value!r}", self.doc)
-        if isinstance(self.allowed, Words) and value != self.default:  # or each default would import a module
+        if isinstance(self.allowed, Words) and value != self.default:  # a default needs no import
             self.allowed.check(self.name, value)
 
 
@@ -121,7 +108,7 @@ DEFAULT_GAMMA = 0.3
 EPOCHS = 200
 RATE, SHARE, POSITIVE = Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, ends="()")
 
-# Fields and words of older versions, which are still read from saved configurations, and what they are called now.
+# Old names of fields and words, which saved configurations may have, and the new ones.
 RENAMED = {
     "runtime.streams": "runtime.passes",
     "runtime.residency=stream": "disk",
@@ -256,17 +243,14 @@ FIELDS = {field.name: field for field in TABLE}
 
 
 def did_you_mean(name: str, prefix: str = "") -> str:
-    """What to add to "Unknown field NAME.": its new name, or the nearest one; `prefix` stands before all names."""
+    """The rest of "Unknown field NAME.": its new name, or the nearest one; all names start with `prefix`."""
     if renamed := RENAMED.get(name.removeprefix(prefix)):
         return f" It is called {prefix + renamed!r} now."
     return nearest(name, [prefix + known for known in FIELDS])
 
 
 def describe() -> str:
-    """All fields by group, with default, what is allowed and what they do: Markdown that reads well on a terminal too.
-
-    Words are looked up, which imports jax.
-    """
+    """All fields by group in Markdown, with default, allowed values and meaning. Imports jax."""
     lines = [INTRODUCTION]
     for group in ("", *GROUPS):
         lines += [f"\n## {group}\n\n{GROUPS[group]}\n"] if group else []

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         workdir = Path(args.workdir).expanduser()
         data = {"name": args.data, "dir": args.data_dir, "image_size": args.image_size}
-        options = {"mean": args.mean, "std": args.std, "stem": args.stem, "variant": args.variant}
+        options = {name: getattr(args, name) for name in ("mean", "std", "stem", "variant")}
         import_weights(args.source.expanduser(), workdir, data=data, **options)
         print(f"Wrote {workdir}; score it with: python -m sem_jax evaluate --workdir={workdir}")
 

@@ -1,4 +1,4 @@
-"""A checkpoint for use elsewhere: its parameters as safetensors, or its predictions as one StableHLO program.
+"""Exports a checkpoint: its parameters as safetensors, or its predictions as one StableHLO program.
 
     python -m sem_jax export --workdir=runs/wrn_c10 --out=wrn.safetensors
     python -m sem_jax export --workdir=runs/wrn_c10 --out=wrn.stablehlo --format=stablehlo
@@ -6,10 +6,10 @@
     predict = jax.export.deserialize(bytearray(Path("wrn.stablehlo").read_bytes())).call
     features, logits, probabilities = predict(images)       # u8[b h w c], any b; a process with jax and no sem_jax
 
-The safetensors hold the checkpoint's arrays under the names of this package ("params/stem/kernel"); `python -m sem_jax
-convert` writes PyTorch's names. Their metadata are config.json and data.json. The program holds the weights and the
-normalisation by the training data's mean and std, and computes in float32; it runs on CPU, CUDA and TPU. JAX guarantees
-that it can be read for six months. Both formats need `pip install sem-jax[export]`.
+The safetensors hold the checkpoint's arrays under this package's names ("params/stem/kernel"), with config.json and
+data.json as metadata; `python -m sem_jax convert` writes PyTorch's names. The program holds the weights and the
+normalisation, computes in float32 and runs on CPU, CUDA and TPU. JAX guarantees that it can be read for six months.
+Both formats need `pip install sem-jax[export]`.
 """
 
 import importlib.util
@@ -69,25 +69,19 @@ def load_program(path: Path) -> Callable[..., Any]:
     """images u8[b h w c] -> (features, logits, probabilities), from a file that `export_program` made.
 
     Raises:
-      RunError: a file that is missing, damaged, or made by a version too far from this one.
+      RunError: a file that is missing, damaged or of a JAX version too far from this one.
     """
     if not path.is_file():
         raise RunError(f"{path} does not exist")
     try:
         return jax_export.deserialize(bytearray(path.read_bytes())).call
-    except Exception as error:  # flatbuffers, MLIR and struct each have their own
-        remedy = "Copy it or export it once more."
-        raise RunError(f"{path} cannot be read as StableHLO: {one_line(error)}", remedy) from None
+    except Exception as error:  # flatbuffers, MLIR and struct raise errors of their own
+        message = f"{path} cannot be read as StableHLO: {one_line(error)}"
+        raise RunError(message, "Copy it or export it once more.") from None
 
 
 def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final") -> None:
-    """Writes one checkpoint of a run to one file.
-
-    Args:
-      workdir: the run folder.
-      out: replaced if it is there.
-      kind: one of FORMATS.
-      checkpoint: final, best_val, a step, or a folder.
+    """Writes a checkpoint to the file `out`, in a format `kind` of FORMATS.
 
     Raises:
       SemError: a run that cannot be opened, or a package that is missing.

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors and PyTorch's, read without running code from them.
+"""Reads and writes files of weights, safetensors and PyTorch's; no code of a file is run.
 
 arrays = read_state_dict(Path("resnet18.pth"))                          # PyTorch's names and layouts
 write_safetensors(Path("net.safetensors"), arrays, {"model": "resnet"})
@@ -50,17 +50,13 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Replaces a .safetensors file.
-
-    Raises:
-      RunError: safetensors is not installed.
-    """
+    """Replaces a .safetensors file; a RunError where safetensors is not installed."""
     contiguous = {name: np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x) for name, x in arrays.items()}
     write_bytes(path, _safetensors().numpy.save(contiguous, dict(metadata)))
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a .safetensors, .pt or .pth file, without the "module." of a parallel run; runs no code from it.
+    """The tensors of a .safetensors, .pt or .pth file, without the "module." of a parallel run.
 
     Raises:
       RunError: a file that is missing, damaged or holds anything but tensors.
@@ -85,8 +81,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise RunError(f"{path} needs PyTorch to be read", "pip install torch, or save it as .safetensors.") from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own
-        remedy = "Damaged, or it holds Python objects; save model.state_dict() where it was made."
+    except Exception as error:  # pickle, zip and torch raise errors of their own
+        remedy = "It is damaged or holds Python objects; save model.state_dict() where it was made."
         raise RunError(f"{path} cannot be read as tensors alone: {one_line(error)}", remedy) from None
     for name in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):

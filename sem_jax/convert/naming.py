@@ -1,4 +1,4 @@
-"""Names and layouts of PyTorch's state dicts and of this package's variables, each from the other; reads no file.
+"""Translates names and layouts between PyTorch's state dicts and this package's variables.
 
     fields = recognise(arrays, where="resnet18.pth")             # {"name": "resnet", "depth": 18, ...}
     variables = to_variables("resnet", arrays, like, where="resnet18.pth")
@@ -20,10 +20,10 @@ from sem_jax.errors import RunError
 class Naming(NamedTuple):
     """PyTorch's names of a family's modules."""
 
-    source: str  # who names them so
-    top: dict[str, str]  # our name -> PyTorch's, of what lies outside the blocks
-    block: str  # to be filled with the stage, from 1, and the block, from 0
-    inner: dict[str, str]  # the same within a block, where the two names differ
+    source: str  # the code that uses these names
+    top: dict[str, str]  # our name -> PyTorch's, for modules outside the blocks
+    block: str  # format of a block's name, given the stage, from 1, and the block, from 0
+    inner: dict[str, str]  # our name -> PyTorch's within a block, where they differ
 
 
 NAMINGS = {
@@ -50,7 +50,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runnin
 
 
 def torch_name(family: str, path: tuple[str, ...]) -> str:
-    """PyTorch's name of a leaf.
+    """PyTorch's name of an array.
 
     >>> torch_name("resnet", ("batch_stats", "stage2_block1", "bn1", "mean"))
     'layer2.0.bn1.running_mean'
@@ -72,14 +72,14 @@ def named_leaves(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def _turned(array: np.ndarray, to_torch: bool) -> np.ndarray:
-    """A weight in the other side's layout; vectors have one layout."""
+    """A weight in the other side's layout; vectors stay."""
     if array.ndim == 4:
         return array.transpose((3, 2, 0, 1) if to_torch else (2, 3, 1, 0))
     return array.T if array.ndim == 2 else array
 
 
 def to_state_dict(family: str, variables: Any) -> dict[str, np.ndarray]:
-    """{"params", "batch_stats"} as a state dict, num_batches_tracked included."""
+    """The variables {"params", "batch_stats"} as a state dict, with num_batches_tracked."""
     arrays = {}
     for path, leaf in named_leaves(variables):
         name = torch_name(family, path)
@@ -93,7 +93,7 @@ def to_variables(family: str, arrays: Mapping[str, np.ndarray], like: Any, *, wh
     """A state dict as {"params", "batch_stats"} in float32, of the shapes of `like`.
 
     Raises:
-      RunError: names missing, unknown or of another shape; the message names the file `where`.
+      RunError: arrays are missing, unknown or of another shape; the message names the file `where`.
     """
     expected = {torch_name(family, path): leaf.shape for path, leaf in named_leaves(like)}
     given = {name: _turned(array, to_torch=False) for name, array in arrays.items() if "num_batches" not in name}
@@ -116,10 +116,10 @@ def to_variables(family: str, arrays: Mapping[str, np.ndarray], like: Any, *, wh
 
 
 def recognise(arrays: Mapping[str, np.ndarray], *, where: str) -> dict[str, Any]:
-    """The fields of the `model` group, num_classes among them, that follow from a state dict's names and shapes.
+    """Finds the fields of the `model` group, with num_classes, from the names and shapes of a state dict.
 
     Raises:
-      RunError: names that are none of NAMINGS; the message names the file `where`.
+      RunError: the names are none of NAMINGS; the message names the file `where`.
     """
     blocks: dict[str, list[int]] = {}
     for name in arrays:

@@ -1,4 +1,4 @@
-"""Run folders made of a state dict, and state dicts made of a run's checkpoint.
+"""Makes run folders of state dicts, and state dicts of checkpoints.
 
 import_weights(Path("resnet18.pth"), Path("runs/theirs"), data={"name": "cifar10"})
 export_weights("runs/preact_c10", Path("preact18.safetensors"))
@@ -38,12 +38,12 @@ def import_weights(
     Args:
       source: .safetensors, .pt or .pth.
       workdir: must not hold a run.
-      data: fields of the `data` group: the set the model is scored on, in the order of whose classes its logits are.
-      mean, std: normalisation of the images in training; by default that of the data set here.
-      **model: fields of the `model` group that replace what the file tells (stem, variant).
+      data: fields of the `data` group, for the set that the model is scored on; the logits have its order of classes.
+      mean, std: normalisation of the images in training; by default this package's for the data set.
+      **model: fields of the `model` group that replace those found in the file (stem, variant).
 
     Raises:
-      SemError: a file, fields or data that do not fit each other; nothing is written then.
+      SemError: a file, fields or data that do not fit each other; nothing is written.
     """
     if (workdir / "config.json").exists():
         raise RunError(f"{workdir} holds a run already", "Give another --workdir.")
@@ -53,7 +53,7 @@ def import_weights(
     cfg = config_lib.get_default()
     cfg.data.update(data)
     cfg.model.update(fields)
-    cfg.mixer.name, cfg.objective.gamma = "none", 0.0  # nobody knows how it was trained
+    cfg.mixer.name, cfg.objective.gamma = "none", 0.0  # the training is unknown
     config_lib.validate(cfg)
     dataset = data_lib.load(cfg.data.name, data_dir=cfg.data.dir, image_size=cfg.data.image_size)
     if len(dataset.class_names) != num_classes:

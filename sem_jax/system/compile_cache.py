@@ -3,9 +3,9 @@
     use_cache()             # $SEM_JAX_CACHE/compiled, by default ~/.cache/sem_jax/compiled
     use_cache("none")       # off
 
-To be called before the first compilation. JAX writes an entry in place, so a run that is killed while it writes leaves
-half a file. JAX would warn of that file in every later run and never replace it. So the entries written since the last
-check are read here, and damaged ones deleted.
+Call it before the first compilation. JAX writes an entry in place, so a killed run can leave half a file, of which JAX
+would warn in every later run without replacing it. So the entries written since the last check are read here, and
+damaged ones deleted.
 """
 
 import logging
@@ -18,9 +18,7 @@ import jax
 from sem_jax.data.decoded_cache import cache_dir
 
 LIMIT = 4 << 30  # bytes; the oldest entries beyond it are deleted
-_ZSTD = (
-    b"\x28\xb5\x2f\xfd"  # first bytes of a zstandard stream, which JAX writes where zstandard is installed; else zlib
-)
+_ZSTD = b"\x28\xb5\x2f\xfd"  # how entries start where zstandard is installed; others are zlib's
 log = logging.getLogger("sem_jax")
 
 
@@ -28,7 +26,7 @@ def use_cache(folder: str = "") -> Path | None:
     """Switches the cache on for this process.
 
     Args:
-      folder: of the compiled programs; "" is a folder in the user's cache directory, "none" switches the cache off.
+      folder: "" = a folder in the user's cache directory, "none" = no cache.
 
     Returns:
       The folder; None when the cache is off. A folder that cannot be written to switches it off with a warning.
@@ -47,7 +45,7 @@ def use_cache(folder: str = "") -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # JAX compiles again what it cannot read, which the user need not know.
+    # The user need not know: JAX compiles again what it cannot read.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     return path
 
@@ -61,13 +59,13 @@ def _tidy(folder: Path) -> None:
     total = 0
     for status, path in entries:
         total += status.st_size
-        # A minute earlier: another run may have been writing an entry during the last check.
+        # From a minute before the last check: another run may have been writing an entry then.
         if total > LIMIT or (status.st_mtime >= since - 60 and not _sound(path)):
             path.unlink(missing_ok=True)
 
 
 def _sound(path: Path) -> bool:
-    """Whether an entry can be decompressed. Of zstandard's this is not known: Python's library has no decoder."""
+    """Whether an entry can be decompressed; True for zstandard's, for which Python has no decoder."""
     data = path.read_bytes()
     if data.startswith(_ZSTD):
         return True

@@ -15,8 +15,8 @@ import sys
 _MIB = 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from <malloc.h>
 _MADV_HUGEPAGE, _HUGE_PAGE = 14, 2 * _MIB  # from <sys/mman.h>; bytes
-# Device files of NVIDIA and AMD GPUs and of TPUs. With these a step's arrays do not come from malloc, and one heap for
-# all threads would only slow down those that decode pictures.
+# Device files of NVIDIA and AMD GPUs and of TPUs. On these a step's arrays do not come from malloc, and a single heap
+# would slow down the threads that decode images.
 _ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 
 
@@ -42,8 +42,8 @@ def keep_freed_memory(*, reserve_mib: int = 1536) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    # One heap for all threads, since the heaps of other threads hold 64 MB at most, too little for a step's arrays. No
-    # separate mappings, since freeing one returns it to the kernel. Never trimmed.
+    # One heap for all threads: other heaps hold 64 MB at most, too little for a step's arrays. No separate mappings:
+    # freeing one returns it to the kernel. The heap is never trimmed.
     settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1))
     if not all(libc.mallopt(name, value) for name, value in settings):
         return False
@@ -53,6 +53,6 @@ def keep_freed_memory(*, reserve_mib: int = 1536) -> bool:
     size = reserve_mib * _MIB
     if block := libc.malloc(size):
         start = -(-block // _HUGE_PAGE) * _HUGE_PAGE
-        libc.madvise(start, size - _HUGE_PAGE, _MADV_HUGEPAGE)  # only advice: a kernel without huge pages ignores it
+        libc.madvise(start, size - _HUGE_PAGE, _MADV_HUGEPAGE)  # a kernel without huge pages ignores this
         libc.free(block)
     return True

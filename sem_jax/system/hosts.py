@@ -1,11 +1,12 @@
-"""Several processes that train one run together, each with the devices of its host; one process needs none of this.
+"""Connects several processes that train one run together, each with the devices of its host.
 
     connect(coordinator_address="10.0.0.1:1234", num_processes=4, process_id=0)    # before any other call of jax
     if is_lead(): ...                           # one process writes
-    stop, count = agree([stop, count])          # each the largest of all processes
+    stop, count = agree([stop, count])          # for each value, the largest of all processes
     step = from_lead(step)                      # the lead's value
 
-The mesh spans the devices of all processes (`training.programs`); the batch does not depend on how many there are.
+The mesh spans the devices of all processes (`training.programs`); the batch does not depend on their number. With one
+process, `connect` is not needed and the others change nothing.
 """
 
 import jax
@@ -25,10 +26,10 @@ def connect(
     """Joins the processes of a run; each process calls it before it uses jax.
 
     Args:
-      coordinator_address: host:port of process 0. This and the next two may be None where JAX finds them by itself
+      coordinator_address: host:port of process 0. This and the next two are None where JAX finds them by itself
         (Cloud TPU, SLURM, Open MPI, Kubernetes).
-      num_processes, process_id: how many processes there are, and the number of this one.
-      heartbeat_seconds: when a process has been silent for so long, the others end too.
+      num_processes, process_id: number of processes, and index of this one.
+      heartbeat_seconds: the processes end when one of them has been silent for so long.
 
     Raises:
       RunError: the processes cannot be joined.
@@ -54,14 +55,14 @@ def is_lead() -> bool:
 
 
 def agree(values: list[int]) -> list[int]:
-    """For each value, the largest of all processes; all processes call it at the same point."""
+    """For each value, the largest of all processes, which all call it at the same point."""
     if jax.process_count() == 1:
         return values
     return [int(v) for v in multihost_utils.process_allgather(np.asarray(values, np.int32)).max(axis=0)]
 
 
 def from_lead(value: int) -> int:
-    """The lead's value; all processes call it at the same point."""
+    """The lead's value; called as `agree`."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))

@@ -22,14 +22,11 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM set `signal` instead of killing the process.
-
-    Outside the main thread, where Python allows no handlers, it does nothing.
-    """
+    """Context in which SIGINT and SIGTERM set `signal` and do not kill; no effect outside the main thread."""
 
     def __init__(self):
-        self.signal = 0  # number of the signal that came, 0 for none
-        self._previous: dict[int, Any] = {}  # the handlers before
+        self.signal = 0  # number of the signal received, 0 = none
+        self._previous: dict[int, Any] = {}  # handlers to put back
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
