@@ -4,9 +4,9 @@
     python -m sem_jax.evaluation --workdir=runs/wrn_c10 --suites=clean,ood --ood "Places=~/places_crops"
     python -m sem_jax.evaluation --checkpoint=moved/checkpoints/78200 --data-dir=~/tensorflow_datasets
 
-Every suite whose data is there is run; for each other one, one line says what is missing and how to get it. The
-report is eval.html, eval.md and eval.json below WORKDIR/evaluation. The model is rebuilt from the run's config.json;
-no configuration file is executed. Exit status: 0 done, 2 refused (one message says why).
+Every suite with data is run. For each other suite a line says what is missing and how to get it. The report is
+eval.html, eval.md and eval.json below WORKDIR/evaluation. The model is rebuilt from the run's config.json; no
+configuration file is executed. Exit status: 0 done, 2 refused (one message says why).
 """
 
 import argparse
@@ -14,37 +14,30 @@ import logging
 import sys
 from pathlib import Path
 
-from sem_jax.errors import ConfigError, exit_on_error
+from sem_jax.errors import ConfigError, command_parser, exit_on_error
 from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.suites import SUITES
 
 
 def _parser() -> argparse.ArgumentParser:
-    """The options are named as the fields of `Options`, but for --no-umap and --no-cache."""
-    summary, _, more = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m sem_jax.evaluation",
-        description=summary,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Each option has the name of a field of `Options`, except --no-umap and --no-cache."""
+    parser = command_parser("sem_jax.evaluation", __doc__)
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
     add("--workdir", default="", metavar="DIR", help="run folder")
-    add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"of {', '.join(SUITES)}; default: all")
+    add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"some of {', '.join(SUITES)}; default: all")
     add("--checkpoint", default="final", help="final, best_val, a step, or a folder: a run's or its checkpoints/STEP")
-    add("--data-dir", default="", metavar="DIR", help="of the run's data and the standard sets; default: the run's")
+    add("--data-dir", default="", metavar="DIR", help="folder of the run's data and standard sets; default: the run's")
     add("--shift", **several, metavar="NAME=PATH", help="labelled sets, same classes")
     add("--ood", **several, metavar="NAME=PATH", help="out-of-distribution sets")
     add("--corruptions-dir", default="", metavar="DIR", help="published corrupted set; default: found, else generated")
     add("--corruption-items", type=int, default=0, metavar="N", help="corrupt N test images only; default: all")
     add("--frost-dir", default="", metavar="DIR", help="published frost photographs; default: our own textures")
     add("--compare", **several, metavar="DIR", help="runs beside this one in Fig. 3")
-    add("--pairs", type=int, default=1000, metavar="N", help="of the equivariance suite; default: 1000")
+    add("--pairs", type=int, default=1000, metavar="N", help="pairs of the equivariance suite; default: 1000")
     add("--no-umap", dest="umap", action="store_false", help="draw PCA only")
     add("--no-cache", dest="cached", action="store_false", help="keep no predictions below the run folder")
     add("--seed", type=int, default=0, help="of corruptions, pairs and choices; default: 0")
-    add("--items", default="", metavar="FILE", help="write what each item got there (.npz), for paired tests")
+    add("--items", default="", metavar="FILE", help="write each item's results there (.npz), for paired tests")
     add("--out", default="", metavar="DIR", help="folder of the report; default: WORKDIR/evaluation")
     return parser
 
@@ -72,11 +65,11 @@ def main(argv: list[str] | None = None) -> None:
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
         fields["out"] = fields["out"] or (str(Path(workdir) / "evaluation") if workdir else "")
         options = Options(**fields)
-        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax tells every file it reads
-        from sem_jax.evaluation.runner import evaluate  # after the arguments are right: jax takes seconds to start
+        logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
+        from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start
         from sem_jax.runs.opening import open_run
 
-        if argv is None:  # as a program: who calls it from Python has settings of his own
+        if argv is None:  # only as a program: a caller in Python has settings of its own
             from sem_jax.system.compile_cache import use_cache
 
             use_cache()

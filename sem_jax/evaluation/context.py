@@ -1,4 +1,4 @@
-"""What a suite is given and what it gives: the run with its data and predictions, and its part of the report."""
+"""Input and output of a suite: `Context`, the run with its data and predictions; `Result`, its part of the report."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from sem_jax.runs.predict import Predictions, make_predictor
 
 
 class Missing(SemError):
-    """A suite does not find what it needs. The report says so in a line, and the evaluation goes on."""
+    """A suite lacks its data. The report says so in a line, and the evaluation goes on."""
 
     def __init__(self, reason: str, remedy: str = ""):
         super().__init__(reason, remedy)
@@ -46,15 +46,15 @@ class Missing(SemError):
 
 @dataclass
 class Result:
-    """What a suite gives: its part of the record (see record.py) and its figures."""
+    """A suite's part of the record (see record.py) and its figures."""
 
     scalars: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     captions: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     note: str = ""
-    absent: list[Absent] = field(default_factory=list)  # sets that it could not find
-    data: dict[str, Any] = field(default_factory=dict)  # facts of the sets that it was scored on
+    absent: list[Absent] = field(default_factory=list)  # sets that were not found
+    data: dict[str, Any] = field(default_factory=dict)  # facts of the sets that were scored
     items: dict[str, np.ndarray] = field(default_factory=dict)  # one row an item, for paired tests of two runs
 
     def picture(self, name: str, figure: Figure, caption: str) -> None:
@@ -87,9 +87,10 @@ class Context:
     """One checkpoint with its data and its predictions.
 
     Args:
-      run: from `open_run`; loaded: from `load_splits`.
+      run: from `open_run`.
+      loaded: from `load_splits`.
       options: of the evaluation.
-      given: what a person named in the options, read.
+      given: from `read_given`.
     """
 
     def __init__(self, run: Run, loaded: Loaded, options: Options, given: Given | None = None):
@@ -100,31 +101,31 @@ class Context:
 
     @property
     def places(self) -> list[Path]:
-        """Folders in which standard sets are looked for."""
+        """The folders in which standard sets are searched."""
         return places(self.options.data_dir or self.run.config.data.dir)
 
     @property
     def home(self) -> Path:
-        """The one of `places` that a person is told to put a standard set in."""
+        """The folder in which messages tell users to put a standard set."""
         return self.places[0] if self.options.data_dir else places()[0]
 
     def standard_sets(self, known: Iterable[Standard]) -> Iterator[EvalSet | Absent]:
-        """Reads the `known` sets one by one; yields Absent for one that is not there or is damaged."""
+        """Reads the `known` sets one by one; yields Absent for a set that is not there or is damaged."""
         places = self.places
         for it in known:
-            there = next((place / sub for place in places for sub in it.places if (place / sub).exists()), None)
-            if there is None:
+            there = [place / sub for place in places for sub in it.places if (place / sub).exists()]
+            if not there:
                 reason = f"no {it.what} in {', '.join(map(str, places))}"
                 yield Absent(it.name, reason, it.remedy.format(home=self.home))
                 continue
             try:
-                yield it.read(self.run, there)
+                yield it.read(self.run, there[0])
             except DataError as error:
                 reason, _, remedy = str(error).partition("\n")
                 yield Absent(it.name, reason, remedy or "Replace the file.")
 
     def facts(self, split: Split) -> dict[str, Any]:
-        """What the record says of a set."""
+        """What the record says about a set."""
         return {"images": self.digest(split.images), "items": len(split.labels)}
 
     def split(self, name: str) -> Split:
@@ -140,7 +141,7 @@ class Context:
     def digest(self, images: Images) -> str:
         """SHA-256 of images, computed once for an array."""
         there, value = self._digests.get(id(images), (lambda: None, ""))
-        if there() is not images:  # an id is given again once its array is gone
+        if there() is not images:  # a new array may have the id of an old one
             value = digest(images)
             self._digests[id(images)] = weakref.ref(images), value
         return value

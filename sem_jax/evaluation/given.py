@@ -1,7 +1,4 @@
-"""Reads the sets and runs that a person names in the options, before anything is computed.
-
-So a typing error costs seconds, not hours.
-"""
+"""Reads the sets and runs that the options name before anything is computed, so that typing errors cost seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,10 +28,10 @@ class Given(NamedTuple):
 
 
 def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
-    """Reads the sets and runs that the options name, where a chosen suite needs them.
+    """Reads the sets and runs that the chosen suites need.
 
     Raises:
-      SemError: something is not there, is damaged, or does not fit the run.
+      SemError: one is not there, is damaged, or does not fit the run.
     """
     shift, ood, published = (), (), None
     if "shift" in options.suites:
@@ -53,9 +50,9 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
 
 
 def read_shift(run: Run, name: str, path: str) -> EvalSet:
-    """Reads a labelled set with the model's classes: an array pair, or an image folder whose folders are class names.
+    """Reads a labelled set with the model's classes: an array pair, or an image folder with a folder a class.
 
-    Folders are resized only where the run resized its own (data.image_size), and in the same way.
+    An image folder is resized if the run resized its own (data.image_size), in the same way.
 
     Raises:
       DataError: it is not there, damaged, or does not fit the model.
@@ -70,10 +67,10 @@ def read_shift(run: Run, name: str, path: str) -> EvalSet:
 
 
 def read_ood(run: Run, name: str, path: str) -> EvalSet:
-    """Reads an OOD set; its labels are not used. A folder or archive of images, an array, SVHN's .mat.
+    """Reads an OOD set, whose labels are not used: a folder or archive of images, an array, or SVHN's .mat file.
 
     Raises:
-      DataError: it is not there or damaged, or has other channels than the model.
+      DataError: it is not there or damaged, or the number of channels differs from the model's.
     """
     where = _existing(name, path)
     mat = where if where.suffix == ".mat" else where / "test_32x32.mat"
@@ -92,7 +89,7 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
     """Opens the published corrupted set at `path` and compares its labels with those of the clean test set.
 
     Raises:
-      DataError: nothing of the kind there, or it is damaged.
+      DataError: no such set there, or it is damaged.
     """
     path = path.expanduser()
     options = {"clean_labels": labels, "num_classes": len(run.data.class_names), "names": tuple(names)}
@@ -102,11 +99,11 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
 
 
 def open_compared(path: str | Path, checkpoint: str) -> Run:
-    """Opens a run to set beside another one.
+    """Opens a run to compare with another one.
 
     Args:
-      path: a run folder, whose checkpoint is chosen as the other's was; or a checkpoint folder.
-      checkpoint: how the other's was chosen.
+      path: a run folder, or a checkpoint folder.
+      checkpoint: which checkpoint of the other run is scored; "final" and "best_val" apply to this run folder too.
 
     Raises:
       RunError: no such run or checkpoint.

@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for. No jax is imported, so that a wrong option is refused at once."""
+"""The options of an evaluation; no jax is imported, so that a wrong option is refused at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,32 +12,31 @@ from sem_jax.registry import lookup
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to score, on which data and how thoroughly.
+    """Which suites to run, on which data and how thoroughly.
 
     >>> Options.quick(pairs=64).suites
     ('clean', 'calibration', 'equivariance')
 
     Attributes:
       suites: names of `SUITES`, in the order of the report.
-      data_dir: where the run's data and the standard sets are; "" = where the run had it, $TFDS_DATA_DIR,
+      data_dir: folder of the run's data and the standard sets; "" = where training found it, $TFDS_DATA_DIR,
         ~/tensorflow_datasets.
       shift: name -> array pair or image folder of the model's classes.
       ood: name -> array pair or image folder.
-      corruptions_dir: the published corrupted set; "" looks in the standard places, and generates what is not there.
-      corruption_items: how many test images are corrupted, chosen by seed; 0 = all.
-      corruptions: names of `CORRUPTIONS`; the mean is taken over those.
-      frost_dir: folder of the published frost photographs; "" = textures of our own.
-      compare: runs set beside this one in the equivariance suite, their checkpoint chosen as this one's is; or
-        checkpoint folders.
-      pairs: how many pairs of images the equivariance suite mixes.
-      umap: whether the picture of two classes is drawn by UMAP too, where umap-learn is installed.
+      corruptions_dir: folder of the published corrupted set; "" = a standard place, or generated images.
+      corruption_items: number of test images to corrupt, chosen by seed; 0 = all.
+      corruptions: names of `CORRUPTIONS`, over which the mean is taken.
+      frost_dir: folder of the published frost photographs; "" = generated textures.
+      compare: runs, or checkpoint folders, to compare with this one in the equivariance suite.
+      pairs: number of pairs of images that the equivariance suite mixes.
+      umap: whether to draw the picture of two classes by UMAP too, if umap-learn is installed.
       seed: of corruptions, pairs and choices.
-      cached: whether predictions are kept below the run folder.
+      cached: whether to keep predictions below the run folder.
       out: folder of the report; "" = evaluation/ in the run folder.
-      items: an .npz file for what each item got, for paired tests of two runs: "correct SET" bool[n], "msp SET"
+      items: an .npz file for each item's results, for paired tests of two runs: "correct SET" bool[n], "msp SET"
         f64[n] and "relative error MIXER" f64[pairs]; "" = none. The same data and options give the same rows.
-      pictures: whether figures are drawn; without them a small net is scored in half the time.
-      progress: whether bars are drawn on a terminal.
+      pictures: whether to draw figures; without them a small net is scored in half the time.
+      progress: whether to draw bars on a terminal.
 
     Raises:
       ConfigError: an unknown suite or corruption, none at all, or a number out of range.
@@ -64,8 +63,8 @@ class Options:
     def __post_init__(self):
         for kind, table, names in (("suite", SUITES, self.suites), ("corruption", CORRUPTIONS, self.corruptions)):
             for name in names:
-                if name not in table:
-                    lookup(table, kind, name)  # says which names there are
+                if name not in table:  # else `lookup` would import it
+                    lookup(table, kind, name)
         if not self.suites or not self.corruptions:
             found = f"got {list(self.suites)} and {list(self.corruptions)}"
             raise ConfigError(f"suites and corruptions must name at least one, {found}")
@@ -75,6 +74,6 @@ class Options:
 
     @classmethod
     def quick(cls, **changes) -> "Options":
-        """The suites that need no data but the run's own, on fewer pairs and without UMAP: seconds for small nets."""
+        """The suites that need only the run's own data, with fewer pairs and no UMAP: seconds for small nets."""
         few = {"suites": ("clean", "calibration", "equivariance"), "pairs": 256, "umap": False, "progress": False}
         return cls(**(few | changes))

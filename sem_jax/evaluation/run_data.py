@@ -1,9 +1,7 @@
-"""Reads the data that a run was trained on again, to score the run on it.
+"""Reads the data set of a run again and compares its fingerprint with the run's; nothing is downloaded.
 
-    loaded = load_splits(open_run("runs/digits"))
-    loaded.splits["test"]
-
-The fingerprint of what is found is compared with the run's; nothing is downloaded.
+loaded = load_splits(open_run("runs/digits"))
+loaded.splits["test"]
 """
 
 from typing import Any, NamedTuple
@@ -15,25 +13,23 @@ from sem_jax.runs.opening import Run
 
 
 class Loaded(NamedTuple):
-    """The splits of the run's data set that are there."""
+    """The splits of the run's data set that were found."""
 
     splits: dict[str, Split]
     absent: DataError | None = None  # why the others are not
-    verified: bool = False  # the fingerprint of all splits together is the run's
+    verified: bool = False  # whether the fingerprint of all splits is the run's
 
 
 def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None) -> Loaded:
-    """Reads the run's data set and compares its fingerprint with the run's.
-
-    Where only the test split is there, its size and class names are compared instead.
+    """Reads the run's data set and compares its fingerprint. For a test split alone: its size and class names.
 
     Args:
       run: an opened run.
-      data_dir: where the data is; "" = where the run had it.
+      data_dir: folder of the data; "" = where training found it.
       dataset: the data set, if it is in memory.
 
     Raises:
-      RunError: the data is other than the run's, or the run was not to look at test data.
+      RunError: the data is not the run's, or the run must not look at test data.
     """
     cfg = run.config.data
     if not cfg.use_test:

@@ -4,7 +4,7 @@
     record["suites"]["clean"]["scalars"]["top1"]
     record = evaluate(open_run("runs/wrn_c10", "best_val"), Options.quick())
 
-The order: run, data, what the options name, suites, report. What can be refused is refused before anything is computed.
+Run, data, sets and runs that the options name are all opened, and refused if necessary, before anything is computed.
 """
 
 import json
@@ -37,41 +37,41 @@ def evaluate(
     """Runs the suites and writes eval.json, eval.md, eval.html and the figures as PNG.
 
     Args:
-      run: from `open_run`; or a run folder, whose latest checkpoint is scored; or a checkpoint folder.
-      options: what to score, on which data and how thoroughly; None = `Options()`: all that can be.
+      run: from `open_run`; or a run folder, of which the latest checkpoint is scored; or a checkpoint folder.
+      options: None = `Options()`, every suite that has its data.
       dataset: the run's data set, if it is in memory.
-      say: called with a line when a suite is done.
+      say: is called with a line when a suite is done.
 
     Returns:
       The record, as in eval.json; see report/record.py.
 
     Raises:
-      SemError: a run, checkpoint, data set or path that cannot be used; or nothing at all that could be scored.
+      SemError: a run, checkpoint, data set or path that cannot be used; or no suite has its data.
     """
     options = options or Options()
     run = run if isinstance(run, Run) else open_run(run)
     loaded = load_splits(run, data_dir=options.data_dir, dataset=dataset)
     context = Context(run, loaded, options, read_given(run, loaded, options))
-    done: dict[str, Result] = {}
-    missing: dict[str, Missing] = {}
+    results: dict[str, Result | Missing] = {}
     for name in options.suites:
         try:
-            done[name] = SUITES[name](context)
+            results[name] = SUITES[name](context)
         except Missing as error:
-            missing[name] = error
-        say(f"{name:<13} {(done | missing)[name].line()}")
+            results[name] = error
+        say(f"{name:<13} {results[name].line()}")
+    done = [result for result in results.values() if isinstance(result, Result)]
     if not done:
-        first = next(iter(missing.values()))
+        first = next(it for it in results.values() if isinstance(it, Missing))
         raise DataError(first.reason, first.remedy)
     if not options.pictures:
-        for result in done.values():
+        for result in done:
             result.figures.clear()
             result.captions.clear()
-    record = _record(run, {name: (done | missing)[name] for name in options.suites})
     folder = Path(options.out or run.folder / "evaluation").expanduser()
-    _write(record, {name: it for result in done.values() for name, it in result.figures.items()}, folder)
+    figures = {name: figure for result in done for name, figure in result.figures.items()}
+    _write(_record(run, results), figures, folder)
     if options.items:
-        items: dict = {name: it for result in done.values() for name, it in result.items.items()}
+        items: dict = {name: rows for result in done for name, rows in result.items.items()}
         np.savez_compressed(Path(options.items).expanduser(), **items)
     return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
 
@@ -98,17 +98,17 @@ def _record(run: Run, results: Mapping[str, Result | Missing]) -> dict:
 
 
 def _write(record: dict, figures: dict, folder: Path) -> None:
-    """Writes the report, and deletes those pictures of the report before it that this one does not have."""
+    """Writes the report and deletes the pictures of the report before it that are not written again."""
     old = folder / "eval.json"
     try:
         before = json.loads(old.read_text(encoding="utf-8"))["suites"].values() if old.is_file() else ()
         stale = {name for suite in before for name in suite["figures"]} - set(figures)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # it is damaged
         stale = set()
     try:
         page.write_report(record, figures, folder)
         for name in stale:
-            if Path(name).name == name:  # the old file is read, not trusted
+            if Path(name).name == name:  # the old eval.json may be a stranger's
                 (folder / f"{name}.png").unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"Cannot write the report in {folder}: {error.strerror or error}", "Give --out=DIR.") from None
