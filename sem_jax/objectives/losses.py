@@ -1,4 +1,4 @@
-"""Per-example terms, f32[b] each, with no reduction inside.
+"""Label losses and accuracies of each example, f32[b].
 
 loss = label_loss(logits, mixed_targets(labels, lam, pairing, num_classes=10))
 """
@@ -44,8 +44,7 @@ def label_loss(logits: jax.Array, targets: jax.Array, *, label_smoothing: float 
 def mixed_accuracy(logits: jax.Array, labels: jax.Array, lam: jax.Array, pairing: jax.Array) -> jax.Array:
     """lam [argmax = y_i] + (1 - lam) [argmax = y_j], f32[b] in [0, 1].
 
-    With many classes a perfect classifier scores about E[max(lam, 1 - lam)], 0.75 at alpha 1: it is no bug that the
-    training accuracy of mixup stays below that.
+    A perfect classifier of many classes scores about E[max(lam, 1 - lam)], which is 0.75 at alpha 1.
     """
     hit = jnp.argmax(logits, axis=-1)
     return lam * (hit == labels) + (1.0 - lam) * (hit == labels[pairing])

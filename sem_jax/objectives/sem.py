@@ -13,24 +13,23 @@ import jax.numpy as jnp
 def safe_norm(vectors: jax.Array) -> jax.Array:
     """Euclidean norm over the last axis with gradient 0 (not NaN) at the zero vector.
 
-    The derivative of sqrt at 0 is infinite, and 0 * inf is NaN; the inner `where` keeps the zero out of sqrt, the
-    outer one puts the value back. An epsilon inside the root would do too, but would bias every other value.
+    The derivative of sqrt at 0 is infinite, and 0 * inf is NaN. The inner `where` keeps the zero out of sqrt, the outer
+    one puts it back. An epsilon inside the root would change all other values.
     """
     squared = jnp.sum(jnp.square(vectors), axis=-1)
     is_zero = squared == 0.0
     return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
 
 
-# What two equal images differ by in float32 after a deep net, relative to the features, with a margin.
+# Largest relative difference of the features of two equal images: rounding in float32 in a deep net, with a margin.
 ROUNDING = 1e-5
 
 
 def difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """a - b, [b d], exactly zero for rows that differ by no more than rounding.
 
-    An image that is its own partner (one in every second batch, with a permutation) is mixed to itself up to the last
-    bit. Without BatchNorm its distance is a rounding error, and the gradient of a norm has length one however short
-    the vector: the penalty would pull in a direction that means nothing.
+    An image that is its own partner is mixed to itself up to the last bit. Its distance is then a rounding error, but
+    the gradient of the norm has length 1 for any vector, and the penalty would pull in a random direction.
     """
     d = a - b
     scale = jnp.maximum(jnp.sum(jnp.square(a), axis=-1), jnp.sum(jnp.square(b), axis=-1))
@@ -54,8 +53,8 @@ DISTANCES = {
 def rising(gamma: float, steps: int) -> Callable[[jax.Array], jax.Array]:
     """A gamma for `make_objective` that rises linearly from 0 at step 0 to `gamma` at `steps`, and stays there.
 
-    Not in the paper. In short runs with all of gamma from the start, features were seen to shrink over some epochs
-    before the labels were learnt (experiments/results/cpu/README.md).
+    Not in the paper. In short runs with the whole gamma from the start, features shrank for some epochs before the
+    labels were learnt (experiments/results/cpu/README.md).
     """
     return lambda step: gamma * jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
 
@@ -65,17 +64,16 @@ def sem_penalty(
 ) -> jax.Array:
     """|| g(x_mixed) - (lam g(x_i) + (1 - lam) g(x_j)) ||_2 for each example (Eq. 8 and 9).
 
-    The norm is not squared. Gradients flow through all three arguments; wrap `anchor` and `partner` in
-    `jax.lax.stop_gradient` for the ablation. Distances that are zero up to rounding, which a pair of an image with
-    itself gives, are zero and have gradient zero.
+    The norm is not squared. Gradients flow through all three arguments. A distance that is zero up to rounding, as of
+    an image paired with itself, is zero and has gradient zero.
 
     Args:
       mixed: g(x_mixed), [b d].
       anchor: g(x_i), [b d].
       partner: g(x_j), [b d]; `anchor[pairing]` when x_j is a permutation of x_i.
-      lam: f32[b] in [0, 1], the weight of the anchor that the image and the label have too.
-      distance: "l2" (the paper's), "squared" (its square), or "normalised": both sides scaled to unit length first,
-        so that shrinking the features gains nothing.
+      lam: f32[b] in [0, 1], the weight of the anchor in image and label.
+      distance: "l2" (the paper's), "squared" (its square), or "normalised": both sides are scaled to length 1 first, so
+        that small features do not lower it.
 
     Returns:
       f32[b], >= 0, computed in float32 whatever the dtype of the features.

@@ -167,6 +167,8 @@ def test_wrong_options_are_refused(options, field):
         make_objective(**options)
     with pytest.raises(ConfigError, match="clean_features"):
         make_objective(gamma=0.1, clean_features="sometimes")
+    with pytest.raises(ConfigError, match="label_smoothing must be in .0, 1., got 1.0"):
+        make_objective(gamma=0.1, label_smoothing=1.0)
 
 
 def penalty_reference(outputs, mix, distance, shift):
