@@ -10,8 +10,8 @@
     ((2, 64), (2, 10))
 
 To add one: a file with `make_<name>(*, num_classes, dtype, ...)` and a line in `table.py`; the contract tests pick it
-up. Of the fields of the `model` group it names those it has a use for; any other is refused where it is given.
-`features` are what the classifier, which must be linear, is given. Importing this package imports no model and no jax.
+up. It names the fields of the `model` group that it uses, and any other is refused. The logits must be linear in the
+features. Importing this package imports no model and no jax.
 """
 
 from sem_jax.models.table import DTYPES, MODELS, make_model

@@ -2,21 +2,22 @@
 
     model = make_convnext(num_classes=1000)                        # 28.6 M parameters, ConvNeXt-T, 224 pixels
     model = make_convnext(num_classes=10, depth=6, patch_size=2)   # 32 pixels
-    features, logits = model.apply(variables, images, train=False)
 
-Four stages of 7x7 depthwise blocks with LayerNorm over the channels, which keeps nothing between steps. Mean over the
-pixels, then LayerNorm: its output is the features.
+Four stages of 7x7 depthwise blocks with LayerNorm over the channels. The features are the output of a last LayerNorm,
+of the mean over the pixels.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Model, Outputs, StageHook
-from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, global_pool, no_hook, one_of
+from sem_jax.models.layers import check_fields, drop_path, drop_rates, global_pool, no_hook, one_of, outputs
 from sem_jax.models.tokens import EMBED_INIT, check_grid, layer_norm, patch_conv
 
-# 18 are the published T, 36 S (width 96) and B (width 128); the two smaller ones keep T's proportions.
+# Depth 18 is the published T, 36 is S (width 96) and B (width 128); 6 and 12 keep T's proportions.
 STAGES = {6: (1, 1, 3, 1), 12: (2, 2, 6, 2), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}
 
 
@@ -29,18 +30,11 @@ class ConvNeXtBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         width = x.shape[-1]
-        y = nn.Conv(
-            width,
-            (7, 7),
-            padding=3,
-            feature_group_count=width,
-            dtype=self.dtype,
-            kernel_init=EMBED_INIT,
-            name="depthwise",
-        )(x)
+        options: dict[str, Any] = {"dtype": self.dtype, "kernel_init": EMBED_INIT}
+        y = nn.Conv(width, (7, 7), padding=3, feature_group_count=width, name="depthwise", **options)(x)
         y = layer_norm(dtype=self.dtype, name="norm")(y)
-        y = nn.Dense(4 * width, dtype=self.dtype, kernel_init=EMBED_INIT, name="fc1")(y)
-        y = nn.Dense(width, dtype=self.dtype, kernel_init=EMBED_INIT, name="fc2")(nn.gelu(y, approximate=False))
+        y = nn.gelu(nn.Dense(4 * width, name="fc1", **options)(y), approximate=False)
+        y = nn.Dense(width, name="fc2", **options)(y)
         scale = self.param("scale", nn.initializers.constant(1e-6), (1, 1, 1, width))
         return x + drop_path(y * scale.astype(self.dtype), self.drop_path, train=train)
 
@@ -72,8 +66,7 @@ class ConvNeXt(nn.Module):
                 name = f"stage{stage}_block{block + 1}"
                 x = ConvNeXtBlock(next(rates), self.dtype, name=name)(x, train=train)
             x = at_stage(stage, x)
-        features = layer_norm(dtype=jnp.float32, name="final_norm")(global_pool(x))
-        return Outputs(features, classifier(self.num_classes)(features))
+        return outputs(layer_norm(dtype=jnp.float32, name="final_norm")(global_pool(x)), self.num_classes)
 
 
 def make_convnext(
@@ -92,15 +85,7 @@ def make_convnext(
       width: channels of the first stage; the features have 8 width entries.
       patch_size: pixels of the stem's patches; 8 of them divide the image's sides. 4 for 224 pixels, 2 for 32.
       stochastic_depth: rate of the last block, in [0, 1).
-      num_classes, dtype: as every model; see `make_model`.
     """
     one_of("depth of convnext", depth, STAGES)
     check_fields(stochastic_depth=stochastic_depth)
-    return ConvNeXt(
-        num_classes=num_classes,
-        stages=STAGES[depth],
-        width=width,
-        patch_size=patch_size,
-        stochastic_depth=stochastic_depth,
-        dtype=dtype,
-    )
+    return ConvNeXt(num_classes, STAGES[depth], width, patch_size, stochastic_depth, dtype)

@@ -1,13 +1,13 @@
-"""Custom models, by the name of a factory: `model.name=module.path:factory`, a Linen or an NNX module.
+"""Custom models: Linen and NNX modules of anyone, named by their factory as `model.name=module.path:factory`.
 
     model = make_model(name="my_nets:make_net", num_classes=10, width=32)
     features, logits = model.apply(variables, images, train=False)
 
-`make_net(num_classes=..., dtype=...)` returns a Linen module called as `net(images, train=...)`; an NNX factory also
-names `rngs` and its module is called as `net(images)`, in the mode that `net.train()` or `net.eval()` sets. Both return
-(features f32[b d], logits f32[b k]), the logits linear in the features.
+`make_net(num_classes=..., dtype=...)` returns a Linen module, which is called as `net(images, train=...)`. An NNX
+factory also takes `rngs`; its module is called as `net(images)` after `net.train()` or `net.eval()`. Both modules
+return (features f32[b d], logits f32[b k]), with logits that are linear in the features.
 
-Naming a module imports it, which executes it; the current working directory is looked in too.
+Naming a module imports it, which executes it. It may lie in the current working directory.
 """
 
 import functools
@@ -36,7 +36,7 @@ def find_factory(name: str) -> Callable:
       ConfigError: the module is not found or fails when imported, or has no such factory.
     """
     module, _, attribute = name.partition(":")
-    here = "" not in sys.path  # the entry point `sem-jax` is started without the working directory
+    here = "" not in sys.path  # the command `sem-jax` starts without the working directory
     if here:
         sys.path.insert(0, "")
     try:
@@ -45,7 +45,7 @@ def find_factory(name: str) -> Callable:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ConfigError(
             f"model.name={name!r}: importing {module!r} failed: {reason}",
-            "It is looked for in the current working directory and where Python finds packages.",
+            "It must be in the current working directory or where Python finds packages.",
         ) from error
     finally:
         if here:
@@ -60,13 +60,12 @@ def make_custom(name: str, factory: Callable, *, num_classes: int, dtype: jnp.dt
     """The model that a factory makes, behind the methods `init` and `apply` of a Linen module.
 
     Args:
-      name: "module.path:factory", for messages and for what tells models apart.
-      factory: what it names, from `find_factory`.
-      num_classes, dtype: handed on; a factory without `dtype` computes in what it likes.
-      **options: handed on.
+      name: "module.path:factory", for messages and `repr`.
+      factory: from `find_factory`.
+      num_classes, dtype, **options: arguments of the factory; `dtype` only where it takes one.
 
     Raises:
-      ConfigError: for a factory that cannot be called so, or returns something else.
+      ConfigError: the factory does not take the arguments, or returns something else.
     """
     names = parameters_of(factory)
     arguments = {"num_classes": num_classes, "dtype": dtype} | options
@@ -92,7 +91,7 @@ def _spell(arguments: Mapping[str, Any]) -> str:
 
 
 class _Custom:
-    """What both kinds share. `repr` tells models apart: name, options, and a digest of the file that has the module."""
+    """Base of both kinds. `repr` tells models apart: it has name, options and a digest of the module's source file."""
 
     def __init__(self, label: str, kind: type, dtype: jnp.dtype):
         self._label, self.dtype = label, dtype
@@ -104,11 +103,11 @@ class _Custom:
         return f"{self._label} of source {self._digest}"
 
     def _arguments(self, train: bool, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the module is called with beside the images."""
+        """Arguments of the module beside the images."""
         if "at_stage" in options and "at_stage" not in self._names:
             raise ConfigError(
                 f"{self._label} has no argument at_stage, which a mixer of hidden states calls",
-                "Add it (README, Your own model), or choose a mixer of images.",
+                "Add it (docs/models.md, Your own model), or choose a mixer of images.",
             )
         return {**options, "train": train} if "train" in self._names else dict(options)
 
@@ -127,7 +126,7 @@ class _Custom:
 
 
 class CustomLinen(_Custom):
-    """A Linen module whose outputs are made `Outputs`."""
+    """A Linen module that returns `Outputs`."""
 
     def __init__(self, label: str, module: nn.Module, dtype: jnp.dtype):
         super().__init__(label, type(module), dtype)
@@ -141,19 +140,16 @@ class CustomLinen(_Custom):
         return variables
 
     def apply(self, variables: Any, images: jax.Array, /, *, train: bool, mutable=False, rngs=None, **options: Any):
-        """As a Linen module's, returning Outputs, or (Outputs, updated collections) with `mutable`."""
-        arguments = self._arguments(train, options)
-        returned = self._module.apply(variables, images, mutable=mutable, rngs=rngs, **arguments)
+        """As a Linen module's: Outputs, or (Outputs, updated collections) with `mutable`."""
+        options = self._arguments(train, options)
+        returned = self._module.apply(variables, images, mutable=mutable, rngs=rngs, **options)
         if mutable is False:
             return self._outputs(returned)
         return self._outputs(returned[0]), returned[1]
 
 
 class CustomNnx(_Custom):
-    """An NNX module as a pure function of "params" (nnx.Param) and "batch_stats" (nnx.BatchStat).
-
-    Collections are nested dicts with the module's attribute names as keys, numbers as text.
-    """
+    """An NNX module as a pure function of "params" (nnx.Param) and "batch_stats" (nnx.BatchStat), nested dicts."""
 
     _KINDS = (nnx.Param, nnx.BatchStat, nnx.RngState)
 
@@ -169,13 +165,13 @@ class CustomNnx(_Custom):
             )
 
     def init(self, key: Key, images: jax.Array, /, **options: Any) -> Any:
-        """Fresh variables, drawn by the key; the images are not looked at: NNX modules know their shapes."""
+        """Fresh variables. The images are unused: NNX modules know their shapes."""
         del images, options
         params, stats, _ = nnx.state(self._make(rngs=nnx.Rngs(key)), *self._KINDS)
         return {"params": _to_dict(params), **({"batch_stats": _to_dict(stats)} if len(stats) else {})}
 
     def apply(self, variables: Any, images: jax.Array, /, *, train: bool, mutable=False, rngs=None, **options: Any):
-        """As a Linen module's; the key rngs["dropout"] feeds every random generator of the module."""
+        """As a Linen module's. The key rngs["dropout"] seeds every random generator of the module."""
         key = (rngs or {}).get("dropout")
         if key is None:
             key = jax.random.key(0)  # evaluation: nothing is drawn
@@ -191,22 +187,21 @@ class CustomNnx(_Custom):
 
 
 def _to_dict(state: nnx.State) -> dict:
-    """Nested dict of arrays; the numbers of list entries become text."""
+    """Nested dict of arrays. Keys are names of attributes; indices of lists become text."""
     flat = {tuple(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
     return traverse_util.unflatten_dict(flat)
 
 
 def _from_dict(like: nnx.State, nested: Mapping) -> nnx.State:
-    """The state of `like` with the arrays of what `_to_dict` gave."""
-
-    def fetch(path):
-        return functools.reduce(lambda place, name: place[str(name)], path, nested)
-
-    return nnx.from_flat_state([(path, variable.replace(fetch(path))) for path, variable in nnx.to_flat_state(like)])
+    """The inverse of `_to_dict`, for a state of the structure of `like`."""
+    flat = traverse_util.flatten_dict(nested)
+    return nnx.from_flat_state(
+        [(p, variable.replace(flat[tuple(map(str, p))])) for p, variable in nnx.to_flat_state(like)]
+    )
 
 
 def _seeded(like: nnx.State, key: Key) -> nnx.State:
-    """Every generator with a key of its own and its counter at 0, so that a step is a function of its key."""
+    """Every generator with a key of its own and its counter at 0: a step is a function of its key."""
 
     def fresh(i, variable):
         if isinstance(variable, nnx.RngKey):

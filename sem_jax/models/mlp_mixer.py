@@ -2,19 +2,20 @@
 
     model = make_mlp_mixer(num_classes=10, patch_size=4, width=256, depth=8)        # 32 pixels
     model = make_mlp_mixer(num_classes=1000, patch_size=16, width=768, depth=12)    # 59.9 M, Mixer-B/16, 224 pixels
-    features, logits = model.apply(variables, images, train=False)
 
-The hidden layers are width / 2 over tokens and 4 width over channels, as in all the published sizes. The parameters
-belong to one number of patches: images of another size need a model of their own.
+The hidden layers have width / 2 entries over tokens and 4 width over channels, as in all published sizes. The
+parameters fit one number of patches only.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Model, Outputs, StageHook
-from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, no_hook
-from sem_jax.models.tokens import STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
+from sem_jax.models.layers import check_fields, drop_path, no_hook, outputs
+from sem_jax.models.tokens import STAGES, Mlp, check_width, layer_norm, patches, token_blocks
 
 
 class MixerBlock(nn.Module):
@@ -48,16 +49,11 @@ class MlpMixer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        check_grid(images, self.patch_size, model="mlp_mixer")
-        x = patches(at_stage(0, images), width=self.width, size=self.patch_size, dtype=self.dtype)
-        ends, rates = stage_ends(self.depth), drop_rates(self.stochastic_depth, self.depth)
-        for block in range(self.depth):
-            x = MixerBlock(self.dropout, rates[block], self.dtype, name=f"block{block + 1}")(x, train=train)
-            for k, end in enumerate(ends, start=1):
-                x = at_stage(k, x) if end == block + 1 else x
+        x = patches(at_stage(0, images), model="mlp_mixer", width=self.width, size=self.patch_size, dtype=self.dtype)
+        block = functools.partial(MixerBlock, dropout=self.dropout, dtype=self.dtype)
+        x = token_blocks(x, block, self.depth, stochastic_depth=self.stochastic_depth, train=train, at_stage=at_stage)
         x = at_stage(STAGES, layer_norm(dtype=self.dtype, name="final_norm")(x))
-        features = jnp.mean(x.astype(jnp.float32), axis=1)
-        return Outputs(features, classifier(self.num_classes)(features))
+        return outputs(jnp.mean(x.astype(jnp.float32), axis=1), self.num_classes)
 
 
 def make_mlp_mixer(
@@ -78,16 +74,7 @@ def make_mlp_mixer(
       depth: number of blocks.
       dropout: rate in [0, 1), after both layers of every MLP.
       stochastic_depth: rate of the last block, in [0, 1).
-      num_classes, dtype: as every model; see `make_model`.
     """
     check_width(width, model="mlp_mixer")
     check_fields(dropout=dropout, stochastic_depth=stochastic_depth)
-    return MlpMixer(
-        num_classes=num_classes,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        dropout=dropout,
-        stochastic_depth=stochastic_depth,
-        dtype=dtype,
-    )
+    return MlpMixer(num_classes, patch_size, width, depth, dropout, stochastic_depth, dtype)

@@ -1,22 +1,23 @@
-"""PreActResNet-18 and -34 (He et al. 2016), in the three variants that mixup papers call by one name.
+"""PreActResNet-18 and -34 (He et al. 2016), in three variants that mixup papers call by this one name.
 
     model = make_preact_resnet(num_classes=10, depth=18)        # 11.17 M parameters at width 64
-    variables = model.init(key, images, train=False)
-    features, logits = model.apply(variables, images, train=False)
 
   v1  the stem is a convolution alone; an identity shortcut carries the raw x; no BatchNorm or ReLU at the end
   v2  stem convolution + BatchNorm + ReLU; every shortcut starts from relu(bn1(x)); nothing at the end
   v3  v1 with a final BatchNorm + ReLU, as in He et al. 2016
 
-The features of v1 and v2 are signed and unbounded, those of v3 are not negative: a good gamma differs between them.
+The features of v1 and v2 have both signs, those of v3 are not negative, so a good gamma differs between them.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Model, Outputs, StageHook
-from sem_jax.models.layers import check_fields, classifier, conv, global_pool, no_hook, norm, one_of, stem
+from sem_jax.models import layers
+from sem_jax.models.layers import conv, no_hook, norm, one_of
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 VARIANTS = ("v1", "v2", "v3")
@@ -56,26 +57,14 @@ class PreActResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        x = stem(at_stage(0, images).astype(self.dtype), self.width, self.stem, dtype=self.dtype)
+        x = layers.stem(at_stage(0, images).astype(self.dtype), self.width, self.stem, dtype=self.dtype)
         if self.variant == "v2":
             x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="stem_bn")(x))
-        for stage, blocks in enumerate(self.stages):
-            for block in range(blocks):
-                x = PreActBlock(
-                    features=self.width * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    variant=self.variant,
-                    norm=self.norm,
-                    dtype=self.dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-            if stage + 1 < len(self.stages):
-                x = at_stage(stage + 1, x)
+        block = functools.partial(PreActBlock, variant=self.variant, norm=self.norm, dtype=self.dtype)
+        x = layers.residual_stages(x, block, self.stages, width=self.width, train=train, at_stage=at_stage)
         if self.variant == "v3":
             x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="final_bn")(x))
-        x = at_stage(len(self.stages), x)
-        features = global_pool(x)
-        return Outputs(features, classifier(self.num_classes)(features))
+        return layers.outputs(layers.global_pool(at_stage(len(self.stages), x)), self.num_classes)
 
 
 def make_preact_resnet(
@@ -96,11 +85,8 @@ def make_preact_resnet(
       variant: "v1", "v2" or "v3".
       stem: "3x3", "3x3s2" or "7x7s2".
       norm: "batch", "group" or "layer".
-      num_classes, dtype: as every model; see `make_model`.
     """
     one_of("depth of preact_resnet", depth, STAGES)
     one_of("variant of preact_resnet", variant, VARIANTS)
-    check_fields(stem=stem, norm=norm)
-    return PreActResNet(
-        num_classes=num_classes, stages=STAGES[depth], width=width, variant=variant, stem=stem, norm=norm, dtype=dtype
-    )
+    layers.check_fields(stem=stem, norm=norm)
+    return PreActResNet(num_classes, STAGES[depth], width, variant, stem, norm, dtype)

@@ -1,11 +1,10 @@
-"""ResNet-18 and -50 (He et al. 2015), post-activation, version 1.5: the stride sits in the 3x3 convolution.
+"""ResNet-18 and -50 (He et al. 2015), post-activation, version 1.5: the 3x3 convolution has the stride.
 
     model = make_resnet(num_classes=1000, depth=50, stem="7x7s2")     # 25.56 M parameters, for 224 pixels
     model = make_resnet(num_classes=10, depth=18)                     # the 3x3 stem keeps 32 pixels
-    features, logits = model.apply(variables, images, train=False)
 
-Laid out as torchvision's, so that its weights fit (see `sem_jax.convert`). Every block ends in a ReLU: the features are
-not negative.
+The layout is torchvision's, so that its weights fit (see `sem_jax.convert`). Every block ends in a ReLU, so features
+are not negative.
 """
 
 import functools
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 
 from sem_jax.interfaces import Model, Outputs, StageHook
 from sem_jax.models import layers
-from sem_jax.models.layers import classifier, drop_path, drop_rates, global_pool, he_conv, no_hook, norm
+from sem_jax.models.layers import drop_path, he_conv, no_hook, norm
 
 # depth -> (blocks per stage, bottleneck or not)
 STAGES = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}
@@ -71,21 +70,14 @@ class ResNet(nn.Module):
         x = layers.stem(
             x, self.width, self.stem, init=layers.HE_INIT, before_pool=lambda y: nn.relu(normed(y)), dtype=self.dtype
         )
-        rates = iter(drop_rates(self.stochastic_depth, sum(self.stages)))
-        for stage, blocks in enumerate(self.stages):
-            for block in range(blocks):
-                x = ResNetBlock(
-                    features=self.width * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    bottleneck=self.bottleneck,
-                    norm=self.norm,
-                    drop_path=next(rates),
-                    dtype=self.dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-            x = at_stage(stage + 1, x)
-        features = global_pool(x)
-        return Outputs(features, classifier(self.num_classes)(features))
+        rates = iter(layers.drop_rates(self.stochastic_depth, sum(self.stages)))
+        same = {"bottleneck": self.bottleneck, "norm": self.norm, "dtype": self.dtype}
+
+        def block(**place):
+            return ResNetBlock(drop_path=next(rates), **same, **place)
+
+        x = layers.residual_stages(x, block, self.stages, width=self.width, train=train, at_stage=at_stage)
+        return layers.outputs(layers.global_pool(at_stage(len(self.stages), x)), self.num_classes)
 
 
 def make_resnet(
@@ -106,18 +98,8 @@ def make_resnet(
       stem: "3x3" (32 pixels), "3x3s2" or "7x7s2" with a max-pool (224 pixels).
       norm: "batch", "group" or "layer".
       stochastic_depth: rate of the last block, in [0, 1).
-      num_classes, dtype: as every model; see `make_model`.
     """
     layers.one_of("depth of resnet", depth, STAGES)
     layers.check_fields(stem=stem, norm=norm, stochastic_depth=stochastic_depth)
     stages, bottleneck = STAGES[depth]
-    return ResNet(
-        num_classes=num_classes,
-        stages=stages,
-        bottleneck=bottleneck,
-        width=width,
-        stem=stem,
-        norm=norm,
-        stochastic_depth=stochastic_depth,
-        dtype=dtype,
-    )
+    return ResNet(num_classes, stages, bottleneck, width, stem, norm, stochastic_depth, dtype)

@@ -1,13 +1,13 @@
-"""The table of models, and a model from the `model` group of a configuration."""
+"""The table of models, and `make_model`, which makes one from the `model` group of a configuration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sem_jax.errors import ConfigError
 from sem_jax.registry import Table, lookup, parameters_of, parse_options
 
-if TYPE_CHECKING:  # it brings jax, which a list of names has no use for
+if TYPE_CHECKING:  # it imports jax, which a list of names does not need
     from sem_jax.interfaces import Model
 
 MODELS: "Table[Callable[..., Model]]" = Table(
@@ -20,7 +20,7 @@ MODELS: "Table[Callable[..., Model]]" = Table(
         "mlp_mixer": "sem_jax.models.mlp_mixer:make_mlp_mixer",
     }
 )
-"""name -> make(*, num_classes, dtype, ...) -> Model. Options are keyword-only; a wrong one raises a ConfigError."""
+"""name -> make(*, num_classes, dtype, ...) -> Model. A wrong option raises a ConfigError."""
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -41,8 +41,8 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str
       num_classes: k.
       dtype: of the computation, one of DTYPES; "auto" is float32 on CPU, where bfloat16 is emulated, else bfloat16.
         Parameters, BatchNorm statistics, features and logits are float32.
-      options: of a custom model, beside the fields: "hidden=64, act='gelu'".
-      **fields: the row's own. 0 and "" mean "not given": the row's default is taken.
+      options: more options of a custom model, as text: "hidden=64, act='gelu'".
+      **fields: options of the row. For 0 and "" the row's default is taken.
 
     Raises:
       ConfigError: for an unknown name or an option the model does not take.
@@ -60,18 +60,12 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str
         raise ConfigError(f"model.options is for models named module.path:factory, got {options!r} for {name}")
     else:
         make = factory = lookup(MODELS, "model", name)
-    given = _given(name, factory, fields | parse_options(options, "model.options"))
-    return make(num_classes=num_classes, dtype=jax.numpy.dtype(dtype), **given)
-
-
-def _given(name: str, factory: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are given, each of which the factory must name."""
+    given = {option: value for option, value in (fields | parse_options(options, "model.options")).items() if value}
     parameters = parameters_of(factory)
-    known = [p for p in parameters if p not in ("num_classes", "dtype", "rngs")]
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    given = {option: value for option, value in options.items() if value}
-    for option, value in given.items():
-        if option not in known and not anything:
-            known_ones = f"It has: {', '.join(sorted(known))}."
-            raise ConfigError(f"model.{option} is no option of {name}, got {value!r}", known_ones)
-    return given
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = sorted(set(parameters) - {"num_classes", "dtype", "rngs"})
+        for option in given:
+            if option not in known:
+                remedy = f"It has: {', '.join(known)}."
+                raise ConfigError(f"model.{option} is no option of {name}, got {given[option]!r}", remedy)
+    return make(num_classes=num_classes, dtype=jax.numpy.dtype(dtype), **given)

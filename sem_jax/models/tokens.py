@@ -1,7 +1,4 @@
-"""What the models of patches share: cutting the image, LayerNorm, the MLP of a block, where a stage ends.
-
-x = patches(images, width=192, size=4, dtype=jnp.bfloat16)        # [b n d]
-"""
+"""Layers and checks that the models of patches share."""
 
 import math
 
@@ -10,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import StageHook
+from sem_jax.models.layers import MakeBlock, drop_rates
 
 EMBED_INIT = nn.initializers.truncated_normal(0.02)
 STAGES = 3
-# A narrower model is a mistake: the configuration files of a WideResNet set its widen factor in the same field.
+# A smaller width is a mistake: the configuration files of a WideResNet set the widen factor in the same field.
 MIN_WIDTH = 16
 
 
@@ -26,7 +25,7 @@ def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1
 
 
 def check_width(width: int, *, model: str) -> None:
-    """Raises a ConfigError for a width that no model of patches has."""
+    """Raises a ConfigError for a width that is too small for a model of patches."""
     if width < MIN_WIDTH:
         raise ConfigError(
             f"model.width of {model} must be >= {MIN_WIDTH}, got {width}",
@@ -40,15 +39,16 @@ def patch_conv(features: int, *, size: int, init: nn.initializers.Initializer, d
     return nn.Conv(features, side, strides=side, padding="VALID", dtype=dtype, kernel_init=init, name=name)
 
 
-def patches(images: jax.Array, *, width: int, size: int, dtype: jnp.dtype) -> jax.Array:
-    """Linear map of square patches, [b h w c] -> [b n d], in the order of rows; named "patch_embedding"."""
+def patches(images: jax.Array, *, model: str, width: int, size: int, dtype: jnp.dtype) -> jax.Array:
+    """The linear map "patch_embedding" of each square patch, [b h w c] -> [b n d], row by row."""
+    check_grid(images, size, model=model)
     init = nn.initializers.lecun_normal()
     x = patch_conv(width, size=size, init=init, dtype=dtype, name="patch_embedding")(images.astype(dtype))
     return x.reshape(x.shape[0], -1, width)
 
 
 def layer_norm(*, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm over the last axis with the epsilon of the papers' code; nothing is kept between steps."""
+    """LayerNorm over the last axis with the epsilon of the papers' code."""
     return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
 
 
@@ -69,5 +69,16 @@ class Mlp(nn.Module):
 
 
 def stage_ends(depth: int) -> list[int]:
-    """Number of blocks before the end of stages 1 and 2, thirds of all blocks; stage 3 ends after the last norm."""
+    """Numbers of the blocks that end stages 1 and 2; each stage has a third of all blocks."""
     return [math.ceil(k * depth / STAGES) for k in range(1, STAGES)]
+
+
+def token_blocks(
+    x: jax.Array, block: MakeBlock, depth: int, *, stochastic_depth: float, train: bool, at_stage: StageHook
+) -> jax.Array:
+    """The blocks, each made by `block` from drop_path and name; `at_stage` is called after stages 1 and 2."""
+    for i, rate in enumerate(drop_rates(stochastic_depth, depth), start=1):
+        x = block(drop_path=rate, name=f"block{i}")(x, train=train)
+        for stage, end in enumerate(stage_ends(depth), start=1):
+            x = at_stage(stage, x) if end == i else x
+    return x

@@ -2,12 +2,12 @@
 
     model = make_vit(num_classes=10, patch_size=4, width=192, depth=12, heads=3)     # 5.4 M parameters, 32 pixels
     model = make_vit(num_classes=1000, patch_size=16, width=768)                     # 86.6 M, ViT-B/16, 224 pixels
-    features, logits = model.apply(variables, images, train=False)
 
-Learned positions, pre-norm blocks, LayerNorm at the end; the features are its output at the class token (pool "token")
-or its mean over the patches (pool "mean", then there is no class token). LayerNorm keeps nothing between steps, so
-mixed and clean images cannot meet in it.
+Positions are learned; blocks normalise first; a LayerNorm comes last. The features are its output at the class token
+(pool "token"), or its mean over the patches (pool "mean", without a class token). LayerNorm keeps no statistics.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Model, Outputs, StageHook
-from sem_jax.models.layers import check_fields, classifier, drop_path, drop_rates, no_hook, one_of
-from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_grid, check_width, layer_norm, patches, stage_ends
+from sem_jax.models.layers import check_fields, drop_path, no_hook, one_of, outputs
+from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_width, layer_norm, patches, token_blocks
 
 POOLS = ("token", "mean")
 HEAD_WIDTH = 64  # of all the published sizes
@@ -37,7 +37,7 @@ class EncoderBlock(nn.Module):
             dtype=self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
             force_fp32_for_softmax=True,
-            deterministic=True,  # no dropout of attention weights; the branch's output has it
+            deterministic=True,  # the attention weights have no dropout, the output has
             name="attention",
         )(layer_norm(dtype=self.dtype, name="norm1")(x))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
@@ -62,24 +62,17 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        check_grid(images, self.patch_size, model="vit")
-        x = patches(at_stage(0, images), width=self.width, size=self.patch_size, dtype=self.dtype)
+        x = patches(at_stage(0, images), model="vit", width=self.width, size=self.patch_size, dtype=self.dtype)
         if self.pool == "token":
             token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
             token = jnp.broadcast_to(token.astype(self.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([token, x], axis=1)
         positions = self.param("positions", EMBED_INIT, (1, x.shape[1], self.width))
         x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(self.dtype))
-        ends, rates = stage_ends(self.depth), drop_rates(self.stochastic_depth, self.depth)
-        for block in range(self.depth):
-            x = EncoderBlock(self.heads, self.dropout, rates[block], self.dtype, name=f"block{block + 1}")(
-                x, train=train
-            )
-            for k, end in enumerate(ends, start=1):
-                x = at_stage(k, x) if end == block + 1 else x
+        block = functools.partial(EncoderBlock, heads=self.heads, dropout=self.dropout, dtype=self.dtype)
+        x = token_blocks(x, block, self.depth, stochastic_depth=self.stochastic_depth, train=train, at_stage=at_stage)
         x = at_stage(STAGES, layer_norm(dtype=self.dtype, name="final_norm")(x)).astype(jnp.float32)
-        features = x[:, 0] if self.pool == "token" else jnp.mean(x, axis=1)
-        return Outputs(features, classifier(self.num_classes)(features))
+        return outputs(x[:, 0] if self.pool == "token" else jnp.mean(x, axis=1), self.num_classes)
 
 
 def make_vit(
@@ -104,7 +97,6 @@ def make_vit(
       pool: "token" (the class token) or "mean" (over the patches).
       dropout: rate in [0, 1), after the positions, the attention and both layers of the MLP.
       stochastic_depth: rate of the last block, in [0, 1).
-      num_classes, dtype: as every model; see `make_model`.
     """
     check_width(width, model="vit")
     heads = heads or max(1, width // HEAD_WIDTH)
@@ -112,14 +104,4 @@ def make_vit(
         raise ConfigError(f"model.heads of vit must divide model.width = {width}, got {heads}")
     one_of("pool", pool, POOLS)
     check_fields(dropout=dropout, stochastic_depth=stochastic_depth)
-    return ViT(
-        num_classes=num_classes,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        heads=heads,
-        pool=pool,
-        dropout=dropout,
-        stochastic_depth=stochastic_depth,
-        dtype=dtype,
-    )
+    return ViT(num_classes, patch_size, width, depth, heads, pool, dropout, stochastic_depth, dtype)

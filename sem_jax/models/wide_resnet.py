@@ -1,12 +1,12 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016): WRN-depth-width, WRN-28-10 in the paper.
 
     model = make_wide_resnet(num_classes=10, depth=28, width=10)        # 36.5 M parameters
-    features, logits = model.apply(variables, images, train=False)
 
-Pre-activation blocks in three stages of 16, 32 and 64 times the widen factor; where a block changes the shape its
-shortcut is a 1x1 convolution of relu(bn1(x)), else the raw x; BatchNorm + ReLU at the end, so the 64 width
-features are not negative.
+Three stages of pre-activation blocks have 16, 32 and 64 times `width` channels. The shortcut of a block is the raw x
+or, where the shape changes, a 1x1 convolution of relu(bn1(x)). BatchNorm and ReLU come last: features are not negative.
 """
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Model, Outputs, StageHook
-from sem_jax.models.layers import HE_INIT, check_fields, classifier, global_pool, he_conv, no_hook, norm, stem
+from sem_jax.models import layers
+from sem_jax.models.layers import HE_INIT, he_conv, no_hook, norm
 
 
 class WideBlock(nn.Module):
@@ -50,22 +51,11 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool, at_stage: StageHook = no_hook) -> Outputs:
-        x = stem(at_stage(0, images).astype(self.dtype), 16, self.stem, init=HE_INIT, dtype=self.dtype)
-        for stage in range(3):
-            for block in range(self.blocks):
-                x = WideBlock(
-                    features=16 * self.width * 2**stage,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    dropout=self.dropout,
-                    norm=self.norm,
-                    dtype=self.dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train=train)
-            if stage < 2:
-                x = at_stage(stage + 1, x)
-        x = at_stage(3, nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="final_bn")(x)))
-        features = global_pool(x)
-        return Outputs(features, classifier(self.num_classes)(features))
+        x = layers.stem(at_stage(0, images).astype(self.dtype), 16, self.stem, init=HE_INIT, dtype=self.dtype)
+        block = functools.partial(WideBlock, dropout=self.dropout, norm=self.norm, dtype=self.dtype)
+        x = layers.residual_stages(x, block, (self.blocks,) * 3, width=16 * self.width, train=train, at_stage=at_stage)
+        x = nn.relu(norm(self.norm, train=train, dtype=self.dtype, name="final_bn")(x))
+        return layers.outputs(layers.global_pool(at_stage(3, x)), self.num_classes)
 
 
 def make_wide_resnet(
@@ -86,17 +76,8 @@ def make_wide_resnet(
       stem: "3x3", "3x3s2" or "7x7s2".
       dropout: rate in [0, 1) between the two convolutions of a block.
       norm: "batch", "group" or "layer".
-      num_classes, dtype: as every model; see `make_model`.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
-    check_fields(stem=stem, norm=norm, dropout=dropout)
-    return WideResNet(
-        num_classes=num_classes,
-        blocks=(depth - 4) // 6,
-        width=width,
-        dropout=dropout,
-        stem=stem,
-        norm=norm,
-        dtype=dtype,
-    )
+    layers.check_fields(stem=stem, norm=norm, dropout=dropout)
+    return WideResNet(num_classes, (depth - 4) // 6, width, dropout, stem, norm, dtype)

@@ -1,6 +1,7 @@
 """What every row of MODELS promises, the published parameter counts, and parity with PyTorch."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -134,6 +135,28 @@ def test_parameter_counts(name, options, parameters):
 )
 def test_parameter_counts_at_224_pixels_and_1000_classes(name, options, parameters):
     assert count(abstract(MODELS[name](num_classes=1000, **options), 224)) == parameters
+
+
+NO_DROPOUT = {"dropout": 0.0, "stochastic_depth": 0.0}
+SHOWN = [
+    ("preact_resnet", {"variant": "v2"}, {"stages": (2, 2, 2, 2), "width": 64, "variant": "v2", "stem": "3x3"}),
+    ("wide_resnet", {"dropout": 0.3}, {"blocks": 4, "width": 10, "dropout": 0.3, "stem": "3x3", "norm": "batch"}),
+    ("resnet", {"depth": 50}, {"stages": (3, 4, 6, 3), "bottleneck": True, "width": 64, "stochastic_depth": 0.0}),
+    ("convnext", {"depth": 6}, {"stages": (1, 1, 3, 1), "width": 96, "patch_size": 4, "stochastic_depth": 0.0}),
+    ("vit", {}, {"patch_size": 4, "width": 192, "depth": 12, "heads": 3, "pool": "token", **NO_DROPOUT}),
+    ("mlp_mixer", {"depth": 2}, {"patch_size": 4, "width": 256, "depth": 2, **NO_DROPOUT}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "fields"), SHOWN, ids=[row[0] for row in SHOWN])
+def test_repr_shows_the_fields_that_tell_models_apart(name, options, fields):
+    """Cached predictions are found by this text: a field that is renamed or moved makes all of them stale."""
+    shown = re.findall(
+        r"^    (\w+) = (.*)$", repr(make_model(name=name, num_classes=7, dtype="float32", **options)), re.M
+    )
+    common = {"num_classes": 7, "stem": "3x3", "norm": "batch", "dtype": jnp.dtype("float32")}
+    assert dict(shown) == {field: repr((common | fields)[field]) for field, _ in shown}
+    assert [field for field, _ in shown if field in fields] == list(fields)
 
 
 def test_the_stems():
