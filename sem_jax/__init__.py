@@ -9,8 +9,7 @@
     mix = sj.make_mix(sj.make_mixer("cutmix", alpha=1.0))   # or take the parts into your own loop
     penalty = sj.sem_penalty(mixed, anchor, partner, lam)
 
-On the command line: `python -m sem_jax`. Importing this package imports no jax: each name is imported when it is first
-used.
+On the command line: `python -m sem_jax`. Importing this package imports no jax; names are imported when first used.
 """
 
 from typing import TYPE_CHECKING

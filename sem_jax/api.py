@@ -1,12 +1,4 @@
-"""The functions that users call: train a configuration, open a run, predict, score and draw it.
-
-import sem_jax as sj
-
-cfg = sj.get_config("digits", method="mixup+sem", **{"train.epochs": 5})
-run = sj.train(cfg, "runs/mine")
-run.predict("photos/").labels
-run.evaluate(suites=("clean",))["suites"]["clean"]["scalars"]["top1"]
-"""
+"""The functions that users call: train a configuration, open a run, predict, score and draw it."""
 
 import runpy
 from collections.abc import Sequence
@@ -195,13 +187,12 @@ def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, i
     """u8[n h w c] of picture files; for a square `shape` the shorter side is resized and the centre cropped."""
     from sem_jax.data.images import decode_all, is_image
 
-    named = [paths] if isinstance(paths, str | Path) else list(paths)
-    files = [Path(path).expanduser() for path in named]
+    files = [Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    where = files[0] if files else "an empty list"
     if len(files) == 1 and files[0].is_dir():
-        folder = files[0]
-        files = sorted(path for path in folder.rglob("*") if is_image(path.name))
+        files = sorted(path for path in files[0].rglob("*") if is_image(path.name))
     if not files:
-        raise DataError(f"{named[0] if named else 'an empty list'} holds no pictures")
+        raise DataError(f"{where} holds no pictures")
     if missing := [path for path in files if not path.is_file()]:
         raise DataError(f"{missing[0]} does not exist")
     size = shape[0] if shape[0] == shape[1] else 0

@@ -9,7 +9,8 @@ Options that are written as text are parsed here too: "decay=3.0, max_soft=0.2",
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sem_jax.errors import ConfigError
@@ -20,36 +21,21 @@ if TYPE_CHECKING:  # imported in the functions that use it, so that `import sem_
 T = TypeVar("T")
 
 
-class Table(MutableMapping[str, T]):
+class Table(UserDict[str, T]):
     """Rows by name. A row written as "package.module:name" is imported when it is first used.
 
     Args:
       rows: such texts, or values. A text must be the package's own, because importing executes code.
     """
 
-    def __init__(self, rows: Mapping[str, str | T]):
-        self._rows: dict[str, Any] = dict(rows)
+    def __init__(self, rows: Mapping[str, Any]):
+        super().__init__(rows)
 
     def __getitem__(self, name: str) -> T:
-        row = self._rows[name]
+        row: Any = self.data[name]
         if isinstance(row, str):
-            row = self._rows[name] = resolve(row)
+            self.data[name] = row = resolve(row)
         return row
-
-    def __setitem__(self, name: str, row: T) -> None:
-        self._rows[name] = row
-
-    def __delitem__(self, name: str) -> None:
-        del self._rows[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows  # the inherited method would import the row
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 def resolve(place: str) -> Any:
@@ -119,12 +105,11 @@ def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
         call = ast.parse(f"f({text})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
-        options = {str(keyword.arg or ""): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        if "" in options:  # "**{...}"
+        if any(keyword.arg is None for keyword in call.keywords):  # "**{...}"
             raise ValueError
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
         raise ConfigError(f'{field} must be like "name=value, name=value", got {text!r}', remedy) from None
-    return options
 
 
 def parse_call(text: str, kind: str) -> tuple[str, str]:

@@ -31,18 +31,16 @@ def use_cache(folder: str = "") -> Path | None:
     Returns:
       The folder; None when the cache is off. A folder that cannot be written to switches it off with a warning.
     """
-    if folder.lower() == "none":
-        jax.config.update("jax_compilation_cache_dir", None)
-        return None
-    path = Path(folder).expanduser() if folder else cache_dir() / "compiled"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        _tidy(path)
-    except OSError as error:
-        log.warning("compiled programs are not kept: cannot write %s (%s)", path, error.strerror)
-        jax.config.update("jax_compilation_cache_dir", None)
-        return None
-    jax.config.update("jax_compilation_cache_dir", str(path))
+    path = None
+    if folder.lower() != "none":
+        path = Path(folder).expanduser() if folder else cache_dir() / "compiled"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _tidy(path)
+        except OSError as error:
+            log.warning("compiled programs are not kept: cannot write %s (%s)", path, error.strerror)
+            path = None
+    jax.config.update("jax_compilation_cache_dir", path and str(path))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     # The user need not know: JAX compiles again what it cannot read.

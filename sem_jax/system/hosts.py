@@ -5,8 +5,7 @@
     stop, count = agree([stop, count])          # for each value, the largest of all processes
     step = from_lead(step)                      # the lead's value
 
-The mesh spans the devices of all processes (`training.programs`); the batch does not depend on their number. With one
-process, `connect` is not needed and the others change nothing.
+The mesh spans the devices of all processes (`training.programs`); the batch does not depend on their number.
 """
 
 import jax

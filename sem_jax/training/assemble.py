@@ -90,14 +90,8 @@ def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.G
 
 def fetch(cfg: ConfigDict, dataset: Dataset, *, batched: bool, sharding: jax.sharding.NamedSharding | None = None):
     """The function that makes a training batch of rows of the data set; see `data.pipeline.make_fetch`."""
-    return make_fetch(
-        mean=dataset.mean,
-        std=dataset.std,
-        crop_padding=cfg.data.crop_padding,
-        flip=cfg.data.flip,
-        sharding=sharding,
-        batched=batched,
-    )
+    augment = {"crop_padding": cfg.data.crop_padding, "flip": cfg.data.flip}
+    return make_fetch(mean=dataset.mean, std=dataset.std, **augment, sharding=sharding, batched=batched)
 
 
 def mixing_steps(
@@ -115,8 +109,6 @@ def mixing_steps(
 
     Args:
       cfg: a validated configuration with a mixer.
-      lengths, model, tx: from the functions above.
-      on: the hardware.
       scorer: the frozen net of a saliency mixer, a function of this run's normalised images.
     """
     with_penalty = _mixing_step(cfg, lengths, model, tx, _gamma(cfg, lengths), on, scorer)
@@ -145,14 +137,10 @@ def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, pe
     if o.penalty_fraction < 1 and has_penalty(gamma):
         items = shortcuts.clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size)
         mix = shortcuts.pair_within(mix, items)
+    clean_pass = penalised and needs_clean_pass(gamma, o.clean_features, o.regmixup)
+    strength, saliency = _strength(cfg, lengths), functools.partial(gradient_saliency, model)
     draws = [
-        make_draw(
-            mix,
-            clean_pass=penalised and needs_clean_pass(gamma, o.clean_features, o.regmixup),
-            strength=_strength(cfg, lengths),
-            saliency=functools.partial(gradient_saliency, model),
-            name=f"mixer{k}" if k else "mixer",
-        )
+        make_draw(mix, clean_pass=clean_pass, strength=strength, saliency=saliency, name=f"mixer{k or ''}")
         for k in range(o.mixes_per_clean)
     ]
     names = ("clean_features", "label_smoothing", "regmixup", "distance", "penalty_pairs")

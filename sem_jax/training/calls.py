@@ -49,7 +49,6 @@ def make_advance(train_step: TrainStep, fetch: Callable) -> Advance:
     """Fetches a batch, makes a step and adds its metrics to the sums.
 
     Args:
-      train_step: from `make_train_step`.
       fetch: (data, rows i32[b], key, step) -> (Batch, take), from `data.pipeline.make_fetch`.
 
     Returns:

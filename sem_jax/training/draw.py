@@ -38,8 +38,7 @@ def make_draw(
     Args:
       mix: from `mixers.make_mix`.
       clean_pass: whether the clean images are run beside the mixed ones; the penalty needs them.
-      strength: in [0, 1], multiplies the probability of mixing; a number, or a function of the step
-        (`mixers.make_strength`).
+      strength: in [0, 1], multiplies the probability of mixing; or a function of the step (`mixers.make_strength`).
       saliency: (variables, images, labels) -> f32[b gh gw], computed for mixers that use the saliency of the net in
         training.
       name: names the random key.

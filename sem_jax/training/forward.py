@@ -36,10 +36,8 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
     passes' statistics ("both") or with those of one pass.
 
     Args:
-      model: the backbone.
-      stacked: True runs the passes in one call, vmapped over a leading axis: the convolutions see one large batch.
-        False runs one after the other. The numbers are the same up to rounding; which is faster depends on the
-        platform.
+      stacked: True runs the passes in one call, vmapped over a leading axis, so that convolutions see one large batch.
+        False runs one after the other. The numbers are equal up to rounding; the platform decides which is faster.
       bn_running: one of BN_RUNNING; a single pass is taken in any case.
       remat: a key of REMAT; less memory for more computation, the numbers are the same.
 

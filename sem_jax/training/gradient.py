@@ -4,14 +4,11 @@
     gradient, batch_stats, metrics = gradient_of(state, passes, batch, mixes, key)
 
 The objective of SEM is no sum over micro-batches: the penalty of a pair needs the clean features of its partner, which
-may be anywhere in the batch. So a step has three parts (the gradient cache of Gao et al. 2021, arXiv 2101.06983):
-
-1. Every micro-batch is run, and only its outputs are kept.
-2. The objective of the whole batch is differentiated with respect to these outputs.
-3. Every micro-batch is run again, and that gradient is pulled back through it.
-
-This is exact for any objective, and the batch is mixed as a whole. The second forward pass makes it 4/3 of a step. With
-a single pass, as without penalty, every term depends on one image and nothing is run twice.
+may be anywhere in the batch. So every micro-batch is run first, and only its outputs are kept. Then the objective of
+the whole batch is differentiated with respect to these outputs. Last, every micro-batch is run again, and that gradient
+is pulled back through it (the gradient cache of Gao et al. 2021, arXiv 2101.06983). This is exact for any objective,
+and the batch is mixed as a whole. The second forward pass makes it 4/3 of a step. With a single pass, as without
+penalty, every term depends on one image and nothing is run twice.
 """
 
 from collections.abc import Callable
@@ -40,8 +37,7 @@ def make_gradient(
     """The function that differentiates the objective.
 
     Args:
-      forward: from `forward.make_forward`.
-      objective: from `objectives.build.make_objective`.
+      forward, objective: from `forward.make_forward` and `objectives.build.make_objective`.
       micro_batches: k, a divisor of the batch; micro-batch m holds the items m, m + k, m + 2 k ..., so that every
         device keeps its own. BatchNorm's statistics and dropout's masks are those of the micro-batches; the running
         averages take the mean of the statistics. Without BatchNorm and dropout the numbers are those of k = 1 up to

@@ -5,6 +5,7 @@
 `_Run.train` shows the order of events. `programs` computes; `runs.records` and `runs.checkpoint` write.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -24,7 +25,7 @@ from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
 from sem_jax.system import hosts
 from sem_jax.system.signals import Interrupted, StopRequest
-from sem_jax.training.calls import Sums, from_plain, to_plain
+from sem_jax.training.calls import from_plain, to_plain
 from sem_jax.training.epoch_log import line_of, record_of
 from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
@@ -68,10 +69,8 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
             folder.claim(values, DataFacts.of(dataset).to_json(), ignore=config_lib.SPEED_ONLY, defaults=defaults)
             with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
                 run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
-                try:
+                with contextlib.closing(run.programs):
                     return run.train()
-                finally:
-                    run.programs.close()
     except OSError as error:
         name = error.filename or workdir
         raise RunError(
@@ -171,7 +170,8 @@ class _Run:
             bar.update(count)
             shown = {"epoch": f"{epoch + 1}/{cfg.train.epochs}", "loss": f"{host.means['loss'].value:.3f}"}
             bar.set_postfix(shown, refresh=False)
-            self._check_steps(host, epoch)
+            parts = [name for i, name in enumerate(QUANTITIES) if host.first_bad_parts >> i & 1]
+            self._check_finite(parts, f"{host.first_bad} (epoch {epoch + 1})")
             stop, elapsed = self._agree(elapsed)
             if stop and done < steps:
                 self._leave(stop, {"sums": to_plain(host), "seconds": seconds})
@@ -190,25 +190,17 @@ class _Run:
         stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
         return stop, milliseconds / 1000
 
-    def _check_steps(self, sums: Sums, epoch: int) -> None:
-        if sums.bad_steps and self.cfg.train.on_nan == "stop":
-            parts = [name for i, name in enumerate(QUANTITIES) if sums.first_bad_parts >> i & 1]
-            self._diverged(", ".join(parts), f"{sums.first_bad} (epoch {epoch + 1})")
-
     def _check_scores(self, scores: dict, step: int) -> None:
-        bad = [name for name, value in scores.items() if not math.isfinite(value)]
-        if bad and self.cfg.train.on_nan == "stop":
-            self._diverged(", ".join(bad), f"{step}")
+        self._check_finite([name for name, value in scores.items() if not math.isfinite(value)], f"{step}")
 
-    def _diverged(self, what: str, where: str) -> None:
-        """Ends the run without saving, so that the latest checkpoint stays a good one."""
-        self.checkpoints.wait()
-        latest = self.checkpoints.latest
-        kept = "No checkpoint yet" if latest is None else f"The checkpoint of step {latest} is kept"
-        raise RunError(
-            f"Not finite at step {where}: {what}.",
-            f"{kept}; lower optim.learning_rate, or set train.on_nan=skip in a new run.",
-        )
+    def _check_finite(self, bad: list[str], where: str) -> None:
+        """Ends the run if something is not finite; saves nothing, so that the latest checkpoint is a good one."""
+        if bad and self.cfg.train.on_nan == "stop":
+            self.checkpoints.wait()
+            latest = self.checkpoints.latest
+            kept = "No checkpoint yet" if latest is None else f"The checkpoint of step {latest} is kept"
+            remedy = f"{kept}; lower optim.learning_rate, or set train.on_nan=skip in a new run."
+            raise RunError(f"Not finite at step {where}: {', '.join(bad)}.", remedy)
 
     def _say(self, text: str) -> None:
         if hosts.is_lead():

@@ -1,4 +1,4 @@
-"""Scores a split of the data set while training: accuracy and negative log-likelihood.
+"""Scores a split of the data set in training: accuracy and negative log-likelihood (NLL).
 
 monitor = Monitor(model, dataset, batch_size=500, sharding=by_batch)
 monitor(state, "test")          # {"test_accuracy": 0.97, "test_nll": 0.11}

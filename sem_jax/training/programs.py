@@ -54,8 +54,7 @@ class Programs:
       trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
 
     Attributes:
-      devices: those that take part.
-      model: the backbone.
+      devices, model: those of the run.
       lengths: steps of an epoch and of the run.
       steps_per_call: as configured; 0 = any number.
       learning_rate: step -> float.

@@ -38,7 +38,7 @@ def with_teacher(tx: optax.GradientTransformation, *, decay: float) -> optax.Gra
     The average starts at the first parameters and is part of the optimizer's state, so that checkpoints hold it.
 
     Args:
-      tx: the optimizer; its updates are not changed.
+      tx: its updates are not changed.
       decay: in [0, 1); teacher = decay teacher + (1 - decay) new parameters, after every update.
     """
 
@@ -125,7 +125,7 @@ def average_over_mixes(objective: Callable, count: int) -> Callable:
 
 
 def _mixed_name(k: int) -> str:
-    return f"mixed{k}" if k else "mixed"
+    return f"mixed{k or ''}"
 
 
 def _clean_of(passes):

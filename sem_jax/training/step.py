@@ -28,9 +28,7 @@ def make_train_step(
     """A pure function that makes one optimizer step; jit it with the state donated.
 
     Args:
-      draw: from `draw.make_draw`, or `draw.draw_clean`.
-      gradient_of: from `gradient.make_gradient`.
-      tx: the optimizer.
+      draw, gradient_of: from `draw.make_draw` (or `draw.draw_clean`) and `gradient.make_gradient`.
       skip_nonfinite: when `finite` is 0, change nothing of the state but the step count.
 
     Returns:
