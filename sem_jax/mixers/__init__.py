@@ -10,7 +10,7 @@
 `python -m sem_jax mixers` draws what each of them does, `--list` names their options.
 
 To add one: a file with `sample_<name>`, `apply_<name>` and `make_<name>`, and a line in `table.py`; the contract tests
-pick it up. Importing this package imports no mixer and no jax: each name comes when it is asked for.
+pick it up. Importing this package imports no mixer and no jax.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
-"""Draws what the mixers do, for any two images; and lists their options.
+"""Draws what the mixers make of any two images, and lists their options.
 
     python -m sem_jax mixers --out=sheet                                   # two pictures that come with scikit-learn
     python -m sem_jax mixers --out=sheet --images cat.png dog.png --mixers cutmix "fmix(decay=2.0)"
     python -m sem_jax mixers --list
 
-Writes mixers.png: a row a mixer, lam 0.1 ... 0.9.
+Writes mixers.png, with a row for each mixer and lam from 0.1 to 0.9.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from sem_jax.mixers.table import MIXERS, options_of
 
 
 def list_options() -> str:
-    """Every mixer with its options, as they are written in mixer.options."""
+    """Every mixer with its options, written as in mixer.options."""
     lines = []
     for name, make in MIXERS.items():
         options = [f"{key}={value!r}" for key, value in options_of(make).items() if key != "alpha"]
@@ -43,12 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
             raise ConfigError(f"--seed must be in [0, 2**32), got {options.seed}")
         import jax
 
-        from sem_jax.mixers import sheet  # after --help, which does not need it
+        from sem_jax.mixers import sheet  # here, since --help does not need it
 
         texts = options.mixers or sheet.ROWS
         for text in set(texts) - {sheet.ALIGNMIX}:
             sheet.made(text)
-        # Every program here runs once: most of the time is its compilation.
+        # Every program runs once, and compiling it takes most of the time.
         jax.config.update("jax_disable_most_optimizations", True)
         pair = sheet.load_pair(options.images, options.size)
         try:

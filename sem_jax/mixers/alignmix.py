@@ -1,15 +1,15 @@
-"""AlignMix (Venkataramanan et al. 2022): the last feature maps, brought into line by optimal transport, then mixed.
+"""AlignMix (Venkataramanan et al. 2022): the last feature maps are aligned by optimal transport, then mixed.
 
     mix = make_mix(make_alignmix(alpha=2.0))
     mixed, (lam, pairing) = mix(key, images)
     features, logits = model.apply(variables, mixed.images, train=True, at_stage=mixed.at_stage(last=4), ...)
 
-A step is one of three, drawn at random: half of them are mixup of the images; the others mix the last map, with x_j
-aligned to x_i or the reverse. Any map [b ... d] will do, its positions flattened; the plan is not differentiated.
+Half of the steps, drawn at random, are mixup of the images. The others mix the last map, with x_j aligned to x_i or the
+reverse. The map may have any shape [b ... d]; its positions are flattened. The plan is not differentiated.
 
-Worth knowing: both marginals of the plan are uniform, so that aligning does not change a map's mean. Where the last
-map is mean-pooled and what follows is linear, an aligned step is therefore a mixture of the pooled vectors whatever
-the plan, and the SEM penalty of it is zero. `stage=-2` aligns one stage earlier, where the rest of the net sees it.
+Both marginals of the plan are uniform, so aligning does not change a map's mean. If the last map is mean-pooled, an
+aligned step is a mixture of the pooled vectors whatever the plan, and the SEM penalty is zero. `stage=-2` aligns one
+stage earlier.
 """
 
 from functools import partial
@@ -20,8 +20,10 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Key
-from sem_jax.mixers.manifold_mixup import apply_manifold_mixup, mix_hidden, sample_manifold_mixup
+from sem_jax.mixers.manifold_mixup import mix_hidden
 from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, require
+from sem_jax.mixers.mixup import sample_mixup
+from sem_jax.mixers.none import apply_none
 
 
 class AlignmixStep(NamedTuple):
@@ -29,25 +31,19 @@ class AlignmixStep(NamedTuple):
     reverse: jax.Array  # bool[], x_i aligned to x_j
 
 
-sample_alignmix = sample_manifold_mixup  # lam ~ Beta(alpha, alpha)
-apply_alignmix = apply_manifold_mixup  # (anchor, lam): everything is mixed by `hook_alignmix`, the images too
+sample_alignmix = sample_mixup
+apply_alignmix = apply_none  # `hook_alignmix` mixes everything, the images too
 
 
 def sinkhorn(a: jax.Array, b: jax.Array, *, epsilon: float, iterations: int, tolerance: float) -> jax.Array:
-    """The plan between the positions of two maps: min_P <P, C> - epsilon H(P), marginals uniform.
+    """The plan between the positions of two maps f32[n d]: min_P <P, C> - epsilon H(P) with uniform marginals.
 
-    C is the squared distance. Log-domain updates of both potentials, until the first one's change, summed over the
-    positions, is below the tolerance. The last update makes the column sums exact, the row sums are so in the limit.
-
-    Args:
-      a: f32[n d].
-      b: f32[n d].
-      epsilon: of the entropy, > 0.
-      iterations: at most.
-      tolerance: 0 = all iterations.
+    C is the squared distance. Both potentials are updated in the log domain, at most `iterations` times, until the
+    change of the first one, summed over positions, is below the tolerance. Column sums are exact at the end, row sums
+    in the limit.
 
     Returns:
-      f32[n n]; rows are positions of a, columns of b; sums to one.
+      f32[n n] of sum one; rows are positions of a, columns of b.
     """
     cost = jnp.sum(jnp.square(a[:, None, :] - b[None, :, :]), axis=-1)
     log_share = -jnp.log(float(len(cost)))
@@ -69,7 +65,7 @@ def sinkhorn(a: jax.Array, b: jax.Array, *, epsilon: float, iterations: int, tol
 
 
 def align(anchor: jax.Array, partner: jax.Array, lam: jax.Array, reverse: jax.Array, **options) -> jax.Array:
-    """One pair of maps [... d], aligned and mixed: lam A_i + (1 - lam) A_j with one of the two moved to the other."""
+    """lam A_i + (1 - lam) A_j of one pair of maps [... d], after one of the two is aligned to the other."""
     a, b = (x.reshape(-1, x.shape[-1]).astype(jnp.float32) for x in (anchor, partner))
     plan = len(a) * sinkhorn(jax.lax.stop_gradient(a), jax.lax.stop_gradient(b), **options)
     plan = jax.lax.stop_gradient(plan)
@@ -78,7 +74,7 @@ def align(anchor: jax.Array, partner: jax.Array, lam: jax.Array, reverse: jax.Ar
 
 
 def hook_alignmix(drawn: HiddenDraw, k: int, last: int, hidden: jax.Array, *, stage: int, **options) -> jax.Array:
-    """Mixup at k = 0, or aligned mixing at the stage, as drawn for this step; an item of lam 1 is left as it is."""
+    """Mixup at k = 0 or aligned mixing at the stage, as drawn for this step; an item with lam = 1 stays as it is."""
     wanted = stage if stage >= 0 else last + 1 + stage
     if not 1 <= wanted <= last:
         raise ConfigError(f"alignmix: stage {stage} is not one of the model's {last} stages")
@@ -109,18 +105,18 @@ def make_alignmix(
 
     Args:
       alpha: concentration, > 0; 2 in the paper.
-      stage: whose output is aligned; -1 the last.
+      stage: the stage whose output is aligned; -1 is the last one.
       input_prob: probability that a step mixes the images instead.
-      reverse_prob: probability that of the others one aligns x_i to x_j.
-      epsilon: of the entropy, > 0.
-      iterations: of Sinkhorn's updates, at most; >= 1.
-      tolerance: where they stop; 0 = never early.
+      reverse_prob: probability that an aligned step aligns x_i to x_j.
+      epsilon: weight of the entropy, > 0.
+      iterations: largest number of Sinkhorn's updates, >= 1.
+      tolerance: change at which the updates end; 0 = never early.
     """
     check_alpha(alpha)
     fitting = 0.0 <= input_prob <= 1.0 and 0.0 <= reverse_prob <= 1.0
     require(fitting, "alignmix: probabilities must be in [0, 1]", input_prob, reverse_prob)
-    fitting = epsilon > 0.0 and iterations >= 1 and tolerance >= 0.0
-    needs = "alignmix needs epsilon > 0, iterations >= 1 and tolerance >= 0"
+    fitting = 0.0 < epsilon < float("inf") and iterations >= 1 and tolerance >= 0.0
+    needs = "alignmix needs epsilon > 0 and finite, iterations >= 1 and tolerance >= 0"
     require(fitting, needs, epsilon, iterations, tolerance)
     require(stage != 0, "alignmix needs a stage of the model; images are mixed with probability input_prob", stage)
 

@@ -1,10 +1,9 @@
-"""Attentive CutMix (Walawalkar et al. 2020): the cells of the partner that a frozen net attends to most.
+"""Attentive CutMix (Walawalkar et al. 2020): pastes the cells of the partner that a frozen net attends to most.
 
     mixer = make_attentive_cutmix(k=6, scorer=make_scorer(model, variables))
     mixed, (lam, pairing) = make_mix(mixer)(key, images)
 
-The scorer divides the image into the cells of a feature map; the k strongest are pasted into the anchor where they
-were, each pair with a mask and a lam of its own.
+The cells are those of the scorer's feature map. They are pasted where they were. Every pair has its own mask and lam.
 """
 
 from functools import partial
@@ -20,7 +19,7 @@ from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 
 class AttentiveCutmixDraw(NamedTuple):
-    share: jax.Array  # of the cells to paste, f32[]; not looked at when k is fixed
+    share: jax.Array  # of the cells to paste, f32[]; unused when k is fixed
 
 
 def sample_attentive_cutmix(key: Key, image_shape: tuple[int, int, int], *, alpha: float) -> AttentiveCutmixDraw:
@@ -38,13 +37,10 @@ def apply_attentive_cutmix(
     *,
     k: int = 6,
 ) -> tuple[jax.Array, jax.Array]:
-    """The k strongest cells of the partner pasted into the anchor, and lam, the share of the pixels outside them.
+    """The anchor with k cells of the partner, and lam, the share of the pixels outside them; see `Mixer.apply`.
 
-    Args:
-      draw, anchor, partner: see `Mixer.apply`.
-      anchor_map: not looked at.
-      partner_map: the scorer's map of the partner, f32[gh gw], at most as fine as the image.
-      k: number of cells (at most all); 0 = round(share gh gw).
+    The cells are the strongest ones of `partner_map` f32[gh gw], which is at most as fine as the image; `anchor_map`
+    is unused. With k = 0 they are round(share gh gw).
     """
     del anchor_map
     count = jnp.round(draw.share * partner_map.size) if k == 0 else float(k)
@@ -57,12 +53,9 @@ def make_attentive_cutmix(*, alpha: float = 1.0, k: int = 6, scorer: Scorer | No
     """Attentive CutMix.
 
     Args:
-      alpha: concentration, > 0; used with k = 0 alone.
-      k: number of cells; 0 = drawn, round((1 - lam) cells) with lam ~ Beta(alpha, alpha) ("AttentiveMix+").
-      scorer: (images, labels) -> f32[b gh gw]; None = `mix` is given one at every call.
-
-    Raises:
-      ConfigError: by `mix`, when there is no scorer at all.
+      alpha: concentration, > 0; only used with k = 0.
+      k: number of cells; 0 = round((1 - lam) cells) with lam ~ Beta(alpha, alpha) ("AttentiveMix+").
+      scorer: (images, labels) -> f32[b gh gw]; None = every call of `mix` must be given one.
     """
     check_alpha(alpha)
     require(k >= 0, "attentive_cutmix needs k >= 0 cells", k)

@@ -1,10 +1,4 @@
-"""Boxes of whole pixels, as CutMix, ResizeMix, SaliencyMix and GridMix place, cut and paste them.
-
-box = box_around(row, column, ratio, anchor.shape)    # clipped to the image
-mixed, lam = paste(partner, box, anchor)              # lam is what is really left of the anchor
-
-Everywhere `shape` is (h, w) or (h, w, c).
-"""
+"""Boxes of whole pixels, for CutMix, ResizeMix, SaliencyMix and GridMix. `shape` is (h, w) or (h, w, c)."""
 
 from typing import NamedTuple
 
@@ -15,7 +9,7 @@ from sem_jax.interfaces import Key
 
 
 class Box(NamedTuple):
-    """Rows top <= y < bottom, columns left <= x < right; i32[] each; empty where one of them is."""
+    """Rows top <= y < bottom and columns left <= x < right, i32[] each."""
 
     top: jax.Array
     bottom: jax.Array
@@ -29,15 +23,10 @@ def any_pixel(row_key: Key, column_key: Key, shape: tuple[int, ...]) -> tuple[ja
 
 
 def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple[int, ...]) -> Box:
-    """The box of floor(side ratio) pixels around a centre; what hangs over an edge is cut off.
+    """The box of floor(side ratio) pixels around the pixel (row, column), clipped to the image.
 
-    As in the code of CutMix the half side is rounded down, so an odd box loses one pixel.
-
-    Args:
-      row: of the centre, i32[].
-      column: of the centre, i32[].
-      ratio: side of the box as a part of the image's, f32[] in [0, 1].
-      shape: of the image.
+    `ratio` f32[] in [0, 1] is that of the box's side to the image's. As in the code of CutMix the half side is rounded
+    down, so an odd box loses one pixel.
     """
     height, width = shape[:2]
     half_height = (height * ratio).astype(jnp.int32) // 2
@@ -51,14 +40,14 @@ def box_around(row: jax.Array, column: jax.Array, ratio: jax.Array, shape: tuple
 
 
 def box_within(row_key: Key, column_key: Key, rows: jax.Array, columns: jax.Array, shape: tuple[int, ...]) -> Box:
-    """A box of `rows` by `columns` pixels, i32[] each, at a uniform place wholly inside the image."""
+    """A box of `rows` by `columns` pixels, i32[] each, wholly inside the image at a uniform place."""
     top = jax.random.randint(row_key, (), 0, shape[0] - rows + 1)
     left = jax.random.randint(column_key, (), 0, shape[1] - columns + 1)
     return Box(top, top + rows, left, left + columns)
 
 
 def inside(box: Box, shape: tuple[int, ...]) -> jax.Array:
-    """bool[h w], true for the pixels of the box."""
+    """bool[h w], true in the box."""
     rows = jnp.arange(shape[0])[:, None]
     columns = jnp.arange(shape[1])[None, :]
     return (box.top <= rows) & (rows < box.bottom) & (box.left <= columns) & (columns < box.right)

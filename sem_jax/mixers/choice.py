@@ -3,10 +3,11 @@
     mixer = make_choice(alpha=1.0, choices=("mixup", "cutmix(min_area=0.1)"), weights=(0.5, 0.5))
     mixed, (lam, pairing) = make_mix(mixer, scope="batch")(key, images)
 
-Per pair, all the mixers are computed and one result is kept; per batch, only the one that was drawn is.
+Per pair, all mixers are computed and one result is kept. Per batch, only the mixer that was drawn is computed.
 """
 
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ class ChoiceDraw(NamedTuple):
 def sample_choice(
     key: Key, image_shape: tuple[int, int, int], *, mixers: tuple[Mixer, ...], weights: tuple[float, ...]
 ) -> ChoiceDraw:
-    """Which mixer, by the weights, and what each of them draws."""
+    """A mixer drawn by the weights, and what each mixer draws."""
     index_key, *keys = jax.random.split(key, len(mixers) + 1)
     index = jax.random.choice(index_key, len(mixers), p=jnp.asarray(weights, jnp.float32) / sum(weights))
     return ChoiceDraw(index, tuple(m.sample(k, image_shape) for m, k in zip(mixers, keys, strict=True)))
@@ -34,9 +35,9 @@ def sample_choice(
 def apply_choice(
     draw: ChoiceDraw, anchor: jax.Array, partner: jax.Array, *maps: tuple, mixers: tuple[Mixer, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """What the mixer of the index makes of the pair; see `Mixer.apply`.
+    """What the drawn mixer makes of the pair; see `Mixer.apply`.
 
-    `maps` are of the anchor and of the partner, a tuple with a place for each mixer, where one of them looks at any.
+    `maps` are those of the anchor and of the partner: two tuples from `score_choice`, if any mixer has a score.
     """
 
     def branch(i):
@@ -47,12 +48,12 @@ def apply_choice(
 
 
 def score_choice(images: jax.Array, labels: jax.Array | None, scorer: Any, *, mixers: tuple[Mixer, ...]) -> tuple:
-    """The maps of each mixer that looks at any, None in the place of the others."""
+    """The maps of each mixer, None for a mixer without a score."""
     return tuple(m.score and m.score(images, labels, scorer) for m in mixers)
 
 
 def hook_choice(drawn: HiddenDraw, k: int, last: int, hidden: jax.Array, *, mixers: tuple[Mixer, ...]) -> jax.Array:
-    """The hooks of the mixers that have one, each with lam = 1 for the items that are not its own."""
+    """Calls every mixer's hook, with lam = 1 for the items that another mixer was drawn for."""
     for i, mixer in enumerate(mixers):
         if mixer.hook is not None:
             lam = jnp.where(jnp.broadcast_to(drawn.draw.index == i, drawn.lam.shape), drawn.lam, 1.0)
@@ -70,18 +71,16 @@ def make_choice(
     """A choice of mixers.
 
     Args:
-      alpha: of every mixer that is given by name and says no other.
+      alpha: concentration of every mixer whose text names no other.
       choices: mixers, or texts as in the configuration: "cutmix", "cutmix(alpha=0.2, min_area=0.1)".
-      weights: one a mixer, >= 0, of any sum; () = all the same.
-      scorer: for the mixers that look at a frozen one.
-
-    Raises:
-      ConfigError: for an unknown name or option, or weights that do not fit.
+      weights: one for each mixer, >= 0, of any sum; () = all equal.
+      scorer: a frozen net, for the mixers that take one.
     """
-    named = bool(choices) and not isinstance(choices, str)
+    named = isinstance(choices, tuple | list) and bool(choices) and all(isinstance(c, str | Mixer) for c in choices)
     require(named, "choice: choices must be names of mixers, such as ('mixup', 'cutmix')", repr(choices))
     weights = tuple(weights) or (1.0,) * len(choices)
-    fitting = len(weights) == len(choices) and min(weights) >= 0 and 0 < sum(weights) < float("inf")
+    fitting = len(weights) == len(choices) and all(isinstance(w, Real) and w >= 0 for w in weights)
+    fitting = fitting and 0 < sum(weights) < float("inf")
     require(fitting, f"choice: weights must be {len(choices)} numbers >= 0, not all 0", weights)
     mixers = tuple(make_mixer(c, alpha=alpha, scorer=scorer) if isinstance(c, str) else c for c in choices)
     hooked = any(m.hook is not None for m in mixers)

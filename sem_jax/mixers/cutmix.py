@@ -2,9 +2,8 @@
 
     mixed, lam = apply_cutmix(sample_cutmix(key, anchor.shape, alpha=1.0), anchor, partner)
 
-The box has side ratio sqrt(1 - lam) and a centre uniform over the pixels; what hangs over an edge is cut off. The
-lam that is returned is the share of the anchor's pixels really left, which at alpha 1 on 32x32 images differs from
-the drawn one by 0.20 on average.
+The box has side ratio sqrt(1 - lam) and a uniform centre, and is clipped to the image. The returned lam is the share of
+the anchor's pixels that are left. At alpha 1 on 32x32 images it differs from the drawn lam by 0.20 on average.
 """
 
 from functools import partial
@@ -24,8 +23,8 @@ def sample_cutmix(
 ) -> CutmixDraw:
     """lam ~ Beta(alpha, alpha), a box of floor(side sqrt(1 - lam)) around a uniform centre, clipped to the image.
 
-    With limits on the area the drawn 1 - lam is moved to the nearest one, and the box lies wholly inside the image
-    at a uniform place: clipped at an edge it could fall below the minimum. Sides are rounded to whole pixels.
+    With limits on the area, 1 - lam is clipped to them, and the box lies wholly inside the image: clipped at an edge it
+    could fall below the minimum. Sides are rounded to whole pixels.
     """
     height, width, _ = image_shape
     lam_key, row_key, column_key = jax.random.split(key, 3)
@@ -43,10 +42,9 @@ def apply_cutmix(draw: CutmixDraw, anchor: jax.Array, partner: jax.Array) -> tup
 
 
 def make_cutmix(*, alpha: float = 1.0, min_area: float = 0.0, max_area: float = 1.0) -> Mixer:
-    """CutMix with Beta(alpha, alpha).
+    """CutMix with Beta(alpha, alpha), alpha > 0.
 
     Args:
-      alpha: concentration, > 0.
       min_area: smallest share of the image that is pasted, in [0, 1).
       max_area: largest one, in (min_area, 1]; with either limit the box lies wholly inside the image.
     """

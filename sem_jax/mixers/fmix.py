@@ -1,10 +1,8 @@
-"""FMix (Harris et al. 2020): a mask of random low-frequency shape, lam of whose pixels are one.
+"""FMix (Harris et al. 2020): a mask of random low-frequency shape with mean lam.
 
-    mixed, lam = apply_fmix(sample_fmix(key, anchor.shape, alpha=1.0), anchor, partner)
-
-Gaussian noise in Fourier space is damped by 1 / max(f, 1 / max(h, w))^decay and brought back to pixels; the top lam
-of them are the anchor's. The mask has the image's own size, and every pair has a mask of its own. (The published code
-makes it 32x32 unless told otherwise, and draws one a batch.)
+Gaussian noise in Fourier space is damped by 1 / max(f, 1 / max(h, w))^decay and brought back to pixels. The mask is one
+at the largest lam h w of them. It has the image's size, and every pair has its own. (In the published code it is 32x32
+by default, and one serves a batch.)
 """
 
 from functools import partial
@@ -24,7 +22,7 @@ class FmixDraw(NamedTuple):
 
 
 def low_frequency_noise(normal: jax.Array, shape: tuple[int, int], decay: float) -> jax.Array:
-    """f32[h w] of normal deviates f32[2 h w//2+1] (real and imaginary parts) with the power of f^-decay."""
+    """Noise f32[h w] with power f^-decay, of normal deviates f32[2 h w//2+1] (real and imaginary parts)."""
     height, width = shape
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     damping = jnp.asarray(np.maximum(frequency, 1.0 / max(height, width)) ** -decay, jnp.float32)
@@ -32,17 +30,13 @@ def low_frequency_noise(normal: jax.Array, shape: tuple[int, int], decay: float)
 
 
 def top_mask(noise: jax.Array, lam: jax.Array, up: jax.Array, max_soft: float) -> jax.Array:
-    """One for the top lam of the pixels, zero for the rest, and a ramp between them if asked.
+    """f32[h w]: one for the lam h w largest pixels of the noise, zero for the rest, with a ramp between if asked.
 
     Args:
-      noise: f32[h w], by which the pixels are ranked.
+      noise: f32[h w].
       lam: f32[] in [0, 1].
-      up: bool[]; the number of pixels, lam h w, is rounded up or down.
-      max_soft: half width of the ramp, as a share of the pixels; at most min(lam, 1 - lam) is used, so that the
-        mean stays lam.
-
-    Returns:
-      f32[h w].
+      up: bool[]; lam h w is rounded up or down.
+      max_soft: half width of the ramp as a share of the pixels; at most min(lam, 1 - lam), so that the mean stays lam.
     """
     size = noise.size
     count = jnp.where(up, jnp.ceil(lam * size), jnp.floor(lam * size))
@@ -57,10 +51,10 @@ def top_mask(noise: jax.Array, lam: jax.Array, up: jax.Array, max_soft: float) -
 
 
 def largest(values: jax.Array, count: jax.Array) -> jax.Array:
-    """Where the `count` largest of f32[n] are, bool[n]; of equal ones the first.
+    """True for the `count` largest of f32[n], bool[n]; of equal ones the first.
 
-    The smallest of them is found bit by bit: floats, their bits made to order as whole numbers do, are counted 32
-    times. On XLA:CPU ranks by sorting take 20 times as long as drawing the noise, this about as long.
+    The smallest of them is found bit by bit, on the bits of the floats rearranged so that they order as integers. On
+    XLA:CPU sorting takes 20 times as long as drawing the noise, this about as long.
     """
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)
@@ -94,18 +88,17 @@ def sample_fmix(
 
 
 def apply_fmix(draw: FmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """mask x_i + (1 - mask) x_j and lam = mean(mask); see `Mixer.apply`."""
+    """mask x_i + (1 - mask) x_j, and lam = mean(mask); see `Mixer.apply`."""
     return blend(draw.mask, anchor, partner)
 
 
 def make_fmix(*, alpha: float = 1.0, decay: float = 3.0, max_soft: float = 0.0, reformulate: bool = False) -> Mixer:
-    """FMix with Beta(alpha, alpha).
+    """FMix with Beta(alpha, alpha), alpha > 0.
 
     Args:
-      alpha: concentration, > 0.
-      decay: of the power with frequency, > 0; the higher, the fewer and larger the patches.
+      decay: exponent of the frequency, > 0; a higher one gives fewer and larger patches.
       max_soft: half width of the soft edge as a share of the pixels, in [0, 0.5].
-      reformulate: lam ~ Beta(alpha + 1, alpha), for a loss with the anchor's label alone.
+      reformulate: lam ~ Beta(alpha + 1, alpha), for a loss with only the anchor's label.
     """
     check_alpha(alpha)
     fitting = 0.0 < decay < float("inf") and 0.0 <= max_soft <= 0.5

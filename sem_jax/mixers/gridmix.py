@@ -1,9 +1,6 @@
-"""GridMix: a regular grid of holes, inside a random crop of the anchor, through which the partner shows.
+"""GridMix: the partner shows through a regular grid of holes in a random crop of the anchor.
 
-    mixed, lam = apply_gridmix(sample_gridmix(key, anchor.shape, alpha=1.0), anchor, partner)
-
-Follows the "GridMixup" that libraries ship, not the paper of that name (Baek et al. 2021), whose second loss on
-patch labels is no matter of the images.
+This is the "GridMixup" that libraries ship. The paper GridMix (Baek et al. 2021) also has a loss on labels of patches.
 """
 
 from functools import partial
@@ -19,19 +16,12 @@ from sem_jax.mixers.mixer import Mixer, check_alpha, require, sample_beta
 
 
 class GridmixDraw(NamedTuple):
-    """A hole in every patch of a grid that starts at the corner of the crop.
-
-    Attributes:
-      crop: where holes are.
-      patch: side of a patch in pixels, i32[].
-      hole: side of a hole in pixels, i32[] <= patch.
-      row, column: of the hole within its patch, i32[].
-    """
+    """A hole in every patch of a grid that starts at the corner of the crop; i32[] each, in pixels."""
 
     crop: Box
-    patch: jax.Array
-    hole: jax.Array
-    row: jax.Array
+    patch: jax.Array  # side
+    hole: jax.Array  # side, at most that of a patch
+    row: jax.Array  # of the hole within its patch
     column: jax.Array
 
 
@@ -45,10 +35,10 @@ def sample_gridmix(
     min_crop: float = 0.5,
     max_aspect: float = 2.0,
 ) -> GridmixDraw:
-    """lam ~ Beta(alpha, alpha); holes of side sqrt(1 - lam) of their patch, min_holes to max_holes of them in a row.
+    """lam ~ Beta(alpha, alpha); min_holes to max_holes holes in a row, with sides sqrt(1 - lam) of a patch.
 
-    The crop's area is U(min_crop, 1) of the image's, its ratio of height to width U(1 / max_aspect, max_aspect), as
-    far as the image reaches.
+    The crop has U(min_crop, 1) of the image's area and a ratio of height to width U(1 / max_aspect, max_aspect), as far
+    as it fits into the image.
     """
     height, width, _ = image_shape
     lam_key, holes_key, area_key, aspect_key, place_key, hole_key = jax.random.split(key, 6)
@@ -69,7 +59,7 @@ def sample_gridmix(
 def apply_gridmix(draw: GridmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The partner in the holes, the anchor elsewhere, and lam, the share of the pixels outside; see `Mixer.apply`."""
 
-    def in_hole(side, first):  # the grid starts with a whole patch: there is no hole before the first one
+    def in_hole(side, first):  # the grid starts with a whole patch, so no hole lies before the first one
         pixel = jnp.arange(side)
         return ((pixel - first) % draw.patch < draw.hole) & (pixel >= first)
 
@@ -82,13 +72,11 @@ def apply_gridmix(draw: GridmixDraw, anchor: jax.Array, partner: jax.Array) -> t
 def make_gridmix(
     *, alpha: float = 1.0, min_holes: int = 2, max_holes: int = 6, min_crop: float = 0.5, max_aspect: float = 2.0
 ) -> Mixer:
-    """GridMix with Beta(alpha, alpha).
+    """GridMix with Beta(alpha, alpha), alpha > 0.
 
     Args:
-      alpha: concentration, > 0.
-      min_holes: fewest holes in a row of the crop, >= 1.
-      max_holes: most of them.
-      min_crop: smallest area of the crop as a share of the image, in (0, 1].
+      min_holes, max_holes: fewest (>= 1) and most holes in a row of the crop.
+      min_crop: smallest area of the crop as a share of the image's, in (0, 1].
       max_aspect: largest ratio of the crop's sides, >= 1.
     """
     check_alpha(alpha)

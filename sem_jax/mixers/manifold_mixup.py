@@ -4,8 +4,8 @@
     mixed, (lam, pairing) = mix(key, images)                    # mixed.images are the images as they were
     features, logits = model.apply(variables, mixed.images, train=True, at_stage=mixed.at_stage(last=4), ...)
 
-The layer is a traced number: one compiled step serves all of them. With the SEM penalty, g of the mixed hidden state
-is compared with the mixture of the clean g's. Layer 0 is mixup itself.
+The layer is a traced number, so one compiled step serves all layers. Layer 0 is mixup. The SEM penalty compares g of
+the mixed hidden state with the mixture of the clean g's.
 """
 
 from functools import partial
@@ -15,19 +15,15 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.mixers.mixer import HiddenDraw, Mixer, check_alpha, per_item, require
-from sem_jax.mixers.mixup import MixupDraw, sample_mixup
+from sem_jax.mixers.mixup import sample_mixup
+from sem_jax.mixers.none import apply_none
 
-sample_manifold_mixup = sample_mixup  # lam ~ Beta(alpha, alpha)
-
-
-def apply_manifold_mixup(draw: MixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(anchor, lam): the pixels stay, the hidden states are mixed by `hook_manifold_mixup`."""
-    del partner
-    return anchor, draw.lam
+sample_manifold_mixup = sample_mixup
+apply_manifold_mixup = apply_none  # `hook_manifold_mixup` mixes the hidden states
 
 
 def mix_hidden(hidden: jax.Array, lam: jax.Array, pairing: jax.Array) -> jax.Array:
-    """lam h_i + (1 - lam) h_j in float32, in the dtype of `hidden` [b ...]; h_i itself where lam is 1."""
+    """lam h_i + (1 - lam) h_j, computed in float32, in the dtype of `hidden` [b ...]; h_i itself where lam is 1."""
     weight = per_item(lam, hidden)
     mixed = weight * hidden + (1.0 - weight) * hidden[pairing]
     return jnp.where(weight == 1.0, hidden, mixed.astype(hidden.dtype))
@@ -47,7 +43,7 @@ def make_manifold_mixup(*, alpha: float = 2.0, layers: tuple[int, ...] = (0, 1, 
 
     Args:
       alpha: concentration, > 0; 2 in the paper for CIFAR, 0.2 for Tiny-ImageNet.
-      layers: what is drawn from, uniformly: 0 the images, k the output of stage k.
+      layers: one of them is drawn, uniformly: 0 is the images, k the output of stage k.
     """
     check_alpha(alpha)
     fitting = bool(layers) and all(type(k) is int and k >= 0 for k in layers)

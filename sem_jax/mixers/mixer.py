@@ -1,12 +1,12 @@
-"""A mixer is two functions of one pair of images; `make_mix` makes a batch function of it.
+"""A mixer is two functions of one pair of images; `make_mix` makes a function of a batch from it.
 
     mix = make_mix(make_cutmix(alpha=1.0), scope="sample")
     mixed, (lam, pairing) = mix(key, images)                       # images f32[b h w c]
     targets = lam[:, None] * y + (1 - lam[:, None]) * y[pairing]    # the label follows the pixels
 
-The random half (`sample`) and the deterministic half (`apply`) are apart, so that a test or another framework can
-hand in the same draw. A mixer that looks where an image is salient has a third part, `score`; one that mixes hidden
-states has a `hook`, and its `mixed` is a `Hooked`: images, and what the model is to call at its stages.
+The random half (`sample`) and the deterministic half (`apply`) are apart, so that a test or another framework can use
+the same draw. A mixer of salient places also has a `score`. A mixer of hidden states has a `hook`, and its `mixed` is a
+`Hooked`: images, and a function that the model calls at its stages.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Draw = Any  # a NamedTuple of arrays of the mixer's own
 
 
 class HiddenDraw(NamedTuple):
-    """What a hook is given beside the hidden states."""
+    """Arguments of a hook beside the hidden states."""
 
     draw: Draw  # arrays [b ...] with scope "sample", [...] with scope "batch"
     step: Any  # what `sample_step` drew
@@ -38,15 +38,15 @@ class Mixer(NamedTuple):
 
     Attributes:
       sample: (key, image_shape (h, w, c)) -> Draw; everything random about one pair.
-      apply: (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed f32[h w c], lam f32[]); lam is the weight of
-        the anchor that is really in the image, after any clipping, and lam == 1 returns the anchor. With `score` it
-        takes the two images' maps as well.
+      apply: (draw, anchor f32[h w c], partner f32[h w c]) -> (mixed f32[h w c], lam f32[]); lam is the weight of the
+        anchor in the image, after any clipping, and lam == 1 returns the anchor. With `score`, the maps of both images
+        are two more arguments.
       score: (images f32[b h w c], labels i32[b] or None, scorer or None) -> maps [b ...]; None: no maps.
-      hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. Where lam is 1 it has to
-        leave an item as it is.
-      sample_step: key -> what the hook has drawn once a step; None: nothing.
-      shared: fields of the Draw that are drawn once for all pairs of a batch, whatever the scope: what decides which
-        program runs. A `lax.switch` by a number of each pair's own would run every branch for every pair.
+      hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. An item with lam = 1 stays as
+        it is.
+      sample_step: key -> what is drawn once a step, for the hook; None: nothing.
+      shared: fields of the Draw that are drawn once a batch, whatever the scope. A `lax.switch` by a number that pairs
+        do not share would run every branch for every pair.
     """
 
     sample: Callable[[Key, tuple[int, int, int]], Draw]
@@ -60,7 +60,7 @@ class Mixer(NamedTuple):
 def make_mix(
     mixer: Mixer, *, scope: str = "sample", prob: float = 1.0, pairing: str = "permutation", groups: int = 1
 ) -> MixFn:
-    """The batch form of a mixer: a pairing, the mixer vmapped over keys and pairs.
+    """The batch form of a mixer: draws a pairing and vmaps the mixer over keys and pairs.
 
     >>> from sem_jax.mixers import make_mixer
     >>> mix = make_mix(make_mixer("mixup"), scope="batch", pairing="roll")
@@ -70,21 +70,21 @@ def make_mix(
 
     Args:
       mixer: a row of `MIXERS`, made with its options.
-      scope: "sample" draws for every pair, "batch" draws once and uses it for all pairs of the batch.
-      prob: probability in [0, 1] that a pair (scope "sample") or the whole batch (scope "batch") is mixed at all;
-        what is not mixed is the anchor with lam = 1.
+      scope: "sample" draws for every pair, "batch" draws once for all pairs of the batch.
+      prob: probability in [0, 1] that a pair (scope "sample") or the batch (scope "batch") is mixed at all; else the
+        anchor is returned with lam = 1.
       pairing: a name in `PAIRINGS`.
-      groups: partners are found within each of so many equal parts of the batch.
+      groups: number of equal parts of the batch that are paired within themselves.
 
     Returns:
       mix(key, images f32[b h w c], take=None, *, labels=None, strength=None, scorer=None)
         -> (mixed, Mix(lam f32[b], pairing i32[b])).
       `mixed` is f32[b h w c], or a `Hooked` where the mixer has a hook.
-      `take(pairing) -> f32[b h w c]` says how to fetch the partners; the default indexes `images`. A trainer whose
-      images are sharded over devices gathers them from its data set instead, so that no image travels.
-      `labels` i32[b] are for pairings by class and for scorers that want them.
+      `take(pairing) -> f32[b h w c]` fetches the partners; the default indexes `images`. Where images are sharded over
+      devices, a trainer gathers partners from its data set, so that no image travels.
+      `labels` i32[b] are for pairings by class and for scorers.
       `strength` in [0, 1], a number or a traced f32[], multiplies `prob` (see `strength.make_strength`); None = 1.
-      `scorer(images, labels) -> f32[b gh gw]` is used by a mixer that wants saliency and was made without a scorer.
+      `scorer(images, labels) -> f32[b gh gw]` is for a mixer that needs saliency.
 
     Raises:
       ConfigError: for an unknown scope or pairing or a probability outside [0, 1]; by `mix`, when a pairing by class
@@ -129,7 +129,7 @@ def make_mix(
 
 
 def _sample_batch(mixer: Mixer, key: Key, shape: tuple[int, int, int], count: int, scope: str) -> tuple[Draw, Any]:
-    """What is drawn for `count` pairs of images of a shape, and the axes of it that pairs differ along, as for vmap."""
+    """The draws of `count` pairs, and which of their axes is that of the pairs, as for vmap."""
     if scope == "batch":
         return mixer.sample(key, shape), None
     draw = jax.vmap(lambda k: mixer.sample(k, shape))(jax.random.split(key, count))
@@ -140,11 +140,7 @@ def _sample_batch(mixer: Mixer, key: Key, shape: tuple[int, int, int], count: in
 
 
 def require(holds: bool, needs: str, *found: Any) -> None:
-    """Refuses options that a mixer cannot work with.
-
-    Raises:
-      ConfigError: unless `holds`; `needs` says what has to hold, `found` are the values that do not.
-    """
+    """Raises ConfigError unless `holds`: the message says what the mixer `needs` and the values that were `found`."""
     if not holds:
         *some, last = map(str, found)
         raise ConfigError(f"{needs}, got {', '.join(some)}{' and ' if some else ''}{last}")
@@ -156,16 +152,12 @@ def check_alpha(alpha: float) -> None:
 
 
 def sample_beta(key: Key, alpha: float) -> jax.Array:
-    """lam ~ Beta(alpha, alpha), f32[] in [0, 1].
-
-    Beta(1, 1) is the uniform distribution and drawn as such: the general sampler is a rejection loop, whose control
-    costs a GPU more than the mixing itself.
-    """
-    if alpha == 1.0:
+    """lam ~ Beta(alpha, alpha), f32[] in [0, 1]."""
+    if alpha == 1.0:  # uniform; the general sampler is a rejection loop, which costs a GPU more than the mixing
         return jax.random.uniform(key)
     return jax.random.beta(key, alpha, alpha)
 
 
 def per_item(values: jax.Array, like: jax.Array) -> jax.Array:
-    """f[b] as f[b 1 1 ...], of as many axes as `like` [b ...] has."""
+    """f[b] as f[b 1 1 ...], with as many axes as `like` [b ...]."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))

@@ -1,23 +1,21 @@
-"""Who is mixed with whom: index vectors over a batch, by name.
+"""Pairings, by name: index vectors that say who is mixed with whom in a batch.
 
     pairing = draw_pairing(key, 128)                              # partner = anchor[pairing]
     pairing = PAIRINGS["other_class"](key, labels)                # i32[b] from i32[b]
     pairing = paired_within(PAIRINGS["roll"], groups=8)(key, labels)
 
-Pairings are indices, never images: features and labels follow the same indices, and on several devices a few bytes
-of integers travel instead of the images. Any index vector will do, a permutation or not: g(x_j) = g(x_i)[pairing].
+Features and labels follow the same indices: g(x_j) = g(x_i)[pairing], also where they are no permutation.
 
-| name | partner of an item | itself |
+| name | partner of an item | the item itself |
 |---|---|---|
 | permutation | by a uniformly random permutation | in 63% of batches, one item on average |
 | derangement | the next one of a random cycle through the batch | never, from 2 items on |
-| roll | the item before it (what torchvision does) | never, from 2 items on |
-| flip | the item as far from the other end (what timm does) | the middle one of an odd batch |
+| roll | the item before it (as in torchvision) | never, from 2 items on |
+| flip | the item as far from the other end (as in timm) | the middle one of an odd batch |
 | same_class | the next one of a random cycle through its class | where it is the only one of its class |
 | other_class | a random item of any other class | where the batch has no other class |
 
-`same_class` and `other_class` are the two halves of LISA (Yao et al. 2022), selective augmentation, in which the data
-also have domains. An item paired with itself is returned as it is, and its lam does not matter.
+`same_class` and `other_class` are the two halves of LISA (Yao et al. 2022), in which the data also have domains.
 """
 
 from collections.abc import Callable
@@ -32,21 +30,17 @@ Pairing = Callable[[Key, jax.Array], jax.Array]
 
 
 def draw_pairing(key: Key, batch_size: int) -> jax.Array:
-    """A uniformly random permutation of the batch, i32[batch_size].
-
-    A permutation may pair an image with itself (in 63% of batches of any size one or more are); mixing such a pair
-    returns the image, and the penalty's distance is then exactly zero under mixup.
-    """
+    """A uniformly random permutation of the batch, i32[batch_size]; it may pair an image with itself."""
     return jax.random.permutation(key, jnp.arange(batch_size, dtype=jnp.int32))
 
 
 def pair_permutation(key: Key, labels: jax.Array) -> jax.Array:
-    """`draw_pairing`; see the table above. Arguments and result of all of these: (key, i32[b]) -> i32[b]."""
+    """`draw_pairing`. The pairings below have the same arguments and result: (key, i32[b]) -> i32[b]."""
     return draw_pairing(key, len(labels))
 
 
 def pair_derangement(key: Key, labels: jax.Array) -> jax.Array:
-    """No item with itself: one random cycle through the batch (uniform over cycles, not over all derangements)."""
+    """One random cycle through the batch (uniform over cycles, not over all derangements)."""
     order = draw_pairing(key, len(labels))
     return jnp.zeros_like(order).at[order].set(jnp.roll(order, -1))
 
@@ -64,7 +58,7 @@ def pair_flip(key: Key, labels: jax.Array) -> jax.Array:
 
 
 def _by_class(key: Key, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(items sorted by label, in random order within one; first and end of each place's class in that order)."""
+    """Items sorted by label, in random order within a class; for each place where its class begins and ends."""
     shuffled = draw_pairing(key, len(labels))
     order = shuffled[jnp.argsort(labels[shuffled], stable=True)]
     ordered = labels[order]
@@ -73,16 +67,15 @@ def _by_class(key: Key, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Ar
 
 
 def pair_same_class(key: Key, labels: jax.Array) -> jax.Array:
-    """A permutation that keeps the label; itself where there is no second item of the class."""
+    """A permutation that keeps the label."""
     order, first, end = _by_class(key, labels)
     place = jnp.arange(len(labels), dtype=jnp.int32)
     return jnp.zeros_like(order).at[order].set(order[jnp.where(place + 1 < end, place + 1, first)])
 
 
 def pair_other_class(key: Key, labels: jax.Array) -> jax.Array:
-    """Uniform over the items of other labels, each drawn for itself: some may serve twice, some not at all.
-
-    (With a class of more than half the batch no permutation could do it.) Itself where all labels are the same.
+    """Uniform over the items of other labels, drawn for each item alone: with a class of more than half the batch no
+    permutation could do it.
     """
     order_key, pick_key = jax.random.split(key)
     order, first, end = _by_class(order_key, labels)
@@ -105,10 +98,10 @@ BY_LABEL = ("same_class", "other_class")  # the ones that read the labels
 
 
 def paired_within(pair: Pairing, groups: int) -> Pairing:
-    """`pair` within each of `groups` equal parts of the batch: with one part a device, no partner is on another.
+    """`pair` within each of `groups` equal parts of the batch, such as one part a device.
 
     Raises:
-      ConfigError: where the batch cannot be split so, when the pairing is drawn.
+      ConfigError: by the pairing, for a batch that cannot be split so.
     """
     if groups == 1:
         return pair

@@ -1,22 +1,21 @@
-"""PuzzleMix (Kim et al. 2020): a mask that keeps what is salient of both images, which are rearranged for it first.
+"""PuzzleMix (Kim et al. 2020): rearranges both images, then mixes them by a mask that keeps what is salient.
 
     mix = make_mix(make_puzzlemix(alpha=1.0))
     mixed, (lam, pairing) = mix(key, images, labels=labels, scorer=scorer)      # scorer(images, labels) -> saliency
 
-Saliency is that of the label's loss under the net as it is now (`saliency.gradient_saliency`), at the price of a
-forward and backward pass. On a grid of n x n cells, n = 2, 4, 8 or 16, the mask z, of values {0, 1/2, 1}, minimises
+The trainer gives the saliency of the label's loss under the current net (`saliency.gradient_saliency`), which costs a
+forward and a backward pass. On a grid of n x n cells, n = 2, 4, 8 or 16, the mask z with values {0, 1/2, 1} minimises
 
     E(z) = sum_p (1 - z_p) s_i(p) + z_p s_j(p)  -  eta / n^2 sum_p log Binomial(2 z_p; 2, lam)
            + beta / (16 n) sum_(p, q neighbours) (z_p - z_q)^2,          s_i, s_j >= 0 with sum 1,
 
-and then the cells of each image are permuted so that salient ones come to where the image is seen, for at most
-epsilon times the squared distance (`transport`, by an auction; the paper's own rounds lose cells).
+Then the cells of each image are permuted (`transport`) so that salient cells move to where the image is seen, at a cost
+of epsilon times the squared distance. The permutation is an auction's; the paper's own rounds lose cells.
 
-The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here the best of annealed mean field on a
-checkerboard and of plain descents is taken. This is an approximation; a test measures its gap to the exact minimum.
-The paper's term gamma, by which the images' colours decide where a seam is cheap, is left out. lam is mean(mask) of
-each pair, not what was drawn. The label loss is the softmax cross-entropy, as of every mixer; the paper's is a binary
-cross-entropy of the softmax.
+The paper minimises with a graph cut on the CPU (alpha-beta swaps). Here annealed mean field on a checkerboard competes
+with plain descents; a test measures the gap to the exact minimum. The paper's term gamma, by which colours decide where
+a seam is cheap, is left out. lam is mean(mask) of each pair, not the drawn one. The label loss is the softmax
+cross-entropy, as for every mixer; the paper's is a binary cross-entropy of the softmax.
 """
 
 from functools import partial
@@ -38,8 +37,8 @@ TINY = 1e-8
 
 
 class PuzzlemixDraw(NamedTuple):
-    lam: jax.Array  # f32[], the prior's; not the lam that comes out
-    grid: jax.Array  # i32[], which of the grids that fit the image
+    lam: jax.Array  # f32[], of the prior; not the resulting lam
+    grid: jax.Array  # i32[], index into `grids_of` the image
 
 
 class PuzzlemixOptions(NamedTuple):
@@ -53,7 +52,7 @@ class PuzzlemixOptions(NamedTuple):
 
 
 def grids_of(image_shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[int, ...]:
-    """The grids whose cells have two pixels a side at least; one cell in all for an image too small for any."""
+    """The grids whose cells have at least two pixels a side; a single cell for an image too small for any."""
     return tuple(n for n in blocks if 2 * n <= min(image_shape[:2])) or (1,)
 
 
@@ -67,14 +66,7 @@ def sample_puzzlemix(
 
 
 def unary_costs(anchor: jax.Array, partner: jax.Array, lam: jax.Array, eta: float) -> jax.Array:
-    """n^2 times the terms of E that have one cell each, f32[3 n n], for z = 0, 1/2, 1.
-
-    Args:
-      anchor: s_i, f32[n n].
-      partner: s_j, f32[n n].
-      lam: f32[].
-      eta: weight of the prior.
-    """
+    """n^2 times the terms of E that depend on one cell each, f32[3 n n], for z = 0, 1/2, 1; of s_i and s_j f32[n n]."""
     chances = jnp.stack([jnp.square(1.0 - lam), 2.0 * lam * (1.0 - lam), jnp.square(lam)])
     prior = -eta * jnp.log(chances + TINY)
     z = jnp.asarray(LABELS)[:, None, None]
@@ -82,28 +74,22 @@ def unary_costs(anchor: jax.Array, partner: jax.Array, lam: jax.Array, eta: floa
 
 
 def energy(z: jax.Array, unary: jax.Array, weight: float) -> jax.Array:
-    """n^2 E(z), f32[].
-
-    Args:
-      z: f32[n n] of values {0, 1/2, 1}.
-      unary: from `unary_costs`.
-      weight: of a pair of neighbours, n beta / 16.
-    """
+    """n^2 E(z), f32[], of z f32[n n] and `unary_costs`; `weight` is that of two neighbours, n beta / 16."""
     own = jnp.sum(jnp.where(z[None] == LABELS[:, None, None], unary, 0.0))
     seams = jnp.sum(jnp.square(jnp.diff(z, axis=0))) + jnp.sum(jnp.square(jnp.diff(z, axis=1)))
     return own + weight * seams
 
 
 def sum_around(grid: jax.Array) -> jax.Array:
-    """The sum over the neighbours above, below, left and right of every cell of f32[n n]."""
+    """The sum of the neighbours above, below, left and right of every cell, f32[n n]."""
     padded = jnp.pad(grid, 1)
     return padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
 
 
 def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
-    """z f32[n n] of small energy: checkerboard mean field, cooled from 1 to 0.01, then descents to a local minimum.
+    """z f32[n n] of small energy: the best of descents to a local minimum from five starts.
 
-    Descents from the best label of each cell by itself and from the three constant masks compete with it.
+    They are checkerboard mean field, cooled from 1 to 0.01, the best label of each cell alone, and the constant masks.
     """
     size = unary.shape[1]
     row, column = np.indices((size, size))
@@ -111,7 +97,7 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
     degree = sum_around(jnp.ones((size, size)))
     z_all = jnp.asarray(LABELS)[:, None, None]
 
-    def local(mean):  # cost of each label of a cell, given its neighbours' means, up to a constant
+    def local(mean):  # cost of each label of a cell, up to a constant, given the means of its neighbours
         return unary + weight * (jnp.square(z_all) * degree[None] - 2.0 * z_all * sum_around(mean)[None])
 
     def cool(i, mean):
@@ -134,7 +120,7 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
 
 
 def pool_saliency(saliency: jax.Array, cells: int) -> jax.Array:
-    """A map f32[h w] of any size as the mean of each cell, f32[cells cells] of sum 1; uniform where it is all zero."""
+    """The mean of a map f32[h w] in each cell, f32[cells cells], scaled to sum 1; a map of zeros becomes uniform."""
     sides = [np.eye(cells, dtype=np.float32)[cells_of(side, cells)] for side in saliency.shape]
     rows, columns = (x / np.maximum(x.sum(0), 1.0) for x in sides)
     pooled = rows.T @ saliency.astype(jnp.float32) @ columns + TINY
@@ -150,13 +136,9 @@ def apply_puzzlemix(
     *,
     options: PuzzlemixOptions,
 ) -> tuple[jax.Array, jax.Array]:
-    """mask Pi_i x_i + (1 - mask) Pi_j x_j, with the mask and the permutations of cells described above; mean(mask).
+    """mask Pi_i x_i + (1 - mask) Pi_j x_j, with Pi the permutations of cells, and mean(mask); see `Mixer.apply`.
 
-    Args:
-      draw, anchor, partner: see `Mixer.apply`.
-      anchor_map: saliency of x_i, f32[gh gw], >= 0.
-      partner_map: of x_j.
-      options: of the method.
+    The maps are the saliency of the two images, f32[gh gw] >= 0.
     """
     height, width, _ = anchor.shape
 
@@ -179,9 +161,9 @@ def apply_puzzlemix(
 
 
 def transport_grid(n: int, shape: tuple[int, int]) -> int:
-    """Cells a side for the transport: 8, or n where that is more, or fewer where 8 do not divide the image; 0 = none.
+    """Cells a side for the transport; 0 = none. They are max(n, 8), or fewer where that does not divide the image.
 
-    (8 are the paper's 4 pixels at 32.)
+    8 cells have the paper's 4 pixels at 32.
     """
     cells = max(n, 8)
     while cells >= n and (shape[0] % cells or shape[1] % cells or cells % n):
@@ -203,21 +185,16 @@ def make_puzzlemix(
 
     Args:
       alpha: concentration of the prior weight, > 0.
-      blocks: cells a side, one of which is drawn for a batch, as in the paper; those with cells of less than two
-        pixels are left out.
+      blocks: cells a side; one is drawn for a batch, as in the paper. Cells of less than two pixels are left out.
       eta: weight of the prior, >= 0.
-      beta: of the mask's smoothness, >= 0.
+      beta: weight of the mask's smoothness, >= 0.
       move: permute the cells.
       epsilon: price of moving a cell, per squared distance in sides of the image, >= 0.
-      scorer: (images, labels) -> f32[b gh gw], for calls of `mix` that are given none. The trainer gives one, the
-        gradients of the net as it is now, even where other mixers of a `choice` look at a frozen net.
-
-    Raises:
-      ConfigError: by `mix`, when there is no scorer at all.
+      scorer: (images, labels) -> f32[b gh gw], for calls of `mix` without one.
     """
     check_alpha(alpha)
-    fitting = eta >= 0.0 and beta >= 0.0 and epsilon >= 0.0
-    require(fitting, "puzzlemix needs eta, beta and epsilon >= 0", eta, beta, epsilon)
+    fitting = all(0.0 <= value < float("inf") for value in (eta, beta, epsilon))
+    require(fitting, "puzzlemix needs eta, beta and epsilon >= 0 and finite", eta, beta, epsilon)
     fitting = bool(blocks) and all(type(n) is int and n >= 1 for n in blocks)
     require(fitting, "puzzlemix needs blocks >= 1, such as (2, 4, 8, 16)", blocks)
 

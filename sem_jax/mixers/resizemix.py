@@ -1,14 +1,12 @@
-"""ResizeMix (Qin et al. 2020): the whole partner, made small, pasted into the anchor.
+"""ResizeMix (Qin et al. 2020): pastes the whole partner, made small, into the anchor.
 
-    mixed, lam = apply_resizemix(sample_resizemix(key, anchor.shape, alpha=1.0), anchor, partner)
+Libraries disagree on how large the paste is:
 
-Two meanings of "the scale" are in use, and they differ much in how large the paste is:
-
-  side       tau ~ U(0.1, 0.8) is the ratio of the sides, so the paste covers 1% to 64%; nearest neighbour (OpenMixup)
+  side       tau ~ U(0.1, 0.8) is the ratio of the sides, so it covers 1% to 64%; nearest neighbour (OpenMixup)
   side_beta  as `side` with tau ~ Beta(alpha, alpha), drawn uniformly where that falls outside of [0.1, 0.8]
   area       lam = 0.1 + 0.7 Beta(alpha, alpha), side ratio sqrt(1 - lam), so 20% to 90%; bilinear (MMPretrain)
 
-All paste into a box around a uniform centre, clipped at the edges; the whole partner is shrunk to the clipped box.
+The box has a uniform centre and is clipped at the edges. The partner is shrunk to the clipped box.
 """
 
 from functools import partial
@@ -33,7 +31,7 @@ class ResizemixDraw(NamedTuple):
 def sample_resizemix(
     key: Key, image_shape: tuple[int, int, int], *, alpha: float, variant: str = "side"
 ) -> ResizemixDraw:
-    """The scale by the variant's law, a uniform centre, the clipped box."""
+    """A scale of the variant's distribution, a uniform centre, the clipped box."""
     scale_key, again_key, row_key, column_key = jax.random.split(key, 4)
     if variant == "area":
         ratio = jnp.sqrt(1.0 - (LOW + (HIGH - LOW) * sample_beta(scale_key, alpha)))
@@ -46,13 +44,13 @@ def sample_resizemix(
 
 
 def _source(start: jax.Array, stop: jax.Array, side: int) -> jax.Array:
-    """Where in the partner the centre of each pixel of the box lies, f32[side]; outside the box: anything finite."""
+    """The position in the partner of each pixel of the box, f32[side]; finite outside the box too."""
     count = jnp.maximum(stop - start, 1).astype(jnp.float32)
     return (jnp.arange(side) - start + 0.5) * (side / count) - 0.5
 
 
 def _resize(image: jax.Array, source: jax.Array, axis: int, smooth: bool) -> jax.Array:
-    """The image with one axis read at the positions `source`, f32[side]."""
+    """The image read at the positions `source` f32[side] of one axis."""
     last = image.shape[axis] - 1
     if not smooth:
         return jnp.take(image, jnp.clip(jnp.round(source), 0, last).astype(jnp.int32), axis=axis)

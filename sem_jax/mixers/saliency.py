@@ -1,10 +1,10 @@
-"""Where an image is salient: maps f32[b gh gw] for the mixers that ask, larger = more salient.
+"""Saliency maps f32[b gh gw] for mixers; larger = more salient.
 
     maps = spectral_residual(images)                                       # no net
     maps = make_scorer(model, variables)(images, labels)                    # a frozen net's feature map
     maps = gradient_saliency(model, variables, images, labels)              # of the label's loss, one backward pass
 
-A net is anything with Linen's `apply(variables, images, train=False)`, which calls `at_stage` for the second.
+A net is anything with Linen's `apply(variables, images, train=False)`; the second also needs `at_stage`.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ import optax
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Scorer
 
-LARGEST = 64  # pixels; spectral residuals are taken of a picture of this size, as in the paper
-ROWS = 7  # a scorer's grid: the deepest stage that has as many rows
+LARGEST = 64  # pixels a side of the image whose spectral residual is taken, as in the paper
+ROWS = 7  # a scorer takes the deepest stage with as many rows
 
 
 def _smooth(x: jax.Array, kernel: np.ndarray) -> jax.Array:
-    """Rows and columns of [h w] convolved with a short kernel, edges repeated, sizes kept."""
+    """[h w] convolved with a short kernel along both axes; edges are repeated."""
     half = len(kernel) // 2
     for axis in (0, 1):
         width = [(half, half) if i == axis else (0, 0) for i in (0, 1)]
@@ -34,13 +34,9 @@ def _smooth(x: jax.Array, kernel: np.ndarray) -> jax.Array:
 
 
 def spectral_residual(images: jax.Array) -> jax.Array:
-    """The spectral residual of Hou & Zhang (2007): what the log spectrum has beyond its local mean, back in pixels.
+    """The spectral residual of Hou & Zhang (2007): the log spectrum minus its local mean, back in pixels.
 
-    Args:
-      images: f32[b h w c]; the mean of the channels is looked at, at 64 pixels or less a side.
-
-    Returns:
-      f32[b min(h, 64) min(w, 64)], >= 0.
+    Of images f32[b h w c], averaged over channels: f32[b min(h, 64) min(w, 64)], >= 0.
     """
     gray = jnp.mean(images.astype(jnp.float32), axis=-1)
     size = tuple(min(side, LARGEST) for side in gray.shape[1:])
@@ -60,9 +56,9 @@ def spectral_residual(images: jax.Array) -> jax.Array:
 
 
 def gradient_saliency(model: Any, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """sqrt(mean_c (d CE / d x)^2), as in PuzzleMix, f32[b h w]: one forward and backward pass more.
+    """sqrt(mean_c (d CE / d x)^2), as in PuzzleMix, f32[b h w]; costs a forward and a backward pass.
 
-    With BatchNorm's running averages, unlike there, so that an image's map depends on that image alone.
+    BatchNorm uses its running averages, unlike there, so that an image's map depends on that image alone.
     """
 
     def loss(x):
@@ -75,7 +71,7 @@ def gradient_saliency(model: Any, variables: Any, images: jax.Array, labels: jax
 def as_grid(hidden: jax.Array) -> jax.Array | None:
     """Root mean square over the channels of a map [b h w d] or of tokens [b n d], f32[b gh gw]; None if neither.
 
-    Tokens are those of a square grid, in rows, with or without a class token in front.
+    Tokens are the rows of a square grid, with or without a class token in front.
     """
     energy = jnp.sqrt(jnp.mean(jnp.square(hidden.astype(jnp.float32)), axis=-1))
     if energy.ndim == 2:
@@ -88,15 +84,11 @@ def as_grid(hidden: jax.Array) -> jax.Array | None:
 
 
 def make_scorer(model: Any, variables: Any) -> Scorer:
-    """A frozen net as a scorer: its feature map at the deepest stage with at least 7 rows, or else at the first one.
-
-    Args:
-      model: takes `at_stage`.
-      variables: its parameters and running averages.
+    """A frozen net as a scorer: the feature map of its deepest stage with at least 7 rows, or else of its first stage.
 
     Returns:
-      scorer(images f32[b h w c], labels) -> f32[b gh gw]; the labels are not looked at. Raises ConfigError for a
-      model without any such map.
+      scorer(images f32[b h w c], labels) -> f32[b gh gw]; labels are unused. It raises a ConfigError for a model
+      without any feature map.
     """
 
     def scorer(images: jax.Array, labels: jax.Array | None = None) -> jax.Array:

@@ -1,10 +1,7 @@
 """SaliencyMix (Uddin et al. 2021): CutMix whose box lies where the partner is most salient.
 
-    mix = make_mix(make_saliencymix(alpha=1.0))
-    mixed, (lam, pairing) = mix(key, images)
-
-Two departures from the published code: every partner is looked at by itself (there, the box of the first image of
-the batch serves them all), and saliency is the spectral residual of Hou & Zhang (2007), not OpenCV's "fine grained".
+Unlike in the published code every partner has its own box (there, that of the first image serves the batch), and
+saliency is the spectral residual of Hou & Zhang (2007), not OpenCV's "fine grained".
 """
 
 from functools import partial
@@ -32,10 +29,9 @@ def sample_saliencymix(key: Key, image_shape: tuple[int, int, int], *, alpha: fl
 def apply_saliencymix(
     draw: SaliencymixDraw, anchor: jax.Array, partner: jax.Array, anchor_map: jax.Array, partner_map: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The partner's most salient box pasted where it was, and lam, the share of the pixels outside the clipped box.
+    """The partner's box pasted where it was, and lam, the share of the pixels outside it; see `Mixer.apply`.
 
-    `partner_map` says how salient each place of the partner is, f32[gh gw] of any grid; `anchor_map` is not looked
-    at. See `Mixer.apply`.
+    The centre is the most salient cell of `partner_map` f32[gh gw]; `anchor_map` is unused.
     """
     del anchor_map
     height, width, _ = anchor.shape

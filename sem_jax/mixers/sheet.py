@@ -1,4 +1,4 @@
-"""Draws what mixers make of two pictures, at lam 0.1 ... 0.9: the sheet of `python -m sem_jax mixers`.
+"""Draws mixtures of two pictures at lam 0.1 ... 0.9: the sheet of `python -m sem_jax mixers`.
 
 draw_mixers(Path("mixers.png"), load_pair(["cat.png", "dog.png"], size=64), ["mixup", "fmix(decay=2.0)"], seed=0)
 """
@@ -19,7 +19,7 @@ from sem_jax.mixers.saliency import spectral_residual
 from sem_jax.mixers.table import make_mixer
 
 LAMS = np.arange(1, 10) / 10
-ALIGNMIX = "alignmix"  # mixes hidden states; shown on patches of pixels in their place
+ALIGNMIX = "alignmix"  # mixes hidden states; the sheet shows it on patches of pixels
 ROWS = (
     "mixup",
     "cutmix",
@@ -36,17 +36,17 @@ ROWS = (
     "choice",
 )
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # whatever the name says: the reader of EPS, for one, starts a program
-TRIES = 512  # draws among which the one of the nearest lam is found
-MARGIN, GAP, CAPTION, TOP = 150, 4, 14, 20  # of a sheet, pixels
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # no others, whatever the file's name: reading EPS would start a program
+TRIES = 512  # draws from which those of the nearest lam are taken
+MARGIN, GAP, CAPTION, TOP = 150, 4, 14, 20  # pixels
 EXAMPLE = "Give two images, or a folder of them: --images a.png b.png"
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
-    """The two files to read: the first of those named, or of a folder, where each class is asked in turn.
+    """The first two files; of a folder with a folder for each class, one of each class in turn.
 
     Raises:
-      DataError: there are not two.
+      DataError: there are fewer than two.
     """
     files = [Path(p) for p in paths]
     if len(files) == 1 and files[0].is_dir():
@@ -63,7 +63,7 @@ def read_image(path: Path) -> np.ndarray:
     """u8[h w 3], turned as its Exif says.
 
     Raises:
-      DataError: naming the file that cannot be read.
+      DataError: the file cannot be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -78,27 +78,26 @@ def resized(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def load_pair(paths: Sequence[str], size: int) -> np.ndarray:
-    """The middle of two pictures, f32[2 size size 3] in [0, 1]; without paths those of scikit-learn."""
-
-    def middle(picture):
-        side = min(picture.shape[:2])
-        top, left = ((n - side) // 2 for n in picture.shape[:2])
-        return resized(picture[top : top + side, left : left + side], size)
-
+    """The middle squares of two pictures, f32[2 size size 3] in [0, 1]; without paths those of scikit-learn."""
     if paths:
         pictures = [read_image(p) for p in find_images(paths)]
     else:
         from sklearn.datasets import load_sample_images  # takes seconds to import
 
         pictures = load_sample_images().images[::-1]
-    return np.stack([middle(p) for p in pictures])
+    squares = []
+    for picture in pictures:
+        side = min(picture.shape[:2])
+        top, left = ((n - side) // 2 for n in picture.shape[:2])
+        squares.append(resized(picture[top : top + side, left : left + side], size))
+    return np.stack(squares)
 
 
 def made(text: str) -> Mixer:
     """The mixer of "cutmix" or "cutmix(alpha=0.2)", with a scorer that needs no net.
 
     Raises:
-      ConfigError: an unknown mixer or option, or a mixer of hidden states.
+      ConfigError: the mixer or an option is unknown, or the mixer is one of hidden states.
     """
 
     def scorer(images, labels):
@@ -113,7 +112,7 @@ def made(text: str) -> Mixer:
 
 
 def alignmix_row(pair: jax.Array) -> np.ndarray:
-    """What AlignMix makes of 8x8 patches of pixels, in the place of a map of features, at each of LAMS."""
+    """AlignMix at each of LAMS, of a map of 8x8 patches of pixels."""
     cells, (_, height, width, channels) = 8, pair.shape
     maps = pair.reshape(2, cells, height // cells, cells, width // cells, channels).swapaxes(2, 3)
     maps = maps.reshape(2, cells, cells, -1)
@@ -124,9 +123,9 @@ def alignmix_row(pair: jax.Array) -> np.ndarray:
 
 
 def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nine mixed pictures, of the draws whose lam comes nearest to 0.1 ... 0.9, and those lam.
+    """Nine mixed pictures, of the draws with lam nearest to 0.1 ... 0.9, and those lam.
 
-    Where none of 512 draws comes near, the picture is white and its lam NaN.
+    If no draw comes near, the picture is white and lam is NaN.
     """
     x = jnp.asarray(pair)
     if text == ALIGNMIX:
@@ -149,7 +148,7 @@ def mixer_row(text: str, pair: np.ndarray, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def save_sheet(path: Path, rows: list[tuple[str, Sequence[np.ndarray], list[str]]], head: list[str]) -> None:
-    """A picture of rows: a title at the left, tiles f32[size size 3] and a caption below each."""
+    """Draws rows: a title at the left, tiles f32[size size 3], a caption below each tile."""
     font, small = ImageFont.load_default(size=13), ImageFont.load_default(size=10)
     size = len(rows[0][1][0])
     across, down = size + GAP, size + GAP + CAPTION
@@ -164,12 +163,12 @@ def save_sheet(path: Path, rows: list[tuple[str, Sequence[np.ndarray], list[str]
             x = MARGIN + j * across
             sheet.paste(Image.fromarray((np.clip(tile, 0, 1) * 255 + 0.5).astype(np.uint8)), (x, y))
             draw.text((x + size / 2, y + size + CAPTION / 2), text, "black", small, anchor="mm")
-    # 128 colours are enough to see by, and a third of the bytes.
+    # 128 colours look the same and take a third of the bytes.
     sheet.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def draw_mixers(path: Path, pair: np.ndarray, texts: Sequence[str] = ROWS, seed: int = 0) -> None:
-    """A row a mixer: partner, nine mixtures, anchor; under each the lam it really has.
+    """Draws a row for each mixer: partner, nine mixtures with their lam, anchor.
 
     Args:
       path: of the picture.

@@ -1,9 +1,6 @@
 """SmoothMix (Lee et al. 2020): the anchor under a Gaussian bell, the partner around it.
 
-    mixed, lam = apply_smoothmix(sample_smoothmix(key, anchor.shape), anchor, partner)
-
-The label's weight of each image is the mean of the mask that multiplies it. (One library swaps the two images: its
-labels are off by 0.24 on average.)
+lam is the mean of the anchor's mask. (One library swaps the two images: its labels are off by 0.24 on average.)
 """
 
 from functools import partial
@@ -20,13 +17,13 @@ from sem_jax.mixers.mixer import Mixer, check_alpha, require
 class SmoothmixDraw(NamedTuple):
     row: jax.Array  # of the centre, f32[] in pixels
     column: jax.Array
-    sigma: jax.Array  # standard deviation as a part of each side, f32[]
+    sigma: jax.Array  # standard deviation as a share of each side, f32[]
 
 
 def sample_smoothmix(
     key: Key, image_shape: tuple[int, int, int], *, min_sigma: float = 0.25, max_sigma: float = 0.5
 ) -> SmoothmixDraw:
-    """A centre uniform over the image, sigma ~ U(min_sigma, max_sigma) of its sides."""
+    """A centre uniform over the image, sigma ~ U(min_sigma, max_sigma)."""
     row_key, column_key, sigma_key = jax.random.split(key, 3)
     return SmoothmixDraw(
         jax.random.uniform(row_key, maxval=image_shape[0]),
@@ -38,7 +35,7 @@ def sample_smoothmix(
 def apply_smoothmix(draw: SmoothmixDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
     """G x_i + (1 - G) x_j with G = exp(-d^2 / (2 sigma^2)), and lam = mean(G); see `Mixer.apply`.
 
-    d is the distance from the centre in parts of the sides.
+    d is the distance from the centre as a share of the sides.
     """
     height, width, _ = anchor.shape
     rows = jnp.exp(-0.5 * jnp.square((jnp.arange(height) + 0.5 - draw.row) / (height * draw.sigma)))
@@ -50,9 +47,8 @@ def make_smoothmix(*, alpha: float = 1.0, min_sigma: float = 0.25, max_sigma: fl
     """SmoothMix.
 
     Args:
-      alpha: unused, as every row takes it; lam follows from centre and width.
-      min_sigma: smallest standard deviation of the bell as a part of the sides, > 0.
-      max_sigma: largest one.
+      alpha: unused; every row takes it.
+      min_sigma, max_sigma: smallest (> 0) and largest standard deviation of the bell as a share of the sides.
     """
     check_alpha(alpha)
     fitting = 0.0 < min_sigma <= max_sigma < float("inf")

@@ -1,11 +1,11 @@
-"""How much is mixed as training goes on: a strength in [0, 1] as a function of the step.
+"""Strength of mixing in [0, 1] as a function of the step.
 
     strength = make_strength("cosine", total_steps=58_650, steps_per_epoch=391)
     mixed, mix = mix(key, images, strength=strength(step))
 
 The strength multiplies the probability that a pair (or, with scope "batch", a batch) is mixed; alpha stays as it is.
-It is a traced number: nothing is compiled again. A hard stop, the ES of the SEM paper, is another matter
-(`mixer.stop_epoch`): its last steps are compiled apart and run no second pass.
+It is a traced number, so nothing is compiled again. The hard stop ES of the SEM paper is `mixer.stop_epoch`: the steps
+after it are a program of their own, without a second pass.
 
 | name | strength |
 |---|---|
@@ -30,15 +30,12 @@ STRENGTHS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def make_strength(name: str, *, total_steps: int, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
-    """The strength of mixing at a step.
+    """strength(step i32[]) -> f32[] in [0, 1].
 
     Args:
       name: a key of STRENGTHS.
-      total_steps: of the mixing stage; from then on the value of its end is kept.
-      steps_per_epoch: of the whole training.
-
-    Returns:
-      strength(step i32[]) -> f32[] in [0, 1].
+      total_steps: length of the mixing stage; after it the last value is kept.
+      steps_per_epoch: length of an epoch.
     """
     shape = STRENGTHS[name]
 

@@ -1,9 +1,9 @@
-"""The table of mixers, and a mixer from the texts of a configuration.
+"""The table of mixers, and `make_mixer`, which makes one from the texts of a configuration.
 
     mixer = make_mixer("fmix", alpha=1.0, options="decay=3.0, max_soft=0.2")
     mixer = make_mixer("choice", options="choices=('mixup', 'cutmix(alpha=0.2)'), weights=(2, 1)")
 
-An option is an argument of the row's `make_` function.
+Options are the arguments of the row's `make_` function.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sem_jax.errors import ConfigError
 from sem_jax.registry import Table, lookup, nearest, parameters_of, parse_call, parse_options
 
-if TYPE_CHECKING:  # both bring jax, which a list of names has no use for
+if TYPE_CHECKING:  # both import jax, which a list of names does not need
     from sem_jax.interfaces import Scorer
     from sem_jax.mixers.mixer import Mixer
 
@@ -33,18 +33,16 @@ MIXERS: "Table[Callable[..., Mixer]]" = Table(
         "choice": "sem_jax.mixers.choice:make_choice",
     }
 )
-"""name -> make(*, alpha, ...) -> Mixer. Options are keyword-only; one out of range is refused with a ConfigError."""
-
-NOT_OPTIONS = ("scorer",)  # arguments that are no literals
+"""name -> make(*, alpha, ...) -> Mixer. An option out of range raises a ConfigError."""
 
 
 def options_of(make: Callable) -> dict[str, Any]:
-    """The options of a row of MIXERS, with their defaults."""
-    return {name: p.default for name, p in parameters_of(make).items() if name not in NOT_OPTIONS}
+    """The options of a row of MIXERS, with their defaults. A scorer is no option: no text can name it."""
+    return {name: p.default for name, p in parameters_of(make).items() if name != "scorer"}
 
 
 def make_mixer(name: str, *, alpha: float | None = None, options: str = "", scorer: "Scorer | None" = None) -> "Mixer":
-    """The mixer that a name and the text of its options describe.
+    """The mixer of a name and options.
 
     >>> import jax
     >>> from sem_jax.mixers import make_mix, make_mixer
@@ -55,8 +53,8 @@ def make_mixer(name: str, *, alpha: float | None = None, options: str = "", scor
 
     Args:
       name: a key of MIXERS; options may follow in brackets, "cutmix(alpha=0.2)".
-      alpha: concentration of the Beta distribution, unless the options name one; None = the row's own default.
-      options: the row's own, as text: "decay=3.0, max_soft=0.2".
+      alpha: concentration of the Beta distribution, unless the options name one; None = the row's default.
+      options: more options, as text: "decay=3.0, max_soft=0.2".
       scorer: (images f32[b h w c], labels i32[b] or None) -> f32[b gh gw], for the rows that take one.
 
     Raises:

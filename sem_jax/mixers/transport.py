@@ -1,36 +1,25 @@
-"""Rearranges the cells of an image so that salient ones come to where they are seen: the transport of PuzzleMix.
-
-moved = transport(image, saliency, wanted, epsilon=0.8)      # the same cells in another order
-"""
+"""The transport of PuzzleMix: permutes the cells of an image so that salient cells move to where they are seen."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROUNDS, STEP = 32, 1e-3  # of the auction: saliency sums to one over the cells
+ROUNDS, STEP = 32, 1e-3  # of the auction, for saliency that sums to one over the cells
 
 
 def distances(cells: int) -> np.ndarray:
-    """Squared distances between the cells of a grid in sides of the image, f32[cells^2 cells^2]."""
+    """Squared distances between the cells of a grid, in sides of the image, f32[cells^2 cells^2]."""
     places = np.indices((cells, cells)).reshape(2, -1).T / max(cells - 1, 1)
     return np.square(places[:, None] - places[None]).sum(-1).astype(np.float32)
 
 
 def assign(cost: jax.Array, rounds: int = ROUNDS, step: float = STEP) -> jax.Array:
-    """A permutation of small cost, by auction (Bertsekas 1988), all rows at once.
+    """A permutation of small cost f32[n n], by auction (Bertsekas 1988): the source of each destination, i32[n].
 
-    In a round every row without a column bids for the one it likes best at the prices so far, by as much as it likes
-    it better than the second, plus `step`; the highest bid gets the column, and who had it goes without. Once every
-    row has one, the cost is at most n `step` above the least. Rows that have none after all rounds get what is left,
-    so that it is a permutation in any case; and where staying is cheaper than what came out, all stay.
-
-    Args:
-      cost: f32[n n], of source and destination.
-      rounds: of bidding.
-      step: > 0.
-
-    Returns:
-      i32[n], the source of each destination.
+    In a round every row without a column bids for its best column at the current prices. It bids the difference of its
+    value to that of the second best, plus `step`. The highest bid gets the column, and the former owner loses it. Once
+    every row has a column, the cost is at most n `step` above the minimum. After the last round rows without a column
+    get the columns that are left. If staying is cheaper than the result, all stay.
     """
     n = len(cost)
     rows = jnp.arange(n)
@@ -55,16 +44,13 @@ def assign(cost: jax.Array, rounds: int = ROUNDS, step: float = STEP) -> jax.Arr
 
 
 def transport(image: jax.Array, saliency: jax.Array, wanted: jax.Array, *, epsilon: float) -> jax.Array:
-    """The image with its cells permuted, for more saliency in the wanted cells less epsilon times squared distances.
+    """The image with its cells permuted, for more saliency in the wanted cells.
 
     Args:
       image: f32[h w c], h and w divisible by the cells.
       saliency: f32[cells cells] of sum 1.
       wanted: bool[cells cells], where the image will be seen.
-      epsilon: price of distance.
-
-    Returns:
-      f32[h w c].
+      epsilon: price of a squared distance, in units of saliency.
     """
     cells = len(saliency)
     height, width, channels = image.shape

@@ -181,15 +181,20 @@ WRONG = [
     ("smoothmix", {"min_sigma": 0.5, "max_sigma": 0.25}),
     ("attentive_cutmix", {"k": -1}),
     ("puzzlemix", {"eta": -1.0}),
+    ("puzzlemix", {"beta": float("inf")}),
     ("puzzlemix", {"blocks": ()}),
     ("manifold_mixup", {"layers": ()}),
     ("alignmix", {"epsilon": 0.0}),
+    ("alignmix", {"epsilon": float("inf")}),
     ("alignmix", {"stage": 0}),
     ("alignmix", {"input_prob": 2.0}),
     ("choice", {"choices": ()}),
     ("choice", {"choices": ("mixup", "cutmx")}),
+    ("choice", {"choices": ("mixup", 2)}),
+    ("choice", {"choices": "mixup"}),
     ("choice", {"choices": ("mixup", "cutmix"), "weights": (1.0,)}),
     ("choice", {"choices": ("mixup",), "weights": (0.0,)}),
+    ("choice", {"choices": ("mixup",), "weights": ("1",)}),
 ]
 
 
