@@ -1,10 +1,9 @@
-"""Predictions kept on disk: computed once for a checkpoint, a set of images and a precision, and verified when read.
+"""The cache of predictions below a run folder, by checkpoint, set of images and precision.
 
     cache = Cache(run.folder / "predictions", run.fingerprint, run.precision)
-    entry = cache("test", digest(images), lambda: {"logits": logits, "features": features})
+    entry = cache("test", digest(images), lambda: {"logits": logits, "features": features}, wanted=("logits",))
 
-An entry is one .npz file with the SHA-256 of every array in it. It is written under another name and moved into
-place, so a reader never meets half of one; a damaged entry is computed anew.
+An entry is an .npz file with the SHA-256 of every array in it. A damaged entry is computed again.
 """
 
 import hashlib
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sem_jax.data.splits import digest
+from sem_jax.errors import one_line
 from sem_jax.runs.records import replacing
 
 FORMAT = 1  # raise it when the meaning of a stored array changes
@@ -31,24 +31,22 @@ class Cache:
     """The entries of one checkpoint.
 
     Args:
-      folder: made when the first entry is written; None keeps nothing on disk.
-      checkpoint: hex digest of the model; precision: whatever else the numbers depend on.
+      folder: made when the first entry is written; None = only in memory.
+      checkpoint, precision: digest of the model, and what else the numbers depend on.
     """
 
     def __init__(self, folder: Path | None, checkpoint: str, precision: str):
         self._folder, self._about = folder, (FORMAT, checkpoint, precision)
         self._memory: dict[str, Arrays] = {}
 
-    def __call__(
-        self, name: str, images: str, make: Callable[[], Arrays], wanted: Sequence[str] = ("logits",)
-    ) -> Arrays:
+    def __call__(self, name: str, images: str, make: Callable[[], Arrays], *, wanted: Sequence[str]) -> Arrays:
         """The arrays of an entry, from memory, from disk, or from `make()`.
 
         Args:
           name: readable beginning of the file's name.
-          images: digest of the images, or whatever determines them.
-          make: computes the arrays, `wanted` among them.
-          wanted: names of arrays; an entry that lacks one is computed anew.
+          images: digest of the images, or a text that determines them.
+          make: computes the arrays.
+          wanted: names of arrays; an entry without one of them is computed again.
         """
         key = hashlib.sha256(json.dumps([*self._about, images]).encode()).hexdigest()
         arrays = self._memory.get(key) or self._read(name, key)
@@ -74,7 +72,7 @@ class Cache:
                 raise ValueError("checksum does not agree")
             return arrays
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            log.warning("%s is damaged (%s): computing it anew", path, " ".join(str(error).split())[:100])
+            log.warning("%s is damaged (%s): computing it again", path, one_line(error))
             return None
 
     def _write(self, name: str, key: str, arrays: Arrays) -> None:
@@ -89,4 +87,4 @@ class Cache:
                 np.savez(file, **stored)
         except OSError as error:
             log.warning("predictions are not kept: cannot write %s (%s)", path, error.strerror or error)
-            self._folder = None  # one warning is enough
+            self._folder = None  # warns only once

@@ -1,7 +1,7 @@
-"""The data sets that a checkpoint is scored on beside its own: read, checked and brought to the model's size.
+"""Reads other data sets to score a checkpoint on, checks them and brings images to the model's size.
 
-Nothing is downloaded. Names are truthful: a part of a set says how many images it has, and its note says what was
-done to images of another size.
+Nothing is downloaded. The name of a part of a set says how many images it has. The note of a set says how images of
+another size were changed.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from sem_jax.runs.opening import Run
 
 
 class EvalSet(NamedTuple):
-    """Images of the model's size and channels. Labels of an OOD set mean nothing."""
+    """Images of the model's size and channels, and labels, which are not used for OOD sets."""
 
     name: str
     split: Split
@@ -29,7 +29,7 @@ class EvalSet(NamedTuple):
 
 
 class Absent(NamedTuple):
-    """A set that is not there or is damaged: the report has a line for it, and no number."""
+    """A set that is not there or is damaged. The report has a line for it."""
 
     name: str
     reason: str
@@ -37,30 +37,28 @@ class Absent(NamedTuple):
 
 
 class Standard(NamedTuple):
-    """A published set: where it is looked for and how it is read."""
+    """A published set: where to find it and how to read it."""
 
     name: str
-    what: str  # that is looked for: a file, or "folder NAME"
-    places: tuple[str, ...]  # below a folder of data sets; the first that is there is read
-    remedy: str  # with {home} for the folder that it belongs into
+    what: str  # a file name, or "folder NAME"
+    places: tuple[str, ...]  # below a folder of data sets; the first that exists is read
+    remedy: str  # with {home} for the folder to put it in
     read: Callable[[Run, Path], EvalSet]
 
 
 def check(run: Run, found: EvalSet, *, labelled: bool) -> EvalSet:
-    """Returns the set if its images fit the model and, for a labelled set, its labels fit the classes.
+    """Returns the set.
 
     Raises:
-      DataError: size, channels or labels do not fit.
+      DataError: it is empty, or size, channels or, if `labelled`, labels do not fit the model.
     """
     images, labels = found.split
     if not len(images):
         raise DataError(f"{found.name} has no images")
     if images.shape[1:] != run.data.image_shape:
-        raise DataError(
-            f"{found.name}: images are {size_text(images.shape[1:])}, those of training "
-            f"{size_text(run.data.image_shape)}",
-            "Bring the images to that size first: a labelled set is not resized silently.",
-        )
+        sizes = f"images are {size_text(images.shape[1:])}, those of training {size_text(run.data.image_shape)}"
+        remedy = "Bring the images to that size first: a labelled set is not resized silently."
+        raise DataError(f"{found.name}: {sizes}", remedy)
     if labelled:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(run.data.class_names):
@@ -76,13 +74,13 @@ def size_text(shape: Sequence[int]) -> str:
 
 
 def named(name: str, split: Split, official: int) -> EvalSet:
-    """Names a set; the name says how many images there are where that is not the official number."""
+    """The set; its name says how many images it has if that is not the official number."""
     count = len(split.labels)
     return EvalSet(name if count == official else f"{name} ({count:,} images)", split)
 
 
 def load_svhn(place: Path) -> Split:
-    """Reads SVHN's test digits from a folder that has them in any of the forms in which they are published.
+    """Reads SVHN's test digits, in any published format, from a folder.
 
     Raises:
       DataError: they are not there, or damaged.
@@ -92,17 +90,17 @@ def load_svhn(place: Path) -> Split:
 
 
 def read_tree(path: Path, *, classes: Sequence[str] | None = None, image_size: int = 0) -> Split:
-    """`read_image_tree` with a cache: to decode tens of thousands of pictures takes minutes."""
+    """`read_image_tree` with a cache, since decoding tens of thousands of pictures takes minutes."""
     about = identity(path, list(classes or ()), image_size)
     read = lambda: data_lib.read_image_tree(path, classes=classes, image_size=image_size)  # noqa: E731
     return cached(f"evaluation-{path.name}", about, read)[0]
 
 
 def read_tree_fitted(run: Run, name: str, path: Path, *, crop: bool = False) -> EvalSet:
-    """Reads an image folder or archive and brings it to the model's size; `crop`: by cutting out the middle.
+    """Reads an image folder or archive and brings it to the model's size as `fitted` does.
 
     Raises:
-      DataError: nothing of the kind there, damaged, or of other channels than the model's.
+      DataError: no such folder or archive, damaged, or the number of channels differs from the model's.
     """
     size = run.data.image_shape[0]
     if not (path.is_dir() or is_archive(path)):
@@ -125,13 +123,12 @@ def fitted(run: Run, name: str, split: Split, *, crop: bool = False, resized: bo
     Args:
       run: the run to score.
       name: of the set.
-      split: its images; labels mean nothing.
-      crop: larger images are cut out of the middle. Others are resized, shorter side first (antialiased), and then the
-        middle is cut out.
+      split: images; labels are not used.
+      crop: cut the middle out of larger images. Otherwise the shorter side is resized (antialiased) before that.
       resized: the images were resized when they were read.
 
     Raises:
-      DataError: other channels than the model's.
+      DataError: the number of channels differs from the model's.
     """
     images = np.asarray(split.images)
     height, width, channels = run.data.image_shape

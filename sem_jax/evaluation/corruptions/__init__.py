@@ -3,13 +3,13 @@
     noisy = corrupt(images, "gaussian_noise", severity=3, seed=0)      # u8[n h w 3] -> u8[n h w 3]
 
 Operations and severities are those of the CIFAR sets of Hendrycks & Dietterich, *Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations* (2019). That table is milder than those of ImageNet-C and
-Tiny-ImageNet-C. Lengths in pixels stay the same in larger images, except where a docstring says otherwise. The
-published arrays were made without a seed and partly with ImageMagick and OpenCV, so the images made here agree with
-them in distribution only. Results on them must be labelled "generated", never "CIFAR-10-C"; `published` reads the
-published sets. Where a corruption departs from the original, its docstring says so.
+Robustness to Common Corruptions and Perturbations* (2019), which are milder than those of ImageNet-C and
+Tiny-ImageNet-C. Lengths in pixels stay the same in larger images, unless a docstring says otherwise. The published
+arrays were made without a seed and partly with ImageMagick and OpenCV, so the images made here agree with them in
+distribution only. Results on these must be labelled "generated", never "CIFAR-10-C"; published.py reads the published
+sets. The docstring of a corruption names its departures from the original.
 
-Adding a corruption: a `Corruption` in a module (see corruption.py and noise.py), one row below.
+To add a corruption, write a `Corruption` (see corruption.py and noise.py) and add a row below.
 """
 
 from sem_jax.evaluation.corruptions.corruption import Corruption

@@ -20,7 +20,7 @@ def correlate(image: jax.Array, kernel: Array, border: str) -> jax.Array:
     Args:
       image: f32[h w c].
       kernel: f32[p q], p and q odd.
-      border: mode of jnp.pad: "reflect" (dcb|abcd|cba) or "edge" (aaa|abcd|ddd).
+      border: "reflect" (dcb|abcd|cba) or "edge" (aaa|abcd|ddd).
     """
     height, width, _ = image.shape
     rows, cols = kernel.shape
@@ -43,7 +43,7 @@ def defocus_tables(parameters: tuple[float, float], shape: Shape) -> np.ndarray:
 
 
 def apply_defocus(draw: tuple[()], image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Correlation with the smoothed disk, mirrored borders (the edge sample isn't repeated)."""
+    """Correlation with the smoothed disk, mirrored borders (the edge sample is not repeated)."""
     return jnp.clip(correlate(image, kernel, "reflect"), 0, 255)
 
 
@@ -61,7 +61,7 @@ def glass_tables(parameters: tuple[float, int, int], shape: Shape) -> tuple[np.n
 
 
 def draw_glass(key: jax.Array, shape: Shape) -> jax.Array:
-    """Four fair bits a pixel, u8[h w]: look one row up, one column to the left; the same for the second round."""
+    """Four fair bits a pixel, u8[h w]: one row up or not, one column left or not; the same for the second round."""
     return jax.random.bits(key, shape[:2], jnp.uint8) & 15
 
 
@@ -69,11 +69,10 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: tuple[jax.Array, jax.
     """Gaussian blur, whole grey levels, pixels displaced at random, Gaussian blur again.
 
     Every pixel (y, x) with y, x >= 2, from the bottom right to the top left, takes the value of (y + dy, x + dx),
-    dy and dx in {-1, 0}. The paper speaks of exchanging the two pixels. The program behind the published arrays
-    exchanges NumPy views, `x[a], x[b] = x[b], x[a]`; when the second half is carried out, the first has overwritten
-    its source, so b is copied to a and a is lost. We do as the arrays were made. No copy reads a pixel that was
-    written in the same round, because b is always visited after a. So the sequential loop equals one selection among
-    four shifted images, exactly.
+    dy and dx in {-1, 0}. The paper says that the two pixels are exchanged. But the program behind the published arrays
+    exchanges NumPy views, `x[a], x[b] = x[b], x[a]`, which copies b to a and loses a; so does this function. No copy
+    reads a pixel that was written in the same round, because b is always visited after a. So the sequential loop is
+    exactly one selection among four shifted images.
     """
     height, width, _ = image.shape
     gaussian, rounds = tables
@@ -82,7 +81,7 @@ def apply_glass(draw: jax.Array, image: jax.Array, tables: tuple[jax.Array, jax.
     def smooth(pixels):
         return correlate(correlate(pixels, vertical, "edge"), horizontal, "edge")
 
-    # The barriers keep XLA from fusing the stages, which would compute every blur anew for each shifted image.
+    # Without the barriers XLA would fuse the stages and compute every blur again for each shifted image.
     image = jax.lax.optimization_barrier(jnp.floor(smooth(image) + ROUNDING))
     moves = (jnp.arange(height) >= 2)[:, None] & (jnp.arange(width) >= 2)[None, :]
     for index in range(2):
@@ -112,7 +111,7 @@ def line_kernel(radius: int, sigma: float, length: int) -> Line:
 
 
 def motion_tables(parameters: tuple[int, float], shape: Shape) -> Line:
-    """Parameters (radius, sigma) in pixels; 19 taps are the longest line of the table."""
+    """Parameters (radius, sigma) in pixels; the longest line of the table has 19 taps."""
     return line_kernel(*parameters, length=19)
 
 
@@ -124,8 +123,8 @@ def draw_motion(key: jax.Array, shape: Shape) -> jax.Array:
 def apply_motion(angle: jax.Array, image: jax.Array, line: Line) -> jax.Array:
     """sum_i weights[i] image[y + ceil(i sin - 1/2), x + ceil(i cos - 1/2)], repeated borders, rounded.
 
-    This is ImageMagick's motion blur as its source describes it: a one-sided Gaussian along a line, sampled at
-    whole pixels. Departure: ImageMagick computes in 16-bit quanta, this function in float32.
+    This is ImageMagick's motion blur: a one-sided Gaussian along a line, sampled at whole pixels. Departure:
+    ImageMagick computes with 16-bit integers, this function in float32.
     """
     height, width, channels = image.shape
     reach = line.weights.shape[0] - 1
@@ -147,7 +146,7 @@ MOTION_BLUR = Corruption(((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), apply_mot
 
 
 def zoom_tables(parameters: tuple[int], shape: Shape) -> tuple[np.ndarray, np.ndarray, np.int32]:
-    """Matrices f32[26 h h] and f32[26 w w] of the factors 1, 1.01, 1.02 ..., and how many are used: the parameter."""
+    """Matrices f32[26 h h] and f32[26 w w] for the factors 1, 1.01, 1.02 ...; the parameter says how many are used."""
     (count,) = parameters
     factors = np.arange(1, 1.26, 0.01)  # not 1 + 0.01 i: the last bit decides how 26 * 1.25 is rounded
     rows = np.stack([matrices.clipped_zoom(shape[0], factor) for factor in factors])
@@ -158,8 +157,8 @@ def zoom_tables(parameters: tuple[int], shape: Shape) -> tuple[np.ndarray, np.nd
 def apply_zoom(draw: tuple[()], image: jax.Array, tables: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
     """(x + sum_z zoom_z(x)) / (count + 1).
 
-    The original takes its factors from np.arange(1, 1.06, 0.01) and so on; in floating point these have 7, 12, 16, 21
-    and 26 members, since two of the five ranges include their end point.
+    The original takes its factors from np.arange(1, 1.06, 0.01) and so on. Two of the five ranges include their end
+    point by rounding, so that they have 7, 12, 16, 21 and 26 members.
     """
     rows, cols, count = tables
     total = jax.lax.fori_loop(0, count, lambda i, total: total + matrices.resample(image, rows[i], cols[i]), image)

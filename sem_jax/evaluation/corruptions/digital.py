@@ -17,10 +17,10 @@ from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
 def apply_brightness(draw: tuple[()], image: jax.Array, amount: jax.Array) -> jax.Array:
-    """V of HSV, the largest channel, turns min(V + amount, 1); parameters (amount,).
+    """V of HSV, the largest channel, becomes min(V + amount, 1); parameters (amount,).
 
-    With hue and saturation fixed, all channels are multiplied by V' / V, so no conversion to HSV and back is needed.
-    A black pixel has neither hue nor saturation and turns grey.
+    At fixed hue and saturation all channels are multiplied by V' / V, so there is no conversion to HSV and back. A
+    black pixel, which has no hue, becomes grey.
     """
     value = image.max(axis=-1, keepdims=True)
     brighter = jnp.minimum(value + 255 * amount, 255)
@@ -31,7 +31,7 @@ BRIGHTNESS = Corruption(of_one(0.05, 0.1, 0.15, 0.2, 0.3), apply_brightness)
 
 
 def apply_contrast(draw: tuple[()], image: jax.Array, factor: jax.Array) -> jax.Array:
-    """(x - m) factor + m with m the mean of the channel over the image, clipped; parameters (factor,)."""
+    """(x - m) factor + m, clipped, where m is the mean of the channel over the image; parameters (factor,)."""
     mean = image.mean(axis=(0, 1), keepdims=True)
     return jnp.clip((image - mean) * factor + mean, 0, 255)
 
@@ -100,8 +100,8 @@ def apply_elastic(draw: ElasticDraw, image: jax.Array, tables: Elastic) -> jax.A
     The affine map moves three corners of a square, whose side is two thirds of the image's, by up to `jitter` pixels
     each; outside, the image is mirrored without its edge. The displacement is uniform noise, smoothed by a Gaussian
     and multiplied by `amplitude` (0 at severity 1); outside, the image is mirrored with its edge. Departures: OpenCV
-    rounds the affine map's positions to 1/32 pixel, here they are exact. In an image that is not square the three
-    corners lie around its middle; the original would take the row for the column.
+    rounds the positions of the affine map to 1/32 pixel, here they are exact. In an image that is not square the three
+    corners lie around its middle; the original confuses row and column.
     """
     height, width, _ = image.shape
     y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
@@ -131,9 +131,9 @@ ELASTIC_TRANSFORM = Corruption(
 
 
 def pixelate_tables(parameters: tuple[float], shape: Shape) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Matrices [f32[h h], f32[w w]] to the smaller size and back; parameters (share of the side that is left,).
+    """Matrices [f32[h h], f32[w w]] to the smaller size and back; parameters (smaller side / side,).
 
-    Rows and columns past the smaller size are 0, so that all severities have the same shapes.
+    Rows and columns beyond the smaller size are 0, so that all severities have the same shapes.
     """
     down, up = [], []
     for size in shape[:2]:
@@ -156,7 +156,7 @@ PIXELATE = Corruption(of_one(0.95, 0.9, 0.85, 0.75, 0.65), apply_pixelate, pixel
 
 
 def jpeg(images: np.ndarray, parameters: tuple[int]) -> np.ndarray:
-    """JPEG of the given quality and back, by Pillow on the host; parameters (quality,), u8[n h w c] -> same."""
+    """JPEG of the given quality and back by Pillow, u8[n h w c] -> same; parameters (quality,)."""
     (quality,) = parameters
     result = np.empty(images.shape, np.uint8)
     for i, pixels in enumerate(images):

@@ -1,4 +1,4 @@
-"""Pictures that frost is cropped from: the published photographs where a folder is given, else generated textures."""
+"""Pictures from which frost is cropped: the published photographs of a folder, or generated textures."""
 
 import functools
 import os
@@ -10,13 +10,12 @@ from sem_jax.data.files import FolderFiles
 from sem_jax.data.images import decode
 from sem_jax.errors import DataError
 
-# The original picks one of its six files with randint(5), so the sixth never appears; we do the same.
+# The original chooses among its six files with randint(5), so the sixth never appears.
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 COUNT = len(FILES)
 
 # For each generated texture: darkest colour, brightest colour, mean and deviation of the grey level, strength of the
-# veins relative to the grain. Means and deviations are about those of the photographs, because they set how hard the
-# corruption is: one picture is tinted and even, two are white, one is grey, one is dark and rugged.
+# veins relative to the grain. Means and deviations are near those of the photographs, as they set how hard frost is.
 _STYLES = (
     ((30, 95, 120), (215, 235, 240), 130, 19, 0.9),
     ((120, 130, 150), (255, 255, 255), 207, 24, 1.0),
@@ -28,7 +27,7 @@ _HEIGHT, _WIDTH = 600, 900
 
 
 def _noise(rng: np.random.Generator, length: float, width: float, angle: float) -> np.ndarray:
-    """Normal noise smoothed by a Gaussian of the given deviations (pixels) along and across `angle`, variance 1."""
+    """Smooth normal noise of variance 1; `length` and `width` are deviations in pixels along and across `angle`."""
     spectrum = np.fft.rfft2(rng.standard_normal((_HEIGHT, _WIDTH)))
     fy, fx = np.fft.fftfreq(_HEIGHT)[:, None], np.fft.rfftfreq(_WIDTH)[None, :]
     along = fx * np.cos(angle) + fy * np.sin(angle)
@@ -39,10 +38,10 @@ def _noise(rng: np.random.Generator, length: float, width: float, angle: float) 
 
 
 def _texture(rng: np.random.Generator, low, high, mean: float, deviation: float, veins: float) -> np.ndarray:
-    """Crystal needles in patches of their own direction, grain and slow shading, u8[H W 3].
+    """Crystal needles in six directions, grain and slow shading, u8[H W 3].
 
-    A needle is a ridge of a noise n that is smooth along one direction: exp(-(n / 0.3)^2) is large where n is near 0.
-    Slow noises decide at each point which of the six directions shows.
+    Needles are the ridges exp(-(n / 0.3)^2) of noise n that is smooth along one direction. Slower noise weights the
+    directions at each point.
     """
     angles = rng.uniform(0, np.pi) + np.arange(6) * np.pi / 6
     ridges = [np.exp(-((_noise(rng, 36, 3.5, angle) / 0.3) ** 2)) for angle in angles]
@@ -61,7 +60,7 @@ def _texture(rng: np.random.Generator, low, high, mean: float, deviation: float,
 
 @functools.lru_cache(maxsize=1)
 def textures() -> tuple[np.ndarray, ...]:
-    """Five pictures of frost, u8[600 900 3], the same in every run. This file makes them, so no licence applies."""
+    """Five generated pictures of frost, u8[600 900 3], the same in every run."""
     return tuple(_texture(np.random.default_rng(100 + i), *style) for i, style in enumerate(_STYLES))
 
 
@@ -82,7 +81,7 @@ def read(frost_dir: str) -> tuple[np.ndarray, ...]:
 
 
 def _shrink(picture: np.ndarray, factor: float) -> np.ndarray:
-    """Resizes by bilinear interpolation without smoothing, as OpenCV does: at 1/5 that is every fifth pixel."""
+    """Resizes by bilinear interpolation without smoothing, as OpenCV does; a factor of 1/5 takes every fifth pixel."""
 
     def positions(size):
         made = round(size * factor)
@@ -99,16 +98,13 @@ def _shrink(picture: np.ndarray, factor: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def stacked(frost_dir: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures at the scale that fits images of `shape`, in one array.
+    """The pictures, f32[5 H W c], padded with zeros, and their true heights and widths, i32[5 2].
 
-    Images of 32 pixels take them at 1/5 of their size, as the original does; larger ones in proportion.
+    They are scaled to 1/5 for images of 32 pixels, as in the original, and in proportion for larger ones.
 
     Args:
-      frost_dir: folder of the published photographs, or "" for generated textures.
-      shape: (h, w, c) of the images; c 1 turns the pictures grey.
-
-    Returns:
-      f32[5 H W c], smaller pictures padded with zeros, and i32[5 2], their real heights and widths.
+      frost_dir: folder of the published photographs; "" = generated textures.
+      shape: (h, w, c) of the images; c = 1 makes the pictures grey.
 
     Raises:
       DataError: a picture is missing, unreadable or too small.

@@ -1,7 +1,7 @@
 """Generates corrupted images: `corrupt` and the compiled functions behind it.
 
-Image i of a set depends on the seed, the corruption, the severity and i alone, not on the batch it came in. All
-corruptions but JPEG run on the device; another kind of device may round a value to the neighbouring grey level.
+Image i of a set depends only on the seed, the corruption, the severity and i. All corruptions but JPEG run on the
+device; another kind of device may round a value to the neighbouring grey level.
 """
 
 import functools
@@ -27,7 +27,7 @@ def _draw_block(draw, shape, key, places):
 
 @functools.partial(jax.jit, static_argnames="apply")
 def _apply_block(apply, drawn, images, tables):
-    """The deterministic half on u8[b h w c]. Cut, not rounded: the published arrays were stored by a plain cast."""
+    """The deterministic half on u8[b h w c], cut to whole grey levels, not rounded, as in the published arrays."""
     made = jax.vmap(apply, in_axes=(0, 0, None))(drawn, images.astype(jnp.float32), tables)
     return jnp.floor(made + ROUNDING).astype(jnp.uint8)
 
@@ -45,17 +45,16 @@ def corrupt(
       images: u8[n h w c], h and w from 32 up, c 3 or 1.
       name: a row of CORRUPTIONS.
       severity: 1 to 5.
-      seed: another seed makes other draws; so do another corruption and another severity.
-      start: place of images[0] in its set, for callers that hand a set over in pieces.
-      frost_dir: folder of the published photographs frost1.png ... frost5.jpg; "" for generated textures. Used by
-        frost alone.
+      seed: of the draws.
+      start: place of images[0] in its set, for callers that pass a set in pieces.
+      frost_dir: folder of the published photographs frost1.png ... frost5.jpg; "" = generated textures.
 
     Returns:
       u8[n h w c].
 
     Raises:
       ConfigError: unknown name or severity.
-      DataError: images of another dtype, shape or size; missing frost pictures.
+      DataError: images of another dtype, shape or size; missing frost photographs.
     """
     row = lookup(CORRUPTIONS, "corruption", name)
     if not isinstance(severity, (int, np.integer)) or severity not in SEVERITIES:
@@ -74,8 +73,8 @@ def corrupt(
     tables = jax.device_put(row.tables(parameters, shape, **options))
     key = key_for(jax.random.key(seed, impl="threefry2x32"), f"corruptions/{name}", severity)
     result = np.empty(images.shape, np.uint8)
-    # Blocks bound the memory. All have one size (the last is filled up): the compiler may round differently for
-    # another size, and an image must not depend on how many others there are.
+    # Blocks bound the memory. The last one is filled up: the compiler may round differently for another size, and an
+    # image must not depend on how many others there are.
     block = max(1, BLOCK_PIXELS // (shape[0] * shape[1]))
     for first in range(0, count, block):
         places = np.minimum(np.arange(first, first + block), count - 1)

@@ -1,7 +1,7 @@
-"""Resampling written as small matrices, made once on the host in float64.
+"""Resampling by small matrices, which are computed once on the host in float64.
 
-A separable linear resampling of an image is `rows @ image @ cols.T`. With a matrix for each axis the device code is two
-matrix products, whatever the severity, so the severities share one compiled function.
+A separable linear resampling of an image is `rows @ image @ cols.T`, with a matrix for each axis. The device code is
+the same for all severities, which share one compiled function.
 """
 
 import jax
@@ -9,23 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-# Tables are NumPy's where they are made, on the host, and JAX's where they are used, on the device.
+# Tables are NumPy's on the host, where they are made, and JAX's on the device, where they are used.
 Array = jax.Array | np.ndarray
 Number = jax.Array | np.number
 
 
 def resample(image: Array, rows: Array, cols: Array) -> jax.Array:
-    """`rows @ image @ cols.T` for every channel, in full float32 (accelerators round matrix products by default).
-
-    Args:
-      image: f32[h w c].
-      rows: f32[p h].
-      cols: f32[q w].
-
-    Returns:
-      f32[p q c].
-    """
-    precision = jax.lax.Precision.HIGHEST
+    """`rows @ image @ cols.T` for every channel: f32[p h], f32[h w c], f32[q w] -> f32[p q c]."""
+    precision = jax.lax.Precision.HIGHEST  # full float32, which is not the default on accelerators
     image = jnp.einsum("ph,hwc->pwc", rows, image, precision=precision)
     return jnp.einsum("qw,pwc->pqc", cols, image, precision=precision)
 
@@ -49,9 +40,9 @@ def clipped_zoom(size: int, factor: float) -> np.ndarray:
 
 
 def gaussian(size: int, sigma: float, truncate: float) -> np.ndarray:
-    """A Gaussian filter along an axis with mirrored borders (half-sample symmetric), f32[size size]; sigma 0: identity.
+    """Gaussian filter along an axis, f32[size size], with mirrored borders (half-sample symmetric).
 
-    `truncate` is the filter's radius in deviations.
+    sigma = 0 is the identity; `truncate` is the filter's radius in deviations.
     """
     matrix = np.eye(size)
     if sigma > 0:

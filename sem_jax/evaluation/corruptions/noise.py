@@ -1,7 +1,7 @@
 """Gaussian, shot and impulse noise (Hendrycks & Dietterich 2019, severities of the CIFAR sets).
 
-For each corruption `*_tables` turns a row of the severity table into arrays, `draw_*` is the random half and `apply_*`
-the deterministic half; see corruption.py for shapes and units.
+`*_tables` turns the parameters of a severity into arrays, `draw_*` is the random half and `apply_*` the deterministic
+half of a corruption; see corruption.py for shapes and units.
 """
 
 import jax
@@ -42,15 +42,15 @@ def shot_tables(parameters: tuple[float], shape: Shape) -> np.ndarray:
 
 
 def draw_uniform(key: jax.Array, shape: Shape) -> jax.Array:
-    """Uniform in (0, 1), f32[h w c]; never 0, which would stand for an event of probability 0."""
+    """Uniform in (0, 1), f32[h w c]; never 0, the quantile of an event of probability 0."""
     return jax.random.uniform(key, shape, minval=2.0**-24)
 
 
 def apply_shot(draw: jax.Array, image: jax.Array, cdf: jax.Array) -> jax.Array:
     """Poisson(c x) / c, clipped; parameters (c,), the photons of a white pixel.
 
-    The draw is a uniform number and the count is its Poisson quantile. The distribution is that of a Poisson
-    generator, but the random half does not depend on the image, and eight look-ups a pixel replace a rejection loop.
+    The count is the Poisson quantile of a uniform draw. So the random half does not depend on the image, and eight
+    look-ups a pixel replace the rejection loop of a Poisson generator.
     """
     value = image.astype(jnp.int32)
     level = jnp.zeros_like(value)
@@ -65,9 +65,8 @@ SHOT_NOISE = Corruption(of_one(500, 250, 100, 75, 50), apply_shot, shot_tables, 
 def apply_impulse(draw: jax.Array, image: jax.Array, amount: jax.Array) -> jax.Array:
     """Salt and pepper; parameters (amount,), the share of the values that are replaced.
 
-    As in the original, every channel is replaced on its own. A value whose draw is below amount / 2 turns 0, one
-    below amount turns 255: one uniform number where the original draws two (hit or not; black or white), with the
-    same distribution.
+    As in the original, every channel is replaced on its own. A value with a draw below amount / 2 becomes 0, one below
+    amount becomes 255. The original draws two numbers (hit or not; black or white), with the same distribution.
     """
     return jnp.where(draw < amount / 2, 0.0, jnp.where(draw < amount, 255.0, image))
 

@@ -3,8 +3,7 @@
     corrupted = open_published("~/data/CIFAR-10-C", clean_labels=test.labels)
     images, labels = corrupted.read("fog", 3)                          # u8[10000 32 32 3], i32[10000]
 
-Opening a set checks everything that can be checked without reading all pixels, so that a damaged set gives an error
-and no number.
+Opening a set checks all that can be checked without reading the pixels, so that a damaged set gives no number.
 """
 
 import importlib.util
@@ -19,13 +18,14 @@ import numpy as np
 from sem_jax.data.files import FolderFiles
 from sem_jax.data.images import decode_all
 from sem_jax.data.npy_files import read_npy_header
+from sem_jax.data.refusing import refusing, remedied
 from sem_jax.data.tfds_folder import read_split
 from sem_jax.errors import DataError
 from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sem_jax.interfaces import Split
 
 NAMES = tuple(CORRUPTIONS)
-# tfds has other names for two of them.
+# tfds renames two of them.
 TFDS_NAMES = {name: name for name in NAMES} | {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 _TFDS_FORMATS = ("array_record", "tfrecord")
 _OFFICIAL_COUNT = 10_000
@@ -37,14 +37,14 @@ class Published(NamedTuple):
 
     layout: str  # "arrays", "folders" or "tfds"
     path: str
-    names: tuple[str, ...]  # of its corruptions
-    read_cell: Callable[[str, int], Split]  # of a name and a severity that are there
+    names: tuple[str, ...]  # of the corruptions that were opened
+    read_cell: Callable[[str, int], Split]  # (name, severity) -> images and labels
 
     def read(self, name: str, severity: int) -> Split:
         """The images, u8[n h w c], and labels, i32[n], of one corruption at one severity.
 
         Raises:
-          DataError: a corruption that was not opened, another severity, or damaged files.
+          DataError: the corruption was not opened, there is no such severity, or files are damaged.
         """
         if name not in self.names or severity not in SEVERITIES:
             opened = ", ".join(self.names)
@@ -58,28 +58,24 @@ def open_published(
     names: Sequence[str] = NAMES,
     clean_labels: np.ndarray | None = None,
     num_classes: int = 10,
-    count: int | None = None,
     class_names: Sequence[str] = (),
     image_shape: tuple[int, int, int] | None = None,
 ) -> Published:
-    """Opens the set at `path`, whichever of the three layouts it has.
+    """Opens the set at `path`, which has one of three layouts.
 
     - arrays, as CIFAR-10-C and CIFAR-100-C: <corruption>.npy, u8[5m h w c], the five severities one after another, and
       labels.npy, int[5m]. The images are memory-mapped, read-only.
-    - folders, as Tiny-ImageNet-C: <corruption>/<severity>/<class>/*.JPEG. A read decodes one corruption at one
-      severity, ordered by class, then file name.
-    - tfds: <path>/cifar10_corrupted/<corruption>_<severity>/<version>, as array_record or tfrecord. Images are in an
-      order of its own.
+    - folders, as Tiny-ImageNet-C: <corruption>/<severity>/<class>/*.JPEG, ordered by class, then file name.
+    - tfds: <path>/cifar10_corrupted/<corruption>_<severity>/<version>, as array_record or tfrecord, in tfds's order.
 
     Args:
-      path: the folder; of tfds, its data folder.
+      path: the folder; for tfds its data folder.
       names: corruptions that must be there.
-      clean_labels: int[m], labels of the clean test set in its order. Arrays must have equal labels, the other layouts
-        as many images of every class.
-      num_classes: labels of arrays and tfds are below.
-      count: m of arrays; by default as many as clean labels, or the official 10,000.
-      class_names: of folders: their names in the order of the labels; by default sorted.
-      image_shape: (h, w, c) of every image; by default (32, 32, 3) of arrays, (64, 64, 3) of folders.
+      clean_labels: int[m], labels of the clean test set. Arrays must have equal labels in the same order, the other
+        layouts as many images of every class. By default m of arrays is the official 10,000.
+      num_classes: labels of arrays and tfds must be below it.
+      class_names: class folders in the order of the labels; by default sorted.
+      image_shape: (h, w, c) of every image; by default (32, 32, 3) for arrays, (64, 64, 3) for folders.
 
     Raises:
       DataError: no such set there; something is missing or differs from this description; tfds is not installed.
@@ -88,7 +84,7 @@ def open_published(
     found = os.listdir(path) if os.path.isdir(path) else ()
     names = tuple(names)
     if any(f"{name}.npy" in found for name in (*NAMES, "labels")):
-        return _open_arrays(path, names, clean_labels, num_classes, count, image_shape or (32, 32, 3))
+        return _open_arrays(path, names, clean_labels, num_classes, image_shape or (32, 32, 3))
     if "cifar10_corrupted" in found:
         return _open_tfds(path, names, clean_labels, num_classes)
     if any(name in found for name in NAMES):
@@ -100,7 +96,7 @@ def open_published(
 
 
 def _require(folder: str, kind: str, wanted: Sequence[str], is_there: Callable[[str], bool]) -> None:
-    """Raises a DataError that lists what is missing of `wanted`, names below the folder."""
+    """Raises a DataError that lists the `wanted` names that are missing below the folder."""
     missing = [name for name in wanted if not is_there(os.path.join(folder, name))]
     if missing:
         shown = ", ".join(missing[:15]) + (", ..." if len(missing) > 15 else "")
@@ -113,34 +109,27 @@ def _check_labels(path: str, labels: np.ndarray, num_classes: int) -> None:
 
 
 def _check_counts(path: str, labels: np.ndarray, clean_labels: np.ndarray | None) -> None:
-    """For layouts that do not keep the order of the clean set: every class must have as many images as there."""
+    """Compares the number of images of each class, for layouts with another order than the clean set."""
     if clean_labels is None:
         return
     size = 1 + max(labels.max(initial=0), np.max(clean_labels, initial=0))
     found, expected = np.bincount(labels, minlength=size), np.bincount(clean_labels, minlength=size)
     if not np.array_equal(found, expected):
         worst = int(np.argmax(found != expected))
-        raise DataError(
-            f"{path} has {found[worst]} images of class {worst}, expected {expected[worst]} as in the clean test set"
-        )
+        images = f"{found[worst]} images of class {worst}, expected {expected[worst]}"
+        raise DataError(f"{path} has {images} as in the clean test set")
 
 
 def _memory_map(path: str) -> np.ndarray:
-    """An .npy file, left on disk; it is never unpickled."""
-    try:
+    """The array of an .npy file, left on disk; nothing is unpickled."""
+    with refusing(f"{path} is not a whole .npy file of plain numbers"):
         with open(path, "rb") as file:
             read_npy_header(file, os.path.getsize(path), path)  # a memory map would hang on some wrong headers
         return np.lib.format.open_memmap(path, mode="r")  # np.load would also open archives, and leave them open
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} is not a whole .npy file of plain numbers", f"NumPy says: {reason}") from None
 
 
-def _open_arrays(folder, names, clean_labels, num_classes: int, count: int | None, image_shape) -> Published:
-    if count is None:
-        count = _OFFICIAL_COUNT if clean_labels is None else len(clean_labels)
+def _open_arrays(folder, names, clean_labels, num_classes: int, image_shape) -> Published:
+    count = _OFFICIAL_COUNT if clean_labels is None else len(clean_labels)
     _require(folder, "files", [f"{name}.npy" for name in (*names, "labels")], os.path.isfile)
     labels = _labels_of_arrays(os.path.join(folder, "labels.npy"), count, num_classes)
     if clean_labels is not None and not np.array_equal(labels, clean_labels):
@@ -164,7 +153,7 @@ def _open_arrays(folder, names, clean_labels, num_classes: int, count: int | Non
 
 
 def _labels_of_arrays(path: str, count: int, num_classes: int) -> np.ndarray:
-    """The labels of one severity, i32[count]; all severities must have the same ones."""
+    """The labels of one severity, i32[count], which all severities must share."""
     rows = count * len(SEVERITIES)
     labels = _memory_map(path)
     if labels.shape != (rows,) or labels.dtype.kind not in "iu":
@@ -219,20 +208,15 @@ def _open_tfds(data_dir, names, clean_labels, num_classes: int) -> Published:
     prepared = {cell: _versions(os.path.join(root, config))[-1] for cell, config in cells.items()}
     for path in prepared.values():
         info = path / "dataset_info.json"
-        try:
+        with refusing(f"{info} is damaged"):
             found = json.loads(info.read_text()).get("fileFormat")
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{info} is damaged ({error})") from None
         if found not in _TFDS_FORMATS:
             raise DataError(f"{path} is in the file format {found}, expected {' or '.join(_TFDS_FORMATS)}")
 
     def read_cell(name: str, severity: int) -> Split:
         path = prepared[name, severity]
-        try:
+        with remedied(f"Prepare cifar10_corrupted/{path.parent.name} again with tfds."):
             split, _ = read_split(path, "test", (32, 32, 3))
-        except DataError as error:  # its remedy is for the sets that this package prepares
-            reason = str(error).splitlines()[0]
-            raise DataError(reason, f"Prepare cifar10_corrupted/{path.parent.name} again with tfds.") from None
         _check_labels(str(path), split.labels, num_classes)
         _check_counts(str(path), split.labels, clean_labels)
         return split
@@ -241,6 +225,6 @@ def _open_tfds(data_dir, names, clean_labels, num_classes: int) -> Published:
 
 
 def _versions(path: str) -> list[Path]:
-    """The prepared versions of a tfds set, oldest first."""
+    """Folders of the prepared versions of a tfds set, oldest first."""
     found = [file.parent for file in Path(path).glob("*/dataset_info.json")]
     return sorted(found, key=lambda folder: [int(part) for part in folder.name.split(".") if part.isdigit()])

@@ -1,4 +1,4 @@
-"""The picture sheet of the report: every corruption at every severity, for a person to see that each looks right."""
+"""The picture sheet of the report: every corruption at every severity, to be checked by eye."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,12 @@ from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 def picture_sheet(
     grid: np.ndarray, *, names: Sequence[str] = tuple(CORRUPTIONS), title: str = "Generated corruptions"
 ) -> Figure:
-    """Draws a grid: a row for each corruption; clean and the five severities from left to right.
+    """Draws a grid with a row for each corruption; clean and the five severities from left to right.
 
     Args:
-      grid: u8[r 6 n h w c], images under r corruptions: clean, then severity 1 to 5. The n images of a cell stand side
-        by side.
+      grid: u8[r 6 n h w c], images under r corruptions: clean, then severity 1 to 5; n images side by side in a cell.
       names: the r row labels.
-      title: says what is shown; keep the word "generated" for images that are.
-
-    Returns:
-      A figure that belongs to no window and no global state; save it with `figure.savefig(path, dpi=...)`.
+      title: of the sheet; must say "generated" if the images are.
     """
     count, columns, images, height, width, channels = grid.shape
     if count != len(names) or columns != 1 + len(SEVERITIES):
@@ -29,11 +25,11 @@ def picture_sheet(
     figsize = (1.0 + 1.05 * columns * images, 0.6 + 1.1 * count * height / width)
     figure = Figure(figsize=figsize, layout="constrained")
     axes = figure.subplots(count, columns, squeeze=False)
-    size = 10 * max(1.0, figsize[0] / 11)  # a page shows it 11 inches wide at most: the text must stay legible
+    size = 10 * max(1.0, figsize[0] / 11)  # legible on a page, which is 11 inches wide at most
     for row, name in enumerate(names):
         for column in range(columns):
             axis = axes[row, column]
-            # One channel has to be repeated: imshow would paint it with a colour map.
+            # Repeats a single channel, which imshow would show in false colours.
             axis.imshow(np.broadcast_to(cells[row, column], (height, images * width, 3)), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():

@@ -15,7 +15,7 @@ from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
 def to_gray(image: jax.Array) -> jax.Array:
-    """0.299 R + 0.587 G + 0.114 B, f32[h w 1]; an image of one channel is returned as it is."""
+    """0.299 R + 0.587 G + 0.114 B, f32[h w 1]; an image of one channel is returned unchanged."""
     if image.shape[-1] == 1:
         return image
     red, green, blue = (image[..., i : i + 1] for i in range(3))
@@ -55,7 +55,7 @@ def apply_snow(draw: SnowDraw, image: jax.Array, tables: Snow) -> jax.Array:
     """keep x + (1 - keep) max(x, 1.5 gray(x) + 0.5) + layer + layer turned by 180 degrees, with x in [0, 1].
 
     The layer is normal noise, enlarged, set to 0 below the threshold, cut to whole grey levels and blurred along a
-    downward line. Departure: the blur's arithmetic alone (see `blur.apply_motion`).
+    downward line. Departure: only the arithmetic of the blur (see `blur.apply_motion`).
     """
     flakes = matrices.resample((tables.loc + tables.scale * draw.flakes)[:, :, None], tables.rows, tables.cols)
     flakes = jnp.where(flakes < tables.threshold, 0.0, flakes)
@@ -83,8 +83,8 @@ SNOW = Corruption(
 class Frost(NamedTuple):
     image_weight: Number
     frost_weight: Number
-    pictures: Array  # f32[p H W c], smaller ones padded at the bottom and on the right
-    sizes: Array  # i32[p 2], what is not padding
+    pictures: Array  # f32[p H W c], padded at the bottom and on the right
+    sizes: Array  # i32[p 2], without the padding
 
 
 def frost_tables(parameters: tuple[float, float], shape: Shape, frost_dir: str = "") -> Frost:
@@ -94,12 +94,12 @@ def frost_tables(parameters: tuple[float, float], shape: Shape, frost_dir: str =
 
 
 def draw_frost(key: jax.Array, shape: Shape) -> jax.Array:
-    """Uniform in [0, 1), f32[3]: which picture, and how far down and across the crop lies, as shares of the room."""
+    """Uniform in [0, 1), f32[3]: which picture, and how far down and across the crop lies."""
     return jax.random.uniform(key, (3,))
 
 
 def apply_frost(draw: jax.Array, image: jax.Array, tables: Frost) -> jax.Array:
-    """a x + b frost, clipped, where frost is a random crop of one of five pictures, chosen at random."""
+    """a x + b frost, clipped, where frost is a random crop of one of the five pictures."""
     height, width, channels = image.shape
     picture = jnp.floor(draw[0] * frost_pictures.COUNT).astype(jnp.int32)
     room = tables.sizes[picture] - jnp.array([height, width])
@@ -117,21 +117,19 @@ def fog_tables(parameters: tuple[float, float], shape: Shape) -> np.ndarray:
 
 
 def draw_fog(key: jax.Array, shape: Shape) -> jax.Array:
-    """Uniform in [-1, 1), f32[m m], m the next power of two: one number for every point of the height map."""
+    """Uniform in [-1, 1), f32[m m], a number for every point of the height map; m is the next power of two."""
     size = 1 << (max(shape[:2]) - 1).bit_length()
     return jax.random.uniform(key, (size, size), minval=-1.0)
 
 
 def plasma(draw: jax.Array, decay: jax.Array) -> jax.Array:
-    """Height map by diamonds and squares on a torus, scaled to [0, 1], f32[m m].
+    """Height map by the diamond-square algorithm on a torus, scaled to [0, 1], f32[m m].
 
-    From a single 0, every round doubles the grid: the middle of each square, then the middle of each edge, is the
-    mean of its four neighbours plus w^2 times its draw; w = 100 at first and is divided by `decay` every round.
+    It starts from a single 0, and every round doubles the grid. The middle of each square, then the middle of each
+    edge, is the mean of its four neighbours plus w^2 times its draw. w is 100, divided by `decay` every round.
     """
     size = draw.shape[0]
-    grid = jnp.zeros((1, 1))
-    wibble = 100.0
-    step = size
+    grid, wibble, step = jnp.zeros((1, 1)), 100.0, size
     while step >= 2:
         half = step // 2
         noise = wibble**2 * draw
@@ -147,7 +145,7 @@ def plasma(draw: jax.Array, decay: jax.Array) -> jax.Array:
 
 
 def apply_fog(draw: jax.Array, image: jax.Array, tables: jax.Array) -> jax.Array:
-    """(x + a plasma) max(x) / (max(x) + a), with x in [0, 1] and the maximum over all pixels and channels."""
+    """(x + a plasma) max(x) / (max(x) + a), where x is in [0, 1] and max is over all pixels and channels."""
     amount = 255 * tables[0]
     height, width, _ = image.shape
     fog = amount * plasma(draw, tables[1])[:height, :width, None]

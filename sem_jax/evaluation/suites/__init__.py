@@ -1,6 +1,6 @@
-"""The suites by name, each in a file of its own and imported when it is run.
+"""The suites by name. Each has its own file, which is imported when it is run.
 
-A suite is a function `Context -> Result` that raises Missing where its data is not there. To add one: a file here and
+A suite is a function `Context -> Result` that raises Missing if its data is not there. To add one, add a file here and
 a line in SUITES.
 """
 

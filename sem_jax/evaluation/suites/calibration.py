@@ -1,4 +1,4 @@
-"""The suite of calibration: how well confidences tell accuracy, before and after temperature scaling."""
+"""The suite of calibration: how well confidence predicts accuracy, before and after temperature scaling."""
 
 from sem_jax.evaluation.context import Context, Result
 from sem_jax.evaluation.measures import calibration
@@ -6,7 +6,7 @@ from sem_jax.evaluation.report import figures
 
 
 def calibrate(context: Context) -> Result:
-    """ECE and reliability on test, before and, where the run held val out, after temperature scaling."""
+    """ECE and reliability on test, before and, if the run held val out, after temperature scaling."""
     test, val = context.split("test"), context.loaded.splits.get("val")
     logits = context.outputs("test", test.images).logits
     fitted_on = (context.outputs("val", val.images).logits, val.labels) if val is not None else ()

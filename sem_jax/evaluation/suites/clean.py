@@ -1,4 +1,4 @@
-"""The suite of the test split as it is: accuracy, likelihood and confusion."""
+"""The suite of the test split: accuracy, likelihood and confusion."""
 
 from collections.abc import Sequence
 

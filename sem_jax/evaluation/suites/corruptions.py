@@ -1,4 +1,4 @@
-"""The suite of the 15 corruptions (SEM, Table 2): published images where they are, else generated ones."""
+"""The suite of the 15 corruptions (SEM, Table 2): published images if they are there, else generated ones."""
 
 import functools
 import hashlib
@@ -32,7 +32,7 @@ PUBLISHED = {  # data set -> name and source of its corrupted test set
 }
 _SHOWN = 2  # images of the picture sheet
 _OFFICIAL = 10_000
-_KEPT = 1_000  # items at most whose corrupted images are kept on disk for the next run: 230 MB of 32x32 pixels
+_KEPT = 1_000  # corrupted images of at most so many items are cached for the next run: 230 MB of 32x32 pixels
 
 
 class _Source(NamedTuple):
@@ -40,7 +40,7 @@ class _Source(NamedTuple):
 
     name: str  # "CIFAR-10-C", or "generated corruptions"
     note: str
-    key: Callable[[str, int], str | None]  # what determines the images, where it is known without them
+    key: Callable[[str, int], str | None]  # a text that determines the images; None if only they do
     read: Callable[[str, int], Split]
 
 
@@ -55,7 +55,7 @@ def _published(context: Context, opened: Published) -> _Source:
 
 
 def _find_published(context: Context) -> Published | None:
-    """A published set in the places where standard sets are."""
+    """A published set in the folders of standard sets."""
     data = context.run.data.name
     if data not in PUBLISHED:
         return None
@@ -68,7 +68,7 @@ def _find_published(context: Context) -> Published | None:
 
 @functools.cache
 def _generator_version() -> str:
-    """Digest of the code that generates corruptions, since other code makes other images."""
+    """Digest of the code that generates corruptions, since other code may make other images."""
     files = sorted(Path(generator.__file__).parent.glob("*.py"))
     made_by = [file for file in files if file.name not in ("published.py", "sheet.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in made_by)).hexdigest()
@@ -78,9 +78,8 @@ def _generated(context: Context, chosen: Split) -> _Source:
     options, shape = context.options, chosen.images.shape[1:]
     if min(shape[:2]) < generator.MIN_SIZE or shape[2] not in (1, 3):
         needed = f"corruptions need RGB images of {generator.MIN_SIZE} pixels or more"
-        raise Missing(
-            f"{needed}; those of {context.run.data.name} are {size_text(shape)}", "Score a run on such images."
-        )
+        found = f"those of {context.run.data.name} are {size_text(shape)}"
+        raise Missing(f"{needed}; {found}", "Score a run on such images.")
     frost = "the published photographs" if options.frost_dir else "textures of our own"
     images = digest(chosen.images)
     files = [Path(options.frost_dir).expanduser() / file for file in FILES] if options.frost_dir else []
@@ -97,7 +96,7 @@ def _generated(context: Context, chosen: Split) -> _Source:
     def read(name: str, severity: int) -> Split:
         if len(chosen.labels) > _KEPT:
             return make(name, severity)
-        # A sweep scores many checkpoints on the same few images, and making them costs more than the predictions.
+        # A sweep scores many checkpoints on the same few images, which take longer to make than to predict.
         return cached(f"corrupted-{name}-{severity}", [key(name, severity)], lambda: (make(name, severity), ()))[0]
 
     title = f"generated corruptions of {context.run.data.name}"
@@ -116,13 +115,13 @@ def _chosen_items(context: Context) -> np.ndarray:
 
 
 def corruptions(context: Context) -> Result:
-    """Accuracy under every corruption and severity; published images where they are, else generated ones."""
+    """Accuracy under every corruption and severity; published images if they are there, else generated ones."""
     options, test = context.options, context.split("test")
     try:
         opened = context.given.published or _find_published(context)
         source = _published(context, opened) if opened else None
     except DataError as error:
-        raise Missing.of(error) from error  # a damaged published set is never replaced by a generated one silently
+        raise Missing.of(error) from error  # a damaged published set is not replaced by a generated one
     rows = _chosen_items(context)
     chosen = Split(test.images[rows], test.labels[rows])
     source = source or _generated(context, chosen)
@@ -136,7 +135,7 @@ def corruptions(context: Context) -> Result:
     except DataError as error:
         raise Missing.of(error) from error
     table = metrics.corruption_table(accuracy)
-    # Folders and tfds keep the images in another order: a choice of rows is no choice of the same clean images.
+    # Folders and tfds have the images in another order, in which `rows` are other images.
     same = np.arange(len(test.labels)) if opened and opened.layout != "arrays" else rows
     own = metrics.top1(context.outputs("test", test.images).logits[same], test.labels[same])
     severities = [f"severity {s}" for s in table.severities]
@@ -185,7 +184,7 @@ def _cell(context: Context, source: _Source, name: str, severity: int, rows: np.
         return {"logits": out.logits, "first": np.asarray(read.images[:_SHOWN])}
 
     key = source.key(name, severity)
-    if key is None:  # the images themselves say what they are
+    if key is None:
         split = source.read(name, severity)
         if rows is not None and len(rows) < len(split.labels):
             split = Split(split.images[rows], split.labels[rows])

@@ -1,4 +1,4 @@
-"""The suite behind SEM's Fig. 3: mixed representations against mixtures of representations, for mixup and CutMix."""
+"""The suite of SEM's Fig. 3: mixed representations against mixtures of representations, for mixup and CutMix."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from sem_jax.mixers.mixup import MixupDraw, apply_mixup
 
 LAM = np.linspace(0.0, 1.0, 11)
 APPLY = {"mixup": apply_mixup, "cutmix": apply_cutmix}
-SHOWN_PAIRS = 40  # of the picture of two classes: more hide each other
+SHOWN_PAIRS = 40  # in the picture of two classes; more would hide each other
 _MARKS = [f"{100 * q:.0f}%" for q in measure.QUANTILES]
 
 
@@ -29,14 +29,14 @@ class Mixed(NamedTuple):
     mixed: np.ndarray  # f32[l n d]
     anchor: np.ndarray  # f32[n d]
     partner: np.ndarray  # f32[n d]
-    lam: np.ndarray  # f32[l n], of the anchor's pixels really left
+    lam: np.ndarray  # f32[l n], true weight of the anchor
 
 
 def boxes(lam: float, count: int, shape: tuple[int, int], rng: np.random.Generator) -> CutmixDraw:
     """`count` boxes at random places that leave a share of about `lam` of the anchor.
 
-    Each lies wholly inside: one that hangs over an edge, as in training, would not reach lam = 0. The width makes up
-    for the rounding of the height, so that the share is as near to lam as whole pixels allow.
+    Each box lies inside the image: clipped boxes, as in training, would not reach lam = 0. The width corrects for the
+    rounding of the height, so that the share is near lam.
     """
     height, width = shape
     rows = max(round(height * float(np.sqrt(1.0 - lam))), int(lam < 1.0))
@@ -47,7 +47,7 @@ def boxes(lam: float, count: int, shape: tuple[int, int], rng: np.random.Generat
 
 
 def draw(mixer: str, count: int, shape: tuple[int, int], seed: int) -> list:
-    """The draws of `count` pairs at every LAM; the same seed gives the same."""
+    """The draws of `count` pairs at every LAM."""
     if mixer == "mixup":
         return [MixupDraw(jnp.full(count, lam, jnp.float32)) for lam in LAM]
     rng = np.random.default_rng([seed, 1])
@@ -55,10 +55,10 @@ def draw(mixer: str, count: int, shape: tuple[int, int], seed: int) -> list:
 
 
 def pairs(count: int, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random pairs of different items, (i64[n], i64[n]); every item is an anchor once at most, n = min(wanted, count).
+    """Random pairs of different items, (i64[n], i64[n]), n = min(wanted, count); no item is an anchor twice.
 
     Raises:
-      Missing: for fewer than two items.
+      Missing: fewer than two items.
     """
     if count < 2:
         raise Missing(f"pairs need 2 test images or more, there is {count}")
@@ -68,7 +68,7 @@ def pairs(count: int, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndarray) -> Mixed:
-    """Representations of pairs and their mixtures; anchor and partner i64[n] are rows of the test split."""
+    """Representations of pairs of rows of the test split, anchor and partner i64[n], and of their mixtures."""
     images, seed = context.split("test").images, context.options.seed
     clean = context.outputs("test", images).features
     key = json.dumps([context.digest(images), mixer, seed, LAM.tolist(), anchor.tolist(), partner.tolist()])
@@ -86,7 +86,7 @@ def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndar
 
 
 def _runs(context: Context) -> list[tuple[str, Context]]:
-    """(name, context) of this run and of those to compare it with, on the same test images."""
+    """(name, context) of this run and of the runs to compare it with, on the same test images."""
     own, runs, folders = context.run, [context], {context.run.folder.resolve()}
     for run in context.given.compared:
         if run.folder.resolve() in folders:
@@ -97,20 +97,20 @@ def _runs(context: Context) -> list[tuple[str, Context]]:
                 f"{run.folder} was trained on other classes or sizes ({run.data.name}) than {own.folder}",
                 "Compare runs with images of one size and the same classes.",
             )
-        # They share the test images alone: each run was trained on data of its own.
+        # They share only the test images: each run may have been trained on other data.
         runs.append(Context(run, Loaded({"test": context.split("test")}), context.options))
     names = [it.run.name for it in runs]
     return [(it.run.name if names.count(it.run.name) == 1 else str(it.run.folder), it) for it in runs]
 
 
 def tables(runs: Sequence[tuple[str, measure.Equivariance]], title: str = "Equivariance") -> list[Table]:
-    """Two tables: one row a run, and one row a run and lam."""
+    """Two tables: with a row for each run, and with a row for each run and lam."""
     summary, rows = [], []
     for name, r in runs:
         errors = np.stack([r.relative.mean, r.absolute.mean, r.cosine.mean], axis=1)
         half = int(np.argmin(np.abs(r.lam - 0.5)))
         summary.append([name, r.lam[half], *errors[half], r.clean_norm, r.clean_rank, r.pairs, r.equal_pairs])
-        # At lam 0 and 1 nothing is mixed: what is left there is rounding, which would only widen the table.
+        # At lam 0 and 1 nothing is mixed: values are rounding, which would only widen the table.
         errors, quantiles = (np.where(np.abs(x) < 1e-6, 0.0, x) for x in (errors, r.relative.quantiles))
         rows += [[name, r.lam[i], *errors[i], r.norm[i], r.rank[i], *quantiles[i]] for i in range(len(r.lam))]
     names = ["relative error", "absolute error", "cosine"]
@@ -161,7 +161,7 @@ def equivariance(context: Context) -> Result:
 
 
 def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
-    """Adds the error under the mixer that a run was trained with: a row a run that mixes, a scalar for the first."""
+    """Adds the error under a run's own mixer: a row for each run that mixes, a scalar for the first."""
     rows = []
     for index, (name, it) in enumerate(runs):
         mixer = it.run.config.mixer.name
@@ -169,7 +169,7 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
             continue
         try:
             own = represent_own(it, count=it.options.pairs)
-        except SemError as error:  # a scorer that is gone
+        except SemError as error:  # its scorer is not there
             result.note += f" {name}: without its own mixing: {str(error).splitlines()[0]}"
             continue
         errors = own.relative[own.middle].astype(np.float64)
@@ -212,7 +212,6 @@ def _two_classes(context: Context, runs, result: Result) -> None:
     pair = tuple(names[label] for label in chosen)
     for method in methods:
         drawn = [(name, measure.embed(*it, method=method, seed=context.options.seed)) for name, it in shown]
-        caption = (
-            f"mixup of {count} pairs of the classes {pair[1]} (lam 1) and {pair[0]} (lam 0), in one {method.upper()}."
-        )
+        classes = f"{pair[1]} (lam 1) and {pair[0]} (lam 0)"
+        caption = f"mixup of {count} pairs of the classes {classes}, in one {method.upper()}."
         result.picture(f"two_classes_{method}", figures.embedding(drawn, pair), caption)

@@ -1,4 +1,4 @@
-"""The suite of out-of-distribution detection (SEM, Table 3): six scores against every OOD set that is there."""
+"""The suite of out-of-distribution detection (SEM, Table 3): six scores on every OOD set that is there."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,6 @@ from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.measures import ood as detection
 from sem_jax.evaluation.report import figures
 from sem_jax.evaluation.sets import Absent, EvalSet, Standard, fitted, load_svhn, named, read_tree_fitted, size_text
-from sem_jax.runs.predict import Predictions
 
 PAPER = "msp"  # the score of SEM's Table 3
 DRAWN = (PAPER, "energy", "knn")  # scores that get pictures
@@ -24,7 +23,7 @@ TITLES = {  # short enough for an axis
 
 
 def _folder(name: str, folders: tuple[str, ...], remedy: str, *, crop: bool = False) -> Standard:
-    """A published set that is an image folder; `crop`: its images have the model's pixels in a border."""
+    """A published set that is an image folder; `crop`: its images have a border, which is cut off."""
 
     def read(run, path) -> EvalSet:
         return read_tree_fitted(run, name, path, crop=crop)
@@ -68,20 +67,20 @@ def _standard(context: Context) -> Iterator[EvalSet | Absent]:
 
 
 def _sets(context: Context) -> Iterator[EvalSet | Absent]:
-    """The sets that are given, then the standard ones or why they are not there, read one by one."""
+    """The given sets, then the standard sets or why they are not there, read one by one."""
     given = context.given.ood
     yield from given
     for it in _standard(context):
-        # A set that was named on the command line needs no line that it is missing.
+        # A set that the options name is not reported as missing.
         if isinstance(it, EvalSet) or not any(it.name.lower() in name.lower() for name, *_ in given):
             yield it
 
 
 def ood(context: Context) -> Result:
-    """How well six scores tell the test split (positive) from each OOD set."""
+    """How well six scores separate the test split (positive) from each OOD set."""
     test, result = context.split("test"), Result()
     outputs, notes = {}, []
-    for it in _sets(context):  # one at a time: their images are not kept
+    for it in _sets(context):  # one at a time, so that only one is in memory
         if isinstance(it, Absent):
             result.absent.append(it)
             continue
@@ -96,8 +95,11 @@ def ood(context: Context) -> Result:
         remedy += "" if "--ood" in remedy else "; or give another: --ood NAME=PATH"
         raise Missing(f"no OOD set is there ({reasons})", remedy)
     detectors, note = _fit(context)
-    inside = _scores(context.outputs("test", test.images), detectors)
-    outside = {name: _scores(it, detectors) for name, it in outputs.items()}
+    inside, *others = (
+        detection.all_scores(it.logits, it.features, detectors)
+        for it in (context.outputs("test", test.images), *outputs.values())
+    )
+    outside = dict(zip(outputs, others, strict=True))
     found = {(s, name): detection.detection(inside[s], outside[name][s]) for s in inside for name in outside}
     result.items = {f"{PAPER} {name}": it[PAPER] for name, it in {"test": inside, **outside}.items()}
     result.scalars = {f"AUROC {PAPER} {name}": found[PAPER, name].auroc for name in outside}
@@ -121,12 +123,8 @@ def ood(context: Context) -> Result:
     return result
 
 
-def _scores(outputs: Predictions, detectors) -> dict[str, np.ndarray]:
-    return detection.all_scores(outputs.logits, outputs.features, detectors)
-
-
 def _fit(context: Context) -> tuple[dict[str, detection.Score], str]:
-    """Fits the detectors on the clean training images; returns them, and a note on those that could not be fitted."""
+    """The detectors, fitted on the training images, and a note on those that cannot be fitted."""
     train = context.loaded.splits.get("train")
     if train is None:
         reason = str(context.loaded.absent).partition("\n")[0]

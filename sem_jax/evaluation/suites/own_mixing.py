@@ -1,12 +1,11 @@
-"""How equivariant a run's representation is under the mixing that it was trained with, whatever the mixer.
+"""How equivariant a run's representation is under its own mixer, whatever it is.
 
     own = represent_own(context, count=500)        # OwnMixing(relative f32[n], absolute f32[n], lam f32[n])
     own.relative[own.middle].mean()
 
-The curves against lam need mixers that can be told their lam, which masks, saliency and hidden states cannot. Here
-pairs are mixed as training mixes them, with lam drawn as training draws it. All runs with one mixer get the same
-images, pairs and draws, so that two runs can be compared pair by pair (except for PuzzleMix, whose lam depends on the
-net).
+The curves against lam need a mixer with a given lam, but many mixers determine lam themselves. Here pairs are mixed as
+in training, which draws lam. Runs with the same mixer get the same images, pairs and draws, so that they can be
+compared pair by pair (except with PuzzleMix: its lam depends on the net).
 """
 
 import functools
@@ -23,14 +22,14 @@ from sem_jax.interfaces import Hooked
 from sem_jax.mixers import gradient_saliency, make_mix, make_mixer
 from sem_jax.runs.opening import open_scorer
 
-BATCH = 50  # pairs of a call; mixers that draw once a step (the layer of Manifold Mixup) draw so often
-MIDDLE = (0.05, 0.95)  # of lam: nearer to 0 and 1 hardly anything is mixed
+BATCH = 50  # pairs of a call; some mixers draw once a call, such as the layer of Manifold Mixup
+MIDDLE = (0.05, 0.95)  # of lam, outside of which hardly anything is mixed
 
 
 class OwnMixing(NamedTuple):
     """Errors e = ||g(mixed) - (lam g(x_i) + (1 - lam) g(x_j))|| of n pairs."""
 
-    relative: np.ndarray  # f32[n], e / ||g(x_i) - g(x_j)||; NaN where the two are equal
+    relative: np.ndarray  # f32[n], e / ||g(x_i) - g(x_j)||; NaN for equal features
     absolute: np.ndarray  # f32[n], e
     lam: np.ndarray  # f32[n]
 
@@ -44,17 +43,17 @@ def represent_own(context: Context, *, count: int) -> OwnMixing:
     """Errors of pairs of test images under the run's own mixer, in evaluation mode.
 
     Args:
-      context: of a run whose mixer is not "none".
-      count: pairs; at most as many as there are test images, in whole batches.
+      context: of a run that mixes.
+      count: number of pairs, limited by the number of test images and rounded down to whole batches.
 
     Raises:
-      SemError: the mixer's scorer is not there; ConfigError for a test set of one image.
+      SemError: the mixer's scorer is not there, or there is only one test image.
     """
     run, test = context.run, context.split("test")
     x = run.config.mixer
     shape = {"image_shape": run.data.image_shape, "mean": run.data.mean, "std": run.data.std}
     scorer = open_scorer(x.scorer, **shape) if x.scorer else None
-    # Every pair is mixed and none is of an image with itself, whatever training did.
+    # Unlike in training, every pair is mixed and no image is its own partner.
     mix = make_mix(make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer), pairing="roll")
     size = min(BATCH, count, len(test.labels))
     total = min(count, len(test.labels)) // size * size
@@ -73,7 +72,7 @@ def represent_own(context: Context, *, count: int) -> OwnMixing:
         partner, weight = clean[pairing], lam[:, None]
         error = jnp.linalg.norm(features - (weight * clean + (1.0 - weight) * partner), axis=1)
         apart = jnp.linalg.norm(clean - partner, axis=1)
-        # As in `equivariance`: features that are equal up to rounding are no pair to measure by.
+        # Features of equal images can differ by rounding, by which nothing should be divided.
         differ = apart > 1e-6 * jnp.linalg.norm(clean, axis=1)
         return jnp.where(differ, error / jnp.where(differ, apart, 1.0), jnp.nan), error, lam
 
