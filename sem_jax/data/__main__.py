@@ -30,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_error():
         spec = lookup(PUBLIC, "public data set", args.name)
-        source = args.archive or args.folder
-        source = source.expanduser() if source else None
-        say = functools.partial(print, flush=True)
+        source, say = args.archive or args.folder, functools.partial(print, flush=True)
         root = prepare(spec, data_dir=args.data_dir, source=source, force=args.force, say=say).parent.parent
         say(f"use it with: python -m sem_jax train ... --config.data.name={spec.name} --config.data.dir={root}")
 

@@ -1,8 +1,4 @@
-"""Images of a prepared directory that stay encoded in its array_record files.
-
-split, class_names = read_encoded_split(directory, "train", image_size=224, eval_crop=0.875)
-split.images[[5, 0]]      # u8[2 224 224 3], decoded now
-"""
+"""Images of a prepared directory that stay encoded in its array_record files."""
 
 import functools
 import json
@@ -10,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data.decoded_cache import kept, place_of
+from sem_jax.data.decoded_cache import Labelled, kept, place_of
 from sem_jax.data.encoded import RecordImages
-from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse, remedied
-from sem_jax.errors import DataError, one_line
+from sem_jax.data.refusing import refusing, remedied
+from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse
+from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
 
-def read_encoded_split(
-    directory: Path, split: str, *, image_size: int = 0, eval_crop: float = 1.0
-) -> tuple[Split, tuple[str, ...]]:
+def read_encoded_split(directory: Path, split: str, *, image_size: int = 0, eval_crop: float = 1.0) -> Labelled:
     """`tfds_folder.read_split` with images that stay in their files. The first call reads all records for their labels.
 
     Raises:
@@ -63,27 +58,23 @@ class ArrayRecords:
         return len(self._order)
 
     def where(self, index: int) -> str:
-        file, record = self._place(index)
-        return f"{self._files[file]}: record {record}"
+        return "{}: record {}".format(*self._place(index))
 
     def read(self, index: int) -> bytes:
         file, record = self._place(index)
         with remedied(self._remedy):
-            try:
-                data = _open(self._files[file], self._identity).read([record])[0]
-            except Exception as error:  # a missing or a damaged file
-                raise DataError(f"{self.where(index)} is damaged: {one_line(error)}") from error
+            with refusing(f"{self.where(index)} is damaged"):
+                data = _open(file, self._identity).read([record])[0]
             return parse(data, self.where(index)).image
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _place(self, index: int) -> tuple[str, int]:
         number = int(self._order[index])
         file = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return file, number - int(self._starts[file])
+        return self._files[file], number - int(self._starts[file])
 
 
 @functools.lru_cache(maxsize=256)  # for the whole process, which may open about 1,000 files
-def _open(file: str, identity: str):
-    del identity  # part of the cache's key
+def _open(file: str, identity: str):  # the identity is part of the cache's key
     from array_record.python.array_record_module import ArrayRecordReader
 
     return ArrayRecordReader(file, options="readahead_buffer_size:0,max_parallelism:0")  # for access by number

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sem_jax.data.facts import Loaded, Reading, Source
 from sem_jax.data.npy_files import read_array_pair
+from sem_jax.data.refusing import refusing
 from sem_jax.data.splits import check_split
 from sem_jax.errors import DataError
 
@@ -48,11 +49,9 @@ def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size
 def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
     if not listing.is_file():
         return tuple(str(i) for i in range(num_classes))
-    try:
+    with refusing(f"{listing} cannot be read", "Give one name a line, as UTF-8 text."):
         with listing.open(encoding="utf-8") as file:
             names = tuple(name.strip() for name in file.read(NAMES_LIMIT).split("\n") if name.strip())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{listing} cannot be read: {error}", "Give one name a line, as UTF-8 text.") from error
     if len(names) < num_classes:
         raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give each class a line.")
     return names

@@ -1,8 +1,4 @@
-"""Random crop and flip of one uint8 image: the random draw and the function that applies it.
-
-draw = draw_augment(key, padding=4, flip=True)
-image = apply_augment(draw, image, padding=4)       # vmap over draws and images
-"""
+"""Random crop and flip of one uint8 image: the random draw and the function that applies it."""
 
 from typing import NamedTuple
 

@@ -39,10 +39,8 @@ Labelled = tuple[Split, tuple[str, ...]]  # a split and its class names
 
 def cache_dir() -> Path:
     """Folder of the cache, whether or not it exists."""
-    if folder := os.environ.get("SEM_JAX_CACHE"):
-        return Path(folder).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "sem_jax"
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sem_jax"
+    return Path(os.environ.get("SEM_JAX_CACHE") or default).expanduser()
 
 
 def identity(path: Path, *options) -> list:
@@ -92,8 +90,7 @@ def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]],
     try:
         _store(entry, arrays, value)
     except OSError as error:
-        line = "nothing is cached: cannot write %s (%s); set SEM_JAX_CACHE"
-        log.warning(line, entry.parent, error.strerror)
+        log.warning("nothing is cached: cannot write %s (%s); set SEM_JAX_CACHE", entry.parent, error.strerror)
     return value
 
 

@@ -1,8 +1,5 @@
 """From encoded images to batches on the devices: grain decodes in worker processes, a thread sends batches ahead.
 
-    feed = EncodedFeed(split, seed=0, epochs=90, batch_size=256, workers=8, crop_scale=0.08, steps=0, sharding=by_batch)
-    data, order, first = feed(feed.order(epoch=3), 0, 1)      # data.images u8[steps b h w c]
-
 Batch k of a run is a function of (seed, k): `pipeline.epoch_order` gives the order of an epoch, and
 `encoded.RecordImages.cropped` the crop of an item. So a run saves no state here and can start at any batch, and the
 numbers of workers and hosts change nothing.
@@ -14,10 +11,12 @@ numbers of workers and hosts change nothing.
 (44, (64, 8, 8, 1))
 """
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 import numpy as np
@@ -30,6 +29,7 @@ CHUNK_BYTES = 32 << 20  # bytes of images sent at a time, or one batch if that i
 MAX_WORKERS = 16
 
 
+@dataclass(eq=False)
 class BatchSource:
     """Batches by number, the source that grain reads: `source[k] -> {"images": u8[b h w c], "labels": i32[b]}`.
 
@@ -39,49 +39,39 @@ class BatchSource:
       shard: (i, n) for host i of n: the i-th of n equal parts of every batch.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        *,
-        seed: int,
-        batch_size: int,
-        epochs: int,
-        crop_scale: float = 0.0,
-        shard: tuple[int, int] = (0, 1),
-    ):
-        self._split, self._seed, self._batch_size, self._scale = split, seed, batch_size, crop_scale
-        self._steps = len(split.labels) // batch_size
-        self._length = self._steps * epochs
-        part = batch_size // shard[1]
-        self._part = slice(shard[0] * part, (shard[0] + 1) * part)
-        self._order: tuple[int, np.ndarray] = (-1, np.zeros(()))
+    split: Split = field(repr=False)
+    _: KW_ONLY
+    seed: int
+    batch_size: int
+    epochs: int
+    crop_scale: float = 0.0
+    shard: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        self._steps = len(self.split.labels) // self.batch_size
 
     def __len__(self) -> int:
-        return self._length
-
-    def __repr__(self) -> str:
-        return f"BatchSource({self._length} batches of {self._batch_size})"
+        return self._steps * self.epochs
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         epoch, step = divmod(index, self._steps)
-        rows = self._rows(epoch)[step, self._part]
-        images = self._split.images
+        host, part = self.shard[0], self.batch_size // self.shard[1]
+        order = _epoch_rows(self.seed, epoch, len(self.split.labels), self.batch_size)
+        rows = order[step, host * part : (host + 1) * part]
+        images = self.split.images
         if isinstance(images, np.ndarray):
             pixels = images[rows]
-        elif self._scale:
-            pixels = images.cropped(rows, seed=self._seed, epoch=epoch, scale=self._scale)
+        elif self.crop_scale:
+            pixels = images.cropped(rows, seed=self.seed, epoch=epoch, scale=self.crop_scale)
         else:
             pixels = images.batch(rows)
-        return {"images": pixels, "labels": self._split.labels[rows]}
+        return {"images": pixels, "labels": self.split.labels[rows]}
 
-    def _rows(self, epoch: int) -> np.ndarray:
-        known, order = self._order
-        if known != epoch:
-            with jax.default_device(jax.local_devices(backend="cpu")[0]):  # the same numbers on every platform
-                key = jax.random.key(self._seed)
-                drawn = epoch_order(key, epoch, num_items=len(self._split.labels), batch_size=self._batch_size)
-            self._order = epoch, order = epoch, np.asarray(drawn)
-        return order
+
+@functools.lru_cache(maxsize=2)
+def _epoch_rows(seed: int, epoch: int, num_items: int, batch_size: int) -> np.ndarray:
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # the same numbers on every platform
+        return np.asarray(epoch_order(jax.random.key(seed), epoch, num_items=num_items, batch_size=batch_size))
 
 
 def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[dict[str, np.ndarray]]:
@@ -110,7 +100,6 @@ def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[d
 
 def _start_worker(index: int = 0, count: int = 1) -> None:
     """Keeps a worker off the accelerator, and leaves Ctrl-C to the main process, which saves."""
-    del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
@@ -151,7 +140,6 @@ class EncodedFeed:
 
     def example(self, order) -> tuple[DeviceData, np.ndarray, int]:
         """Shapes of the arguments of a call."""
-        del order
         images = jax.ShapeDtypeStruct(self._shape, np.uint8, sharding=self._sharding)
         labels = jax.ShapeDtypeStruct(self._shape[:2], np.int32, sharding=self._sharding)
         return DeviceData(images, labels), np.arange(self.steps, dtype=np.int32), 0

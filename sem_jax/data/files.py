@@ -1,9 +1,5 @@
 """Read-only view of a folder, a zip or a tar archive as named files. Nothing is extracted to disk.
 
-    files = open_files(Path("tiny-imagenet-200.zip"))
-    files.names                     # ('tiny-imagenet-200/wnids.txt', ...), sorted, always with "/"
-    files.read("tiny-imagenet-200/wnids.txt")
-
 Archives come from strangers. A DataError that names archive and member refuses a name that leaves the archive, a link,
 a device, and contents that unpack to more than the limits below.
 """
@@ -17,11 +13,11 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sem_jax.errors import DataError, one_line
+from sem_jax.data.refusing import refusing
+from sem_jax.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (SVHN) has 182 MB
 TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
@@ -32,7 +28,7 @@ REMEDY = "Download the archive again, or unpack it yourself and give the folder.
 
 
 class Files:
-    """Named files below one root. Subclasses fill `names` and `read`."""
+    """Named files below one root; `names` are sorted paths with "/". Subclasses give `read`."""
 
     def __init__(self, root: Path, names):
         self.root = root
@@ -61,26 +57,21 @@ class FolderFiles(Files):
         return str(self.root / name)
 
     def read(self, name: str) -> bytes:
-        try:
+        with refusing(f"cannot read {self.where(name)}", "Put the file back, or make it readable."):
             status, remedy = (self.root / name).stat(), "Remove it from the folder."
             if not stat.S_ISREG(status.st_mode):  # reading a pipe or /dev/zero would never end
                 raise DataError(f"{self.where(name)} is a device or a pipe, not a file", remedy)
             if status.st_size > MEMBER_LIMIT:
                 raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", remedy)
             return (self.root / name).read_bytes()
-        except OSError as error:
-            remedy = "Put the file back, or make it readable."
-            raise DataError(f"cannot read {self.where(name)}: {error.strerror}", remedy) from error
 
 
 class ZipFiles(Files):
     """A zip, of which single members are read."""
 
     def __init__(self, root: Path):
-        try:
+        with refusing(f"{root} is not a readable zip file", REMEDY):
             self._zip = zipfile.ZipFile(root)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: unknown compression
-            raise DataError(f"{root} is not a readable zip file: {error}", REMEDY) from error
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
         for info in infos:
             _check_name(root, info.filename)
@@ -92,15 +83,11 @@ class ZipFiles(Files):
         super().__init__(root, [info.filename for info in infos])
 
     def read(self, name: str) -> bytes:
-        try:
+        with refusing(f"{self.where(name)} cannot be unpacked", REMEDY):
             info = self._zip.getinfo(name)
             with self._zip.open(info) as member:
                 # The header's size may be wrong, so the bytes that come out are limited.
                 data = member.read(min(info.file_size, MEMBER_LIMIT) + 1)
-        except KeyError:
-            raise DataError(f"{self.where(name)} is missing", REMEDY) from None
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise DataError(f"{self.where(name)} cannot be unpacked: {error}", REMEDY) from error
         if len(data) > MEMBER_LIMIT or len(data) != info.file_size:
             found = f"{self.where(name)} unpacks to more than its header says or than {MEMBER_LIMIT} bytes"
             raise DataError(found, REMEDY)
@@ -113,7 +100,7 @@ class TarFiles(Files):
     def __init__(self, root: Path):
         self._content: dict[str, bytes] = {}
         total = 0
-        try:
+        with refusing(f"{root} is not a readable tar archive", REMEDY):
             with _decompressed(root) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
                 for count, member in enumerate(tar):
                     _check_name(root, member.name)
@@ -129,10 +116,6 @@ class TarFiles(Files):
                         raise DataError(f"{root}: {member.name} unpacks to too much ({total} bytes so far)", REMEDY)
                     content = b"".join(iter(functools.partial(file.read, HEADER_LIMIT), b""))
                     self._content[str(PurePosixPath(member.name))] = content
-        except DataError:
-            raise
-        except (OSError, tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-            raise DataError(f"{root} is not a readable tar archive: {one_line(error)}", REMEDY) from error
         super().__init__(root, self._content)
 
     def read(self, name: str) -> bytes:

@@ -72,14 +72,11 @@ def load_image_folder(
 
 def open_split_folders(spec: PublicSet, files: Files) -> dict[str, Callable[[], Raw]]:
     """Readers of a public set kept as an image folder (split -> reader). Class folders have the set's class names."""
-
-    def read(folder: str) -> Raw:
-        return read_tree(files, folder, classes=spec.class_names or None, shape=spec.shape)
-
     folders = {name: find_split(files, name) for name in SPLIT_FOLDERS}
     if not any(folders.values()):
         message = f"{files.root} holds neither the official files of {spec.name} nor the folders train/ and test/"
         raise DataError(message, f"Give {spec.archives}, packed or unpacked, or an image folder.")
+    read = functools.partial(read_tree, files, classes=spec.class_names or None, shape=spec.shape)
     return {name: functools.partial(read, folder) for name, folder in folders.items() if folder}
 
 
@@ -109,9 +106,7 @@ class FileRecords:
         return self._files.where(self._names[index])
 
 
-def read_image_tree(
-    path: str | os.PathLike, *, classes: Sequence[str] | None = None, image_size: int = 0
-) -> tuple[Split, tuple[str, ...]]:
+def read_image_tree(path: str | os.PathLike, *, classes: Sequence[str] | None = None, image_size: int = 0) -> Labelled:
     """Images of a folder, zip or tar: one sub-folder a class, or all directly in the folder, without labels.
 
     Args:
@@ -173,8 +168,9 @@ def list_tree(
         class_names = tuple(classes or found)
         index = {name: i for i, name in enumerate(class_names)}
         if unknown := [name for name in found if name not in index]:
-            classes_are = f"the {len(index)} classes ({', '.join(class_names)[:80]})"
-            message = f"{where}: folder {unknown[0]!r} is none of {classes_are}"
+            message = (
+                f"{where}: folder {unknown[0]!r} is none of the {len(index)} classes: {', '.join(class_names):.80}"
+            )
             raise DataError(message, "Name each class folder like its class.")
         labels = np.array([index[folder] for folder in folders], np.int32)
     return names, labels, class_names

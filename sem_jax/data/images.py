@@ -1,10 +1,4 @@
-"""Decodes image files of every mode to uint8 RGB arrays, with Pillow.
-
-decode(data, "cat/1.png")                     # u8[h w 3]
-decode(data, "cat/1.png", image_size=64)      # u8[64 64 3]: shorter side resized to 64, then the centre
-decode_all(count, read, where, image_size=0)  # u8[n h w 3], with a progress bar on a terminal
-encode_png(image)                             # bytes
-"""
+"""Decodes image files of every mode to uint8 RGB arrays, with Pillow."""
 
 import io
 import os
@@ -62,7 +56,8 @@ def decode(
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            message = f"{where} is too large to be a training image: {image.width}x{image.height} pixels"
+            raise DataError(message, f"At most {MAX_PIXELS} pixels are read; delete the file or make it smaller.")
         if image.getexif():  # calling exif_transpose without this costs a third of the decoding time
             image = ImageOps.exif_transpose(image)
         image = _to_rgb(image, where)
@@ -71,12 +66,9 @@ def decode(
         elif image_size:
             image = _fit(image, image_size, eval_crop)
         return np.asarray(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        remedy = f"At most {MAX_PIXELS} pixels are read; delete the file or make it smaller."
-        raise DataError(f"{where} is too large to be a training image: {error}", remedy) from error
     except DataError:
         raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error ... on bad bytes
+    except Exception as error:  # Pillow raises many kinds on damaged bytes
         message = f"{where} is not a readable image: {one_line(error).split(' <_io')[0]}"
         raise DataError(message, "Delete it or replace it with a good copy.") from error
 
@@ -115,7 +107,7 @@ def decode_all(
 
 
 def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, first="", threads=1, progress=""):
-    """u8[count *shape] of every `image(i)`. DataError if one has another shape, which is that of the image `first`."""
+    """u8[count *shape] of every `image(i)`; DataError if one has another shape than the image named `first`."""
     from tqdm import tqdm
 
     out = np.empty((count, *shape), np.uint8)

@@ -1,22 +1,19 @@
 """Pairs of images and labels in .npy or .npz files, as evaluation sets are published.
 
-    read_array_pair("cinic10/cinic10_imagenet_data.npy")      # Split; the labels are found beside it
-
 Nothing is unpickled. A DataError names a file that cannot be used.
 """
 
-import lzma
 import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from sem_jax.data.files import TOTAL_LIMIT
-from sem_jax.errors import DataError, one_line
+from sem_jax.data.refusing import refusing
+from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
 _IMAGE_KEYS, _LABEL_KEYS = ("images", "data", "x"), ("labels", "targets", "y")
@@ -53,11 +50,8 @@ def load_npy(path: Path) -> np.ndarray:
     """The array of a .npy file; DataError if it is missing, damaged or holds objects."""
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Expected a pair of files: <name>_data.npy and <name>_labels.npy.")
-    try:
-        with path.open("rb") as file:
-            return read_npy(file, path.stat().st_size, str(path))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "Make it readable.") from error
+    with refusing(f"cannot read {path}", "Make it readable."), path.open("rb") as file:
+        return read_npy(file, path.stat().st_size, str(path))
 
 
 def read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
@@ -80,10 +74,8 @@ def read_npy(file: IO[bytes], size: int, where: str) -> np.ndarray:
 def read_npy_header(file: IO[bytes], size: int, where: str) -> tuple[np.dtype, tuple[int, ...], bool, int]:
     """(dtype, shape, whether in Fortran order, bytes of the header) of the array that `read_npy` reads."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
+    with refusing(f"{where} is not a readable .npy file", _SAVE):
         shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # NumPy parses Python: SyntaxError, TokenError, RecursionError ...
-        raise DataError(f"{where} is not a readable .npy file: {one_line(error)}", _SAVE) from error
     if dtype.hasobject:
         raise DataError(f"{where} holds pickled objects, which are never loaded", _SAVE)
     start = file.tell()
@@ -123,18 +115,13 @@ def read_array_pair(path: str | os.PathLike) -> Split:
 def _read_npz(path: Path) -> Split:
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Give an .npz with the keys images and labels.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            keys = [next((k for k in known if k in members), "") for known in (_IMAGE_KEYS, _LABEL_KEYS)]
-            if not all(keys):
-                expected = "expected images (or data, x) and labels (or targets, y)"
-                raise DataError(f"{path} has the keys {', '.join(members)[:80]}; {expected}", _SAVE_PAIR)
-            images, labels = (_read_member(archive, members[key], f"{path}: {key}") for key in keys)
-    except DataError:
-        raise
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"{path} is not a readable .npz file: {one_line(error)}", _SAVE_PAIR) from error
+    with refusing(f"{path} is not a readable .npz file", _SAVE_PAIR), zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        keys = [next((k for k in known if k in members), "") for known in (_IMAGE_KEYS, _LABEL_KEYS)]
+        if not all(keys):
+            expected = "expected images (or data, x) and labels (or targets, y)"
+            raise DataError(f"{path} has the keys {', '.join(members)[:80]}; {expected}", _SAVE_PAIR)
+        images, labels = (_read_member(archive, members[key], f"{path}: {key}") for key in keys)
     images = as_images(images, f"{path}: {keys[0]}")
     return Split(images, as_labels(labels, len(images), f"{path}: {keys[1]}"))
 

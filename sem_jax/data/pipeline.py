@@ -71,10 +71,8 @@ def make_fetch(
         draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
 
         def images_of(images, draws):
-            images = jax.vmap(lambda d, x: apply_augment(d, x, padding=crop_padding))(
-                jax.tree.map(local, draws), images
-            )
-            return local(normalise(images, mean, std))
+            augment = jax.vmap(lambda draw, image: apply_augment(draw, image, padding=crop_padding))
+            return local(normalise(augment(jax.tree.map(local, draws), images), mean, std))
 
         def take(pairing):
             source = data.images

@@ -58,7 +58,8 @@ def find_raw(spec: PublicSet, place: Path) -> Path | None:
     bases = [place, place / spec.name]
     for base in bases:
         for folder in (base, *(base / name for name in spec.folders)):
-            if any((folder / marker).is_file() for marker in spec.markers) or _has_splits(folder):
+            has_splits = (folder / "train").is_dir() and any((folder / name).is_dir() for name in ("test", "val"))
+            if has_splits or any((folder / marker).is_file() for marker in spec.markers):
                 return folder
         for remote in spec.remotes:
             if is_archive(base / remote.file):
@@ -87,7 +88,3 @@ def pickled(spec: PublicSet, path: Path) -> DataError:
         f"{path} is the pickled (Python) version of {spec.name}; pickles can run code and are never loaded",
         f"Take the binary version: {spec.remotes[0].url}, or run python -m sem_jax prepare {spec.name}",
     )
-
-
-def _has_splits(folder: Path) -> bool:
-    return (folder / "train").is_dir() and any((folder / name).is_dir() for name in ("test", "val"))

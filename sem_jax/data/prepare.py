@@ -1,8 +1,5 @@
 """Prepares a public data set: writes it as tensorflow-datasets does, as array_record and without TensorFlow.
 
-    prepare(CIFAR10)                                        # download, check, write; returns the directory
-    prepare(CIFAR10, source=Path("cifar-10-binary.tar.gz")) # from a local archive, folder, image folder or zip
-
 The directory has the canonical name and version, so that `tfds.data_source("cifar10", split="train")` reads it. It is
 built under another name, read back, compared and then renamed. What an interrupted run leaves is removed by the next.
 """
@@ -78,10 +75,10 @@ def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:
         except DataError as error:
             raise missing(spec, places(root), str(error).split("\n")[0]) from error
         return files[0] if len(files) == 1 else folder
+    source = source.expanduser()
     if not source.exists():
         raise DataError(f"{source} does not exist", "Give the archive with --archive, or a folder with --folder.")
-    found = find_raw(spec, source)
-    if found is None:
+    if (found := find_raw(spec, source)) is None:
         remedy = f"Expected {spec.archives}, packed or unpacked, or an image folder with train/ and test/."
         raise DataError(f"{source} holds nothing of {spec.name}", remedy)
     if is_archive(found) and not any(is_official(found, remote) for remote in spec.remotes):

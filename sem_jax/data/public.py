@@ -1,8 +1,4 @@
-"""The loader of the public data sets: finds a set (`places`), or prepares it, and reads it.
-
-CIFAR10 = PublicSet(load_public, name="cifar10", version="3.0.2", ...)      # facts of one set; see cifar.py
-load_public(CIFAR10, "~/sets", ("train", "test"))
-"""
+"""The loader of the public data sets: finds a set (`places`), or prepares it, and reads it."""
 
 import functools
 import logging
@@ -36,8 +32,7 @@ def load_public(
       DataError: the set is not found and cannot be downloaded, is damaged, or lacks a split.
     """
     looked_at = places(data_dir)
-    found = locate(spec, looked_at)
-    if found is None:
+    if (found := locate(spec, looked_at)) is None:
         if not reading.download:
             raise missing(spec, looked_at)
         directory = prepare(spec, data_dir=data_dir, say=lambda line: print(line, file=sys.stderr, flush=True))

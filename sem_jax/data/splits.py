@@ -1,10 +1,4 @@
-"""Checks, held-out part, statistics and fingerprint of the splits that a loader has read.
-
-check_split(split, num_classes, "cifar10 train")
-train, val = hold_out(split, val_size=5000, seed=0)
-mean, std = channel_stats(train.images)
-fingerprint({"train": train, "val": val}, class_names)
-"""
+"""Checks, held-out part, statistics and fingerprint of the splits that a loader has read."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,8 @@ from sem_jax.data.facts import PublicSet, Raw, Remote
 from sem_jax.data.files import Files, open_files
 from sem_jax.data.image_folder import open_split_folders
 from sem_jax.data.public import load_public
-from sem_jax.errors import DataError, one_line
+from sem_jax.data.refusing import refusing
+from sem_jax.errors import DataError
 
 _COMPRESSED = 15  # type of a compressed element in the MATLAB 5 format
 _SLACK = 1 << 16  # bytes allowed for headers
@@ -40,7 +41,7 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
     where = files.where(name)
     remedy = f"Take the official file: {spec.remotes[0].url.rsplit('/', 1)[0]}/{name.rsplit('/', 1)[-1]}"
     data = files.read(name)
-    try:
+    with refusing(f"{where} is not a readable MATLAB file", remedy):
         # The shapes precede the compressed content, so a bomb is refused before it is unpacked.
         shapes = {key: shape for key, shape, _ in whosmat(io.BytesIO(data))}
         if shapes.get("X", ())[:3] != spec.shape or len(shapes["X"]) != 4 or shapes["X"][3] > MAX_IMAGES:
@@ -52,10 +53,6 @@ def _read(spec: PublicSet, files: Files, name: str) -> Raw:
             raise DataError(f"{where} unpacks to more than the {count} images of its header", remedy)
         mat = loadmat(io.BytesIO(data), variable_names=["X", "y"])
         images, labels = mat["X"], mat["y"].reshape(-1)
-    except DataError:
-        raise
-    except Exception as error:  # scipy raises many kinds on damaged bytes
-        raise DataError(f"{where} is not a readable MATLAB file: {one_line(error)}", remedy) from error
     if images.dtype != np.uint8 or len(labels) != images.shape[3]:
         raise DataError(f"{where} holds X {images.dtype}{list(images.shape)} and {len(labels)} labels", remedy)
     if labels.size == 0 or labels.min() < 1 or labels.max() > 10:

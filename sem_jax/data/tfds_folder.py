@@ -1,8 +1,5 @@
 """Reads directories that tensorflow-datasets or `python -m sem_jax prepare` wrote, without TensorFlow.
 
-    directory = find(Path("~/tensorflow_datasets").expanduser(), "cifar10", "3.0.2")
-    split, class_names = read_split(directory, "train", (32, 32, 3))
-
 The files are array_record or TFRecord. tensorflow-datasets gives names, shards and class names; its reader believes
 dataset_info.json, so records are counted and checked here. Records with an `id` are sorted by it: that is the order of
 the official files, and all layouts of a data set give the same arrays.
@@ -16,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sem_jax.data.decoded_cache import Labelled
 from sem_jax.data.facts import PUBLIC
 from sem_jax.data.images import decode_all
+from sem_jax.data.refusing import refusing, remedied
 from sem_jax.data.tfrecord import read_records
-from sem_jax.errors import DataError, one_line
+from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 from sem_jax.registry import resolve
 
@@ -57,8 +56,7 @@ def find(place: Path, name: str, version: str) -> Path | None:
     """
     if (place / INFO).is_file():
         if (found := _name(place)) != name:
-            message = f"{place} holds the data set {found!r}, expected {name!r}"
-            raise DataError(message, "Correct data.dir or data.name.")
+            raise DataError(f"{place} holds the data set {found!r}, expected {name!r}", "Fix data.dir or data.name.")
         return place
     for parent in [place / name] + ([place] if place.name == name else []):
         exact = parent / version
@@ -66,15 +64,12 @@ def find(place: Path, name: str, version: str) -> Path | None:
             if not (exact / INFO).is_file():
                 raise DataError(f"{exact} has no {INFO}", _remedy(name))
             return exact
-        versions = [p for p in parent.glob("*.*.*") if (p / INFO).is_file() and p.name.replace(".", "").isdigit()]
-        if versions:
+        if versions := [p for p in parent.glob("*.*.*") if (p / INFO).is_file() and p.name.replace(".", "").isdigit()]:
             return max(versions, key=lambda p: [int(part or 0) for part in p.name.split(".")])
     return None
 
 
-def read_split(
-    directory: Path, split: str, shape: tuple[int, int, int] | None, *, image_size: int = 0
-) -> tuple[Split, tuple[str, ...]]:
+def read_split(directory: Path, split: str, shape: tuple[int, int, int] | None, *, image_size: int = 0) -> Labelled:
     """One split, decoded: (Split(u8[n h w 3], i32[n]), class names).
 
     Args:
@@ -109,21 +104,17 @@ def describe(directory: Path, split: str) -> Description:
     if split not in info.splits:
         has = ", ".join(info.splits) or "none"
         raise DataError(f"{directory} has no {split!r} split (it has: {has})", remedy)
-    try:
+    with refusing(f"{directory}/{INFO} or features.json is damaged", remedy):
         class_names = tuple(info.features["label"].names)
         files = [Path(p) for p in info.splits[split].filepaths]
         lengths = [int(n) for n in info.splits[split].shard_lengths]
         about = Description(info.name, class_names, files, lengths, info.file_format.value, remedy)
-    except Exception as error:  # tensorflow-datasets raises many kinds on damaged json
-        raise DataError(f"{directory}/{INFO} or features.json is damaged: {one_line(error)}", remedy) from error
     if about.file_format not in _FORMATS:
-        message = f"{directory} is in the format {about.file_format!r}, expected {' or '.join(_FORMATS)}"
-        raise DataError(message, remedy)
+        raise DataError(f"{directory} is in the format {about.file_format!r}, expected {' or '.join(_FORMATS)}", remedy)
     if not sum(lengths):
         raise DataError(f"{directory}: split {split!r} has no records", remedy)
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file} is missing", remedy)
+    if absent := [file for file in files if not file.is_file()]:
+        raise DataError(f"{absent[0]} is missing", remedy)
     return about
 
 
@@ -141,23 +132,19 @@ def examples(about: Description) -> Iterator[Example]:
 
 def parse(record: bytes, where: str) -> Example:
     """Parses a serialised tf.train.Example."""
-    try:
+    with refusing(f"{where} is no example with image and label"):
         message = resolve("tensorflow_datasets.proto.tf_example_generated_pb2:Example")
         features = message.FromString(record).features.feature
         image = features["image"].bytes_list.value[0]
         label = features["label"].int64_list.value[0]
         identity = features["id"].bytes_list.value
         return Example(image, label, identity[0] if identity else b"", where)
-    except Exception as error:  # protobuf's DecodeError, or a missing feature
-        raise DataError(f"{where} is no example with image and label: {one_line(error)}") from error
 
 
 def official_order(identities: Sequence[bytes]) -> Sequence[int]:
     """Numbers of the records, sorted by their ids if all have one."""
     order = range(len(identities))
-    if all(identities):
-        return sorted(order, key=lambda i: (len(identities[i]), identities[i]))
-    return order
+    return sorted(order, key=lambda i: (len(identities[i]), identities[i])) if all(identities) else order
 
 
 def check_labels(labels: Sequence[int], where: Callable[[int], str], class_names: Sequence[str]) -> np.ndarray:
@@ -199,7 +186,7 @@ def _records(file: Path, expected: int, file_format: str) -> Iterator[bytes]:
         return
     from array_record.python.array_record_module import ArrayRecordReader
 
-    try:
+    with refusing(f"{file} is damaged"):
         reader = ArrayRecordReader(str(file))
         try:
             _check_count(file, reader.num_records(), expected)
@@ -208,10 +195,6 @@ def _records(file: Path, expected: int, file_format: str) -> Iterator[bytes]:
         finally:
             with contextlib.suppress(Exception):  # closing a damaged file raises the same error again
                 reader.close()
-    except DataError:
-        raise
-    except Exception as error:  # of array_record's own kinds
-        raise DataError(f"{file} is damaged: {one_line(error)}") from error
 
 
 def _check_count(file: Path, found: int, expected: int) -> None:
@@ -220,33 +203,19 @@ def _check_count(file: Path, found: int, expected: int) -> None:
 
 
 def _name(directory: Path) -> str:
-    try:
+    with refusing(f"{directory / INFO} cannot be read", "Prepare the data again."):
+        check_metadata(directory)
         return json.loads((directory / INFO).read_text())["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{directory / INFO} cannot be read: {one_line(error)}", "Prepare the data again.") from error
 
 
 def _info(directory: Path) -> Any:
-    try:
+    with refusing(f"{directory}/{INFO} or features.json cannot be read", _remedy(directory.parent.name)):
         check_metadata(directory)
         import tensorflow_datasets as tfds
 
         return tfds.builder_from_directory(str(directory)).info
-    except Exception as error:  # many kinds: json, protobuf, KeyError, its own
-        message = f"{directory}/{INFO} or features.json cannot be read: {one_line(error)}"
-        raise DataError(message, _remedy(directory.parent.name)) from error
 
 
 def _remedy(name: str) -> str:
     command = f": python -m sem_jax prepare {name} --force" if name in PUBLIC else " with tensorflow-datasets."
     return f"Prepare the data again{command}"
-
-
-@contextlib.contextmanager
-def remedied(remedy: str):
-    """Gives the DataErrors inside this remedy, except those that data.image_size mends."""
-    try:
-        yield
-    except DataError as error:
-        message, _, known = str(error).partition("\n")
-        raise DataError(message, known if "data.image_size" in known else remedy) from error

@@ -1,8 +1,5 @@
 """Reads TFRecord files with NumPy, without TensorFlow, and checks every checksum.
 
-    read_records(path)         # list[bytes]
-    crc32c_many(rows)          # u32[n]
-
 A record is, in little endian: u64 length, u32 masked CRC of the length, the bytes, u32 masked CRC of the bytes.
 """
 
@@ -12,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.refusing import refusing
 from sem_jax.errors import DataError
 
 _HEADER = struct.Struct("<QI")
@@ -68,10 +66,8 @@ def masked(crc: np.ndarray) -> np.ndarray:
 def read_records(path: Path) -> list[bytes]:
     """Every record of one file. A DataError names file and record if one is damaged or incomplete."""
     remedy = "The file is damaged: copy or prepare the data set again."
-    try:
+    with refusing(f"cannot read {path}", remedy):
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", remedy) from error
     pieces, expected, at = [], [], 0  # header and content of each record
     while at < len(data):
         number = len(pieces) // 2

@@ -56,6 +56,23 @@ def test_odd_but_documented(tmp_path, row):
     check(load(name, data_dir=str(tmp_path / "d"), **options))
 
 
+def test_the_remedy_of_a_prepared_set_is_one_that_helps(copy):
+    """Images of several sizes are resized; only the public sets can be prepared by our command."""
+    word = PREPARED_FAULTS[[fault.__name__ for fault in PREPARED_FAULTS].index("wrong_shape")](copy)
+    folder = copy / "cifar10/3.0.2"
+    for encoded in (False, None):
+        with pytest.raises(DataError) as caught:
+            load("tfds", data_dir=str(folder), reading=Reading(encoded=encoded))
+        check_message(caught.value, word, "Set data.image_size")
+    assert load("tfds", data_dir=str(folder), image_size=8).splits["train"].images.shape == (40, 8, 8, 3)
+    (copy / "cifar10").rename(copy / "flowers")
+    info = copy / "flowers/3.0.2/dataset_info.json"
+    info.write_text(info.read_text().replace('"cifar10"', '"flowers"'))
+    with pytest.raises(DataError) as caught:
+        load("tfds", data_dir=str(info.parent))
+    check_message(caught.value, "Prepare the data again with tensorflow-datasets")
+
+
 def test_zip_member_that_unpacks_to_too_much(tmp_path, monkeypatch):
     from sem_jax.data import files
 

@@ -114,7 +114,7 @@ def test_a_batch_is_a_function_of_seed_and_number(source):
     first, second = ({int(x) for b in part for x in b["images"].sum((1, 2, 3))} for part in (batches[:5], batches[5:]))
     assert not first & second, "the crops of another epoch are others"
     plain = source(crop_scale=0.0)
-    images = np.asarray(plain._split.images)
+    images = np.asarray(plain.split.images)
     rows = epoch_order(jax.random.key(3), 1, num_items=22, batch_size=4)
     np.testing.assert_array_equal(plain[6]["images"], images[np.asarray(rows)[1]])
 

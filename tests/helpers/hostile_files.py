@@ -417,13 +417,20 @@ def metadata_nested(root, canary):
     return _prepared(root, lambda folder: (folder / "features.json").write_text(deep))
 
 
+def _endless_info(folder):
+    with (folder / "dataset_info.json").open("r+b") as file:
+        file.truncate(TEN_GB)
+
+
 @hostile
 def metadata_of_ten_gigabytes(root, canary):
-    def change(folder):
-        with (folder / "dataset_info.json").open("r+b") as file:
-            file.truncate(TEN_GB)
+    return _prepared(root, _endless_info)
 
-    return _prepared(root, change)
+
+@hostile
+def metadata_of_ten_gigabytes_in_the_named_folder(root, canary):
+    _prepared(root, _endless_info)
+    return lambda: load("cifar10", data_dir=str(root / "cifar10/3.0.2")), "dataset_info.json"
 
 
 @hostile
