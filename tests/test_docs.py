@@ -37,7 +37,7 @@ def test_the_python_of_a_page_runs(path, tmp_path, monkeypatch):
     """Block after block in one namespace. One whose first line names a file is written there."""
     monkeypatch.chdir(tmp_path)
     for table in (MIXERS, MODELS, DATASETS, SUITES):
-        monkeypatch.setattr(table, "_rows", dict(table._rows))  # a page may add rows
+        monkeypatch.setattr(table, "data", dict(table.data))  # a page may add rows
     namespace = {"__name__": path.stem}
     for number, code in enumerate(blocks(path), 1):
         if file := re.match(r"# (\w+\.py)\b", code):
