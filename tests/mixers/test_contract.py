@@ -1,4 +1,4 @@
-"""What every row of MIXERS promises; a new row is picked up by itself."""
+"""Contract of every row of MIXERS; new rows are tested by themselves."""
 
 import functools
 import inspect
@@ -23,7 +23,7 @@ def images(seed=0, shape=SHAPE):
 
 
 def scorer(images, labels):
-    """What a net would say, of a grid of its own: how bright each quarter of the rows and third of the columns is."""
+    """A scorer without a net: the brightness of each cell of a grid of 4 rows and 3 columns."""
     del labels
     return jax.image.resize(jnp.abs(images).mean(-1), (len(images), 4, 3), "linear")
 
@@ -35,7 +35,7 @@ def made(name):
 
 @functools.cache
 def batch_form(name, **options):
-    """The compiled batch form, with everything any row asks for."""
+    """The compiled batch form, with labels and a scorer for the rows that need them."""
     return jax.jit(functools.partial(make_mix(made(name), **options), labels=LABELS, scorer=scorer))
 
 
@@ -69,7 +69,7 @@ def test_the_default_concentrations_are_the_usual_ones():
 
 
 def test_lam_is_a_weight_and_label_and_pixels_agree(name):
-    """With images of one value each, the mean of a mixed one is what the label says, to 1e-6."""
+    """Of images of one value each, the mean of a mixed one agrees with its label to 1e-6."""
     value = jnp.arange(BATCH) / BATCH
     x = jnp.broadcast_to(value[:, None, None, None], (BATCH, *SHAPE))
     mixed, (lam, pairing) = batch_form(name, scope="sample")(jax.random.key(1), x)
@@ -107,7 +107,7 @@ def test_batch_form(name, scope):
 
 
 def test_compiled_equals_eager_and_batched_equals_a_loop_over_keys(name):
-    """The vmapped, compiled form draws and mixes each pair as the functions of one pair do, called one by one."""
+    """The vmapped, compiled form equals the functions of one pair, called one by one."""
     x, key, mixer = images(), jax.random.key(5), made(name)
     mixed, (lam, pairing) = batch_form(name, scope="sample")(key, x)
     _, draw_key, _ = jax.random.split(key, 3)
@@ -144,7 +144,7 @@ def test_take_replaces_the_indexing():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 9, 4)], ids=str)
 def test_any_size_and_channel_count(name, shape):
-    """Traced, not run: sizes are static, so a shape that cannot work fails here."""
+    """Traced, not run: sizes are static, so a wrong shape fails in tracing."""
     mix = functools.partial(make_mix(made(name)), labels=LABELS[:4], scorer=scorer)
     mixed, (lam, _) = jax.eval_shape(mix, jax.random.key(0), jax.ShapeDtypeStruct((4, *shape), jnp.float32))
     assert pixels(mixed).shape == (4, *shape) and lam.shape == (4,)

@@ -33,7 +33,7 @@ def setup():
 
 
 def mixed_pass(name, batch, key=1, **step):
-    """The mixed pass of a batch, with what is drawn once a step replaced."""
+    """The mixed pass of a batch, with a given draw of the step."""
     mixed, mix = make_mix(MIXERS[name]())(jax.random.key(key), batch.images)
     drawn = mixed.drawn._replace(**step) if step else mixed.drawn
     return Hooked(mixed.images, drawn, mixed.hook), mix
@@ -59,7 +59,7 @@ def test_every_layer_is_drawn():
 
 
 def test_layer_zero_is_mixup(setup):
-    """With the layer at 0 the network sees what mixup would have made, so that outputs agree."""
+    """With layer 0 the network sees the images of mixup, so the outputs agree."""
     state, batch, _ = setup
     forward = jax.jit(make_forward(MODEL, stacked=False))
     mixed, (lam, pairing) = mixed_pass("manifold_mixup", batch, step=jnp.asarray(0))
@@ -141,7 +141,7 @@ def test_the_plan_is_not_differentiated(rng):
 
 
 def test_an_aligned_step_of_a_mean_pooled_net_has_no_penalty(setup):
-    """What the penalty can see of AlignMix are its steps on the images and stages before the last."""
+    """The penalty only sees AlignMix's steps on the images and on stages before the last one."""
     state, batch, _ = setup
     forward, objective = make_forward(MODEL, stacked=False), make_objective(gamma=0.3)
 
@@ -160,11 +160,10 @@ def test_an_aligned_step_of_a_mean_pooled_net_has_no_penalty(setup):
 
 @pytest.mark.parametrize(("name", "options"), [("manifold_mixup", {}), ("alignmix", {"stage": -2})])
 def test_stacked_passes_give_the_numbers_of_one_after_the_other(setup, name, options):
-    """The hook is the mixed pass's alone in both; every layer and way comes up among the keys.
+    """The hook only reaches the mixed pass in both; every layer and way is drawn by one of the keys.
 
-    Nobody is paired with himself, AlignMix does not align the last map, and the layer after which this small net is
-    linear is left out: there the penalty is 0 up to rounding, and the gradient of its norm is a direction of rounding
-    errors, another one in either way.
+    Cases with a penalty of 0 up to rounding are left out, since the gradient of the norm is then made of rounding
+    errors: an image paired with itself, AlignMix of the last map, and the layer after which this small net is linear.
     """
     state, batch, tx = setup
 
@@ -192,7 +191,7 @@ def test_stacked_passes_give_the_numbers_of_one_after_the_other(setup, name, opt
 
 
 def test_tokens_are_positions_too(rng):
-    """[b n d] hidden states, as transformers and vision MLPs have them."""
+    """Hidden states [b n d], of transformers and vision MLPs."""
     images = jnp.zeros((B, 4, 4, 3))
     tokens = jnp.asarray(rng.normal(size=(B, 5, 3)), jnp.float32)
     for step in range(2):

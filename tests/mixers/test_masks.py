@@ -50,7 +50,7 @@ def test_the_two_meanings_of_resizemix_differ_as_documented():
 
 
 def test_a_scale_that_resizemix_does_not_allow_is_drawn_again():
-    """Of Beta(0.1, 0.1) most is below 0.1 or above 0.8: kept, it would paste nothing or everything."""
+    """Most of Beta(0.1, 0.1) is below 0.1 or above 0.8, and would paste nothing or everything."""
     area = 1 - lams("resizemix", variant="side_beta", alpha=0.1)
     assert 0 < area.min() and area.max() <= 0.64
 

@@ -1,7 +1,7 @@
-"""Every mixer, with SEM and without, trains one step of each kind of backbone, by the trainer's own `Programs`.
+"""Every mixer, with SEM and without, trains one step of each kind of backbone, in the trainer's own `Programs`.
 
-What the step mixed is looked at as it goes by. From that, and from a pass of the model apart from the step, weights,
-loss and penalty are computed again in float64.
+The tests record what a step mixes. From that and a separate pass of the model they compute weights, loss and penalty
+again in float64.
 """
 
 import functools
@@ -29,7 +29,7 @@ BACKBONES = {
 }
 LAST = {"preact_resnet": 4, "vit": 3, "mlp_mixer": 3}  # the stage that is pooled
 MEAN_POOLED = ("preact_resnet", "mlp_mixer")
-# All of them with their defaults, and those that draw a way to mix once a step on each of their ways.
+# All mixers with their defaults; those that draw a way of mixing once a step, also with each way alone.
 ROWS = [
     *[(name, "") for name in MIXERS if name != "alignmix"],
     *[("manifold_mixup", f"layers=({k},)") for k in (1, 2)],
@@ -41,9 +41,9 @@ HIDDEN = ("manifold_mixup", "alignmix")
 
 
 def make_dataset():
-    """Noise, but for the last channel, which has one value an image: its mean tells how much of whom is in a mixture.
+    """Noise, with one value for each image in the last channel, whose mean shows the shares of a mixture.
 
-    Every image has a label of its own, so that no two pairs have the same targets.
+    Every image has its own label, so that no two pairs have the same targets.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (B, SIDE, SIDE, 3), np.uint8)
@@ -73,13 +73,13 @@ def configure(backbone, mixer="none", options="", sem=False, **changes):
 
 @functools.cache
 def start(backbone):
-    """The model's own initial state, on the host: every row begins there."""
+    """The model's initial state, on the host, with which every row begins."""
     return jax.device_get(Programs(configure(backbone), DATASET).initial_state())
 
 
 @functools.cache
 def forward(backbone):
-    """(variables, what a pass is given) -> Outputs in training mode, compiled apart from any step."""
+    """(variables, images or a Hooked) -> Outputs in training mode, compiled apart from any step."""
     model = make_model(name=backbone, num_classes=K, **BACKBONES[backbone])
 
     @jax.jit
@@ -94,7 +94,7 @@ def forward(backbone):
 
 @pytest.fixture
 def scorer(monkeypatch):
-    """For the mixers that ask a frozen net: an untrained one, where they look for a run."""
+    """An untrained net in the place of the run that is the frozen net of some mixers."""
 
     def open_run(folder):
         state = start("mlp_mixer")
@@ -107,7 +107,7 @@ def scorer(monkeypatch):
 
 @pytest.fixture
 def seen(monkeypatch, scorer):
-    """(images, labels, mixed images, Mix) of every step that a mixer takes part in."""
+    """(images, labels, mixed images, Mix) of every step with a mixer."""
     steps = []
     make_mix = assemble.make_mix
 
@@ -126,7 +126,7 @@ def seen(monkeypatch, scorer):
 
 
 def one_step(run, before):
-    """The next step after a state on the host, as the trainer takes it: (state after it, its metrics)."""
+    """The state after a step of the trainer, and the metrics of the step."""
     order, state = run.order(int(before.step)), jax.device_put(before, run.replicated)
     stage = run.mixing if run.mixing.steps else run.plain
     sums = run.prepare(stage, state, order)
@@ -170,7 +170,7 @@ def check_pixels(mixer, images, pixels, mix):
 
 
 def check_step(mixer, sem, backbone, before, after, metrics, step):
-    """That what was mixed, the metrics and the change of the parameters are those of the mixer and of SEM, or not."""
+    """Checks what was mixed, the metrics and the change of the parameters."""
     images, labels, mixed, mix = jax.tree.map(np.asarray, step)
     check_pixels(mixer, images, mixed.images if isinstance(mixed, Hooked) else mixed, mix)
     expected = again(backbone, before, images, labels, mixed, mix)
@@ -182,7 +182,7 @@ def check_step(mixer, sem, backbone, before, after, metrics, step):
 
 
 def check_update(before, after, metrics):
-    """One finite step, after which no parameter is what it was."""
+    """Checks that every parameter changed."""
     assert after.step == before.step + 1
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, before.params)
     assert min(jax.tree.leaves(moved)) > 0 and max(jax.tree.leaves(moved)) > 1e-4
@@ -191,14 +191,14 @@ def check_update(before, after, metrics):
 def has_a_penalty(mixer, backbone, aligned):
     """False where the penalty is 0 by construction.
 
-    Both marginals of AlignMix's plan are uniform: an aligned step leaves the mean over the places what mixing the
-    means makes of it, and that is what two of the nets pool (see alignmix.py). Without mixing, mixed is clean.
+    Both marginals of AlignMix's plan are uniform, so an aligned step does not change the mean over the places, which
+    two of the nets pool (see alignmix.py). Without mixing, mixed images are clean ones.
     """
     return mixer != "none" and not (mixer == "alignmix" and aligned and backbone in MEAN_POOLED)
 
 
 def check_penalty(metrics, expected):
-    """There, far above rounding unless all lam are 0 or 1; or little, what Sinkhorn leaves that stops early."""
+    """Checks that the penalty is far above rounding, unless all lam are 0 or 1, or small where Sinkhorn stops early."""
     relative = metrics["penalty"] / metrics["feature_norm"]
     if not expected:
         assert relative < 0.1
@@ -224,8 +224,8 @@ def test_every_mixer_trains_one_step_of_every_backbone(seen, mixer, options, sem
         check_penalty(metrics, has_a_penalty(mixer, backbone, options == "input_prob=0.0"))
 
 
-# Each mixer once at least, by backbone and SEM: with one of hidden states among them, as only these say which mixer was
-# drawn. On a single grid and without transport PuzzleMix compiles in a fraction of the time.
+# Each mixer at least once. Every row has a mixer of hidden states, since only its `Hooked` shows which mixer was drawn.
+# On one grid and without transport PuzzleMix compiles in a fraction of the time.
 TOGETHER = {
     ("preact_resnet", False): ("cutmix", "saliencymix", "manifold_mixup"),
     ("vit", True): ("puzzlemix(blocks=(4,), move=False)", "fmix", "attentive_cutmix", "alignmix"),
@@ -239,7 +239,7 @@ def test_every_mixer_is_in_one_of_the_programs():
 
 @pytest.mark.parametrize(("backbone", "sem"), TOGETHER)
 def test_one_program_trains_with_several_mixers_in_turn(seen, backbone, sem):
-    """A `choice`, drawn once a step: what the slow test above looks at, compiled three times and not a hundred."""
+    """A `choice`, drawn once a step, checks the same as the slow test above with three compilations, not a hundred."""
     choices = TOGETHER[backbone, sem]
     names = [text.partition("(")[0] for text in choices]
     run = make_run(backbone, "choice", f"choices={choices}", sem, scope="batch")
@@ -254,7 +254,7 @@ def test_one_program_trains_with_several_mixers_in_turn(seen, backbone, sem):
                 check_step(name, sem, backbone, before, after, metrics, step)
                 aligned = name == "alignmix" and not drawn.step[names.index("alignmix")].on_images
                 check_penalty(metrics, has_a_penalty(name, backbone, aligned))
-            else:  # the largest net: nothing of it is compiled a second time
+            else:  # the largest net: it is compiled only once
                 images, _, mixed, mix = jax.tree.map(np.asarray, step)
                 check_pixels(name, images, mixed.images, mix)
                 check_update(before, after, metrics)
@@ -266,7 +266,7 @@ def test_one_program_trains_with_several_mixers_in_turn(seen, backbone, sem):
 
 @pytest.mark.slow
 def test_where_nothing_is_mixed_the_penalty_is_zero_and_its_gradient_finite(seen):
-    """With prob 0 every pair has lam 1, the mixed images are the clean ones, and what is trained is plain ERM."""
+    """With prob 0 every pair has lam 1, the mixed images are the clean ones, and the step is that of plain ERM."""
     before = start("vit")
     after, metrics = one_step(make_run("vit", "mixup", sem=True, prob=0.0), before)
     plain, plain_metrics = one_step(make_run("vit"), before)

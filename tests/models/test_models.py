@@ -1,4 +1,4 @@
-"""What every row of MODELS promises, the published parameter counts, and parity with PyTorch."""
+"""Contract of every row of MODELS, published parameter counts, and parity with PyTorch."""
 
 import functools
 import re
