@@ -1,5 +1,4 @@
-"""What a GPU or a TPU would be given can be made without one, though not run: the training calls, looped on the device,
-the passes stacked and in bfloat16 as there, are lowered for both."""
+"""The training calls are lowered for GPU and TPU without having one: looped on the device, passes stacked, bfloat16."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from tests.mixers.test_on_backbones import DATASET, configure, scorer  # noqa: F
 
 PLATFORMS = ("cuda", "tpu")
 BACKBONES = ("preact_resnet", "vit", "mlp_mixer")
-# In the fast tier, on the smallest net: what sorts, transforms, loops and branches in ways of its own.
+# In the fast tier, on the smallest net: mixers that sort, transform, loop and branch in ways of their own.
 FAST = ("mixup", "fmix", "saliencymix", "puzzlemix", "alignmix")
 OBJECTIVES = {
     "stop-gradient": {"clean_features": "stop_gradient"},
@@ -46,7 +45,7 @@ def check(backbone, mixer, *, objective=None, train=None):
 
 
 def test_what_no_accelerator_has_is_refused():
-    """By jax itself, so that a lowering that passes says something: general eigenvalues are a CPU's alone."""
+    """jax lowers general eigenvalues for CPU only, so a lowering that passes means something."""
     with pytest.raises(NotImplementedError, match="TPU|cuda|platform"):
         jax.jit(jnp.linalg.eigvals).trace(jnp.eye(2)).lower(lowering_platforms=PLATFORMS)
 

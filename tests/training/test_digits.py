@@ -1,6 +1,6 @@
-"""Every mixer, with SEM and without, learns the digits on each kind of backbone in some epochs: minutes, so all slow.
+"""Every mixer, with SEM and without, learns the digits on each kind of backbone. Takes minutes, so all are slow.
 
-python -m pytest -n 0 -s -m slow tests/test_digits.py       # prints the test accuracy of each
+python -m pytest -n 0 -s -m slow tests/training/test_digits.py       # prints the test accuracy of each
 """
 
 import functools
@@ -69,7 +69,7 @@ def train(cfg):
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory):
-    """The run folder of a net that says where to look: 8x8 places, a pixel each."""
+    """The run folder of the frozen net of attentive_cutmix, with 8x8 places of a pixel each."""
     folder = str(tmp_path_factory.mktemp("scorer") / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.curves, "draw_curves", lambda *_, **__: None)  # takes longer than the training
