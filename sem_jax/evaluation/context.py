@@ -41,7 +41,7 @@ class Missing(SemError):
 
     def line(self) -> str:
         """What is printed when the suite is done."""
-        return f"missing: {' '.join(f'{self.reason.rstrip(chr(46))}. {self.remedy}'.split())}"
+        return " ".join(f"missing: {self.record()['reason']} {self.remedy}".split())
 
 
 @dataclass
@@ -84,14 +84,7 @@ class Result:
 
 
 class Context:
-    """One checkpoint with its data and its predictions.
-
-    Args:
-      run: from `open_run`.
-      loaded: from `load_splits`.
-      options: of the evaluation.
-      given: from `read_given`.
-    """
+    """One checkpoint with its data and its predictions."""
 
     def __init__(self, run: Run, loaded: Loaded, options: Options, given: Given | None = None):
         self.run, self.loaded, self.options, self.given = run, loaded, options, given or Given()

@@ -35,9 +35,9 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
     """
     shift, ood, published = (), (), None
     if "shift" in options.suites:
-        shift = tuple(read_shift(run, name, path) for name, path in options.shift.items())
+        shift = tuple(_read_shift(run, name, path) for name, path in options.shift.items())
     if "ood" in options.suites:
-        ood = tuple(read_ood(run, name, path) for name, path in options.ood.items())
+        ood = tuple(_read_ood(run, name, path) for name, path in options.ood.items())
     if "corruptions" in options.suites:
         if options.corruptions_dir:
             test = loaded.splits.get("test")
@@ -45,18 +45,12 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
             published = open_corrupted(run, Path(options.corruptions_dir), options.corruptions, labels)
         if options.frost_dir:
             read_frost(str(Path(options.frost_dir).expanduser()))
-    compared = (open_compared(it, run.checkpoint) for it in options.compare if "equivariance" in options.suites)
+    compared = (_open_compared(it, run.checkpoint) for it in options.compare if "equivariance" in options.suites)
     return Given(shift, ood, published, tuple(compared))
 
 
-def read_shift(run: Run, name: str, path: str) -> EvalSet:
-    """Reads a labelled set with the model's classes: an array pair, or an image folder with a folder a class.
-
-    An image folder is resized if the run resized its own (data.image_size), in the same way.
-
-    Raises:
-      DataError: it is not there, damaged, or does not fit the model.
-    """
+def _read_shift(run: Run, name: str, path: str) -> EvalSet:
+    """Reads a labelled set with the model's classes; an image folder is resized as the run resized its own."""
     where = _existing(name, path)
     if _is_arrays(where):
         return check(run, EvalSet(name, data_lib.read_array_pair(where)), labelled=True)
@@ -66,12 +60,8 @@ def read_shift(run: Run, name: str, path: str) -> EvalSet:
     return check(run, EvalSet(name, split, note), labelled=True)
 
 
-def read_ood(run: Run, name: str, path: str) -> EvalSet:
-    """Reads an OOD set, whose labels are not used: a folder or archive of images, an array, or SVHN's .mat file.
-
-    Raises:
-      DataError: it is not there or damaged, or the number of channels differs from the model's.
-    """
+def _read_ood(run: Run, name: str, path: str) -> EvalSet:
+    """Reads an OOD set: a folder or archive of images, an array, or SVHN's .mat file. Labels are not used."""
     where = _existing(name, path)
     mat = where if where.suffix == ".mat" else where / "test_32x32.mat"
     if mat.is_file():
@@ -98,16 +88,8 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
     return open_published(str(path), **options)
 
 
-def open_compared(path: str | Path, checkpoint: str) -> Run:
-    """Opens a run to compare with another one.
-
-    Args:
-      path: a run folder, or a checkpoint folder.
-      checkpoint: which checkpoint of the other run is scored; "final" and "best_val" apply to this run folder too.
-
-    Raises:
-      RunError: no such run or checkpoint.
-    """
+def _open_compared(path: str | Path, checkpoint: str) -> Run:
+    """Opens a run at the same `checkpoint` ("final", "best_val") as the scored one, or a checkpoint folder."""
     folder = Path(path).expanduser()
     if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
         return open_run(folder, checkpoint)

@@ -1,7 +1,7 @@
 """The cache of predictions below a run folder, by checkpoint, set of images and precision.
 
     cache = Cache(run.folder / "predictions", run.fingerprint, run.precision)
-    entry = cache("test", digest(images), lambda: {"logits": logits, "features": features}, wanted=("logits",))
+    entry = cache("test", digest(images), lambda: {"logits": logits, "features": features})
 
 An entry is an .npz file with the SHA-256 of every array in it. A damaged entry is computed again.
 """
@@ -39,14 +39,14 @@ class Cache:
         self._folder, self._about = folder, (FORMAT, checkpoint, precision)
         self._memory: dict[str, Arrays] = {}
 
-    def __call__(self, name: str, images: str, make: Callable[[], Arrays], *, wanted: Sequence[str]) -> Arrays:
+    def __call__(self, name: str, images: str, make: Callable[[], Arrays], *, wanted: Sequence[str] = ()) -> Arrays:
         """The arrays of an entry, from memory, from disk, or from `make()`.
 
         Args:
           name: readable beginning of the file's name.
           images: digest of the images, or a text that determines them.
           make: computes the arrays.
-          wanted: names of arrays; an entry without one of them is computed again.
+          wanted: names of arrays that the entry must have; one that lacks them is computed again.
         """
         key = hashlib.sha256(json.dumps([*self._about, images]).encode()).hexdigest()
         arrays = self._memory.get(key) or self._read(name, key)

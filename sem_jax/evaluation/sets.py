@@ -97,11 +97,7 @@ def read_tree(path: Path, *, classes: Sequence[str] | None = None, image_size: i
 
 
 def read_tree_fitted(run: Run, name: str, path: Path, *, crop: bool = False) -> EvalSet:
-    """Reads an image folder or archive and brings it to the model's size as `fitted` does.
-
-    Raises:
-      DataError: no such folder or archive, damaged, or the number of channels differs from the model's.
-    """
+    """Reads an image folder or archive and brings it to the model's size, as `fitted` does."""
     size = run.data.image_shape[0]
     if not (path.is_dir() or is_archive(path)):
         raise DataError(f"{name}: {path} is no folder, archive or array", "Give a folder of images or <name>_data.npy.")
@@ -121,11 +117,8 @@ def fitted(run: Run, name: str, split: Split, *, crop: bool = False, resized: bo
     """Brings an OOD set to the model's size; the note says how.
 
     Args:
-      run: the run to score.
-      name: of the set.
-      split: images; labels are not used.
       crop: cut the middle out of larger images. Otherwise the shorter side is resized (antialiased) before that.
-      resized: the images were resized when they were read.
+      resized: whether the images were resized when they were read.
 
     Raises:
       DataError: the number of channels differs from the model's.

@@ -91,10 +91,8 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
         raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {found}")
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
-        raise RunError(
-            f"{folder}: config.json has {cfg.model.num_classes} classes, data.json {len(facts.class_names)}",
-            "The two files are not of one run.",
-        )
+        classes = f"config.json has {cfg.model.num_classes} classes, data.json {len(facts.class_names)}"
+        raise RunError(f"{folder}: {classes}", "The two files are not of one run.")
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
     name, variables = _load(workdir, checkpoint, abstract_variables(model, facts.image_shape))
     return Run(
@@ -160,10 +158,8 @@ def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
         return workdir, workdir / "checkpoints", str(_choose(workdir, checkpoint))
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
-        raise RunError(
-            f"checkpoint={str(path)!r} is neither final, best_val, a step nor an existing folder",
-            "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800.",
-        )
+        remedy = "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800."
+        raise RunError(f"checkpoint={str(path)!r} is neither final, best_val, a step nor an existing folder", remedy)
     if (path / "checkpoints").is_dir():
         return path, path / "checkpoints", str(_choose(path, "final"))
     if not _holds_checkpoint(path):
@@ -191,10 +187,8 @@ def _choose(folder: Path, which: str) -> int:
         return int(which)
     scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if r.get("val_accuracy") is not None}
     if not scores:
-        raise RunError(
-            f"{folder} has no val_accuracy in metrics.jsonl, so there is no best_val checkpoint",
-            "The run held no data out (data.val_size 0): use --checkpoint=final.",
-        )
+        remedy = "The run held no data out (data.val_size 0): use --checkpoint=final."
+        raise RunError(f"{folder} has no val_accuracy in metrics.jsonl, so there is no best_val checkpoint", remedy)
     kept = [step for step in there if step in scores]
     if not kept:
         raise RunError(f"{folder}: none of the checkpoints {', '.join(map(str, there))} was scored on val")

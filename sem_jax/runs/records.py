@@ -155,10 +155,8 @@ class RunFolder:
             self._lock.seek(0)
             holder = self._lock.read(100).strip() or "another process"
             self._lock.close()
-            raise RunError(
-                f"{self.path} is in use: {holder} is training there.",
-                "Wait for it, end it, or choose another folder with --workdir.",
-            ) from None
+            remedy = "Wait for it, end it, or choose another folder with --workdir."
+            raise RunError(f"{self.path} is in use: {holder} is training there.", remedy) from None
         except OSError:  # a file system without locks
             return self
         self._lock.truncate(0)
@@ -203,13 +201,10 @@ class RunFolder:
                 more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
                 raise RunError(f"{self.path} holds a run of another configuration ({shown}{more}).", self._remedy)
             if (self.path / "data.json").exists():
-                found = read_json(self.path / "data.json").get("fingerprint")
-                if found != data["fingerprint"]:
-                    raise RunError(
-                        f"{self.path} holds a run on other data: fingerprint {str(found)[:12]} there, "
-                        f"{data['fingerprint'][:12]} now ({data['name']}).",
-                        self._remedy,
-                    )
+                found, now = read_json(self.path / "data.json").get("fingerprint"), data["fingerprint"]
+                if found != now:
+                    differ = f"fingerprint {str(found)[:12]} there, {now[:12]} now ({data['name']})"
+                    raise RunError(f"{self.path} holds a run on other data: {differ}.", self._remedy)
         elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
             raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
         if not self._writer:

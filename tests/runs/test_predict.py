@@ -167,17 +167,17 @@ def _pickle(file):
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip, _other, _pickle, lambda f: f.write_bytes(b"")])
-def test_damaged_entries_are_computed_anew(tmp_path, damage, caplog):
+def test_damaged_entries_are_computed_again(tmp_path, damage, caplog):
     calls = []
     Cache(tmp_path, "model", "p")("set", "images", made(calls))
     (file,) = tmp_path.iterdir()
     damage(file)
     for _ in range(2):
         assert (Cache(tmp_path, "model", "p")("set", "images", made(calls))["logits"] == 1.0).all()
-    assert calls == [1.0, 1.0] and "computing it anew" in caplog.text
+    assert calls == [1.0, 1.0] and "computing it again" in caplog.text
 
 
-def test_cache_that_lacks_an_array_is_computed_anew(tmp_path):
+def test_cache_that_lacks_an_array_is_computed_again(tmp_path):
     calls = []
     Cache(tmp_path, "model", "p")("set", "images", made(calls))
     make = lambda: {"logits": np.zeros(1), "features": np.ones(1)}  # noqa: E731

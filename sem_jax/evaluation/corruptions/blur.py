@@ -15,12 +15,9 @@ from sem_jax.evaluation.corruptions.matrices import Array, Number
 
 
 def correlate(image: jax.Array, kernel: Array, border: str) -> jax.Array:
-    """sum_ij kernel[i, j] image[y + i - p // 2, x + j - q // 2]: a loop over the taps, which XLA fuses into one pass.
+    """sum_ij kernel[i, j] image[y + i - p // 2, x + j - q // 2] of f32[h w c] and f32[p q], p and q odd.
 
-    Args:
-      image: f32[h w c].
-      kernel: f32[p q], p and q odd.
-      border: "reflect" (dcb|abcd|cba) or "edge" (aaa|abcd|ddd).
+    `border` is "reflect" (dcb|abcd|cba) or "edge" (aaa|abcd|ddd). XLA fuses the loop over the taps into one pass.
     """
     height, width, _ = image.shape
     rows, cols = kernel.shape

@@ -65,24 +65,19 @@ def draw_elastic(key: jax.Array, shape: Shape) -> ElasticDraw:
 
 
 def _mirror(index: jax.Array, size: int) -> jax.Array:
-    """Maps an index outside of the image, at any distance, to one inside: dcb|abcd|cba."""
+    """Maps any index to one inside the image, which is mirrored without its edge: dcb|abcd|cba."""
     index = jnp.abs(index) % (2 * size - 2)
     return jnp.minimum(index, 2 * size - 2 - index)
 
 
 def _reflect(index: jax.Array, size: int) -> jax.Array:
-    """The same with the edge repeated, cba|abcd|dcb."""
+    """The same for an image that is mirrored with its edge: cba|abcd|dcb."""
     index = index % (2 * size)
     return jnp.minimum(index, 2 * size - 1 - index)
 
 
 def bilinear(image: jax.Array, y: jax.Array, x: jax.Array, border) -> jax.Array:
-    """image at real positions, between the four neighbours; `border(index, size)` maps indices into the image.
-
-    Args:
-      image: f32[h w c].
-      y, x: f32[h w].
-    """
+    """image, f32[h w c], at positions y and x, f32[h w]; `border(index, size)` maps indices into the image."""
     height, width, channels = image.shape
     flat = image.reshape(height * width, channels)
     top, left = jnp.floor(y), jnp.floor(x)

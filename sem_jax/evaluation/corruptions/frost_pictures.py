@@ -1,7 +1,6 @@
 """Pictures from which frost is cropped: the published photographs of a folder, or generated textures."""
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def read(frost_dir: str) -> tuple[np.ndarray, ...]:
     Raises:
       DataError: a file is missing or cannot be read.
     """
-    missing = [name for name in FILES if not os.path.isfile(os.path.join(frost_dir, name))]
+    missing = [name for name in FILES if not Path(frost_dir, name).is_file()]
     if missing:
         raise DataError(
             f"frost_dir={frost_dir!r} lacks {', '.join(missing)}",
@@ -118,7 +117,7 @@ def stacked(frost_dir: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, np
     for name, size in zip(FILES, sizes, strict=True):
         if size[0] <= height or size[1] <= width:
             found = f"{round(size[0] / factor)}x{round(size[1] / factor)}"
-            raise DataError(f"{os.path.join(frost_dir, name)} is too small: {found} pixels for {height}x{width} images")
+            raise DataError(f"{Path(frost_dir, name)} is too small: {found} pixels for {height}x{width} images")
     out = np.zeros((COUNT, *sizes.max(axis=0), channels), np.float32)
     for slot, picture in zip(out, pictures, strict=True):
         slot[: picture.shape[0], : picture.shape[1]] = picture

@@ -160,15 +160,13 @@ def _labels_of_arrays(path: str, count: int, num_classes: int) -> np.ndarray:
         raise DataError(f"{path} is {labels.dtype} {list(labels.shape)}, expected integers [{rows}]")
     labels = labels.astype(np.int64)
     _check_labels(path, labels, num_classes)
-    first, *others = labels.reshape(len(SEVERITIES), count)
-    for severity, block in zip(SEVERITIES[1:], others, strict=True):
-        if not np.array_equal(block, first):
-            at = int(np.argmax(block != first))
-            raise DataError(
-                f"{path}: the labels of severity {severity} differ from those of severity 1",
-                f"Image {at} has {block[at]} and {first[at]}; expected the same labels five times.",
-            )
-    return first.astype(np.int32)
+    blocks = labels.reshape(len(SEVERITIES), count)
+    for row, at in np.argwhere(blocks != blocks[0])[:1]:
+        raise DataError(
+            f"{path}: the labels of severity {SEVERITIES[row]} differ from those of severity 1",
+            f"Image {at} has {blocks[row, at]} and {blocks[0, at]}; expected the same labels five times.",
+        )
+    return blocks[0].astype(np.int32)
 
 
 def _open_folders(folder, names, clean_labels, class_names: tuple[str, ...], image_shape) -> Published:

@@ -113,11 +113,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> Temperature:
     NLL is convex in 1 / T, so it has one minimum in log T, which is searched within TEMPERATURES. The minimum is at
     T -> 0 for perfectly classified data and at T -> infinity for data without signal: then `at_bound` is True.
 
-    Args:
-      logits: f32[n k] of the held-out split; labels: i32[n].
-
-    Returns:
-      Temperature; T = 1 if no T is better (all logits of a row equal).
+    T is 1 if no T is better (all logits of a row equal). logits are f32[n k], labels i32[n].
 
     Raises:
       RunError: as `metrics.check`.

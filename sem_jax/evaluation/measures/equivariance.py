@@ -134,26 +134,24 @@ class Embedding(NamedTuple):
 
 def umap_missing() -> str:
     """Why there is no UMAP picture, in one line; '' if umap-learn can be imported."""
-    if importlib.util.find_spec("umap") is None:
-        return "UMAP picture left out: umap-learn is not installed (pip install umap-learn)."
-    return ""
+    there = importlib.util.find_spec("umap") is not None
+    return "" if there else "UMAP picture left out: umap-learn is not installed (pip install umap-learn)."
 
 
 def _pca(points: Floats, seed: int) -> Floats:
     centred = points - points.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     axes = np.concatenate([axes, np.zeros((2, axes.shape[1]))])[:2]  # one feature or one point has no second axis
-    # An axis has no sign of its own; fix it so that two machines draw the same picture.
+    # The sign of an axis is arbitrary; fix it, so that all machines draw the same picture.
     largest = axes[np.arange(2), np.abs(axes).argmax(axis=1)]
     return centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
 
 
 def _umap(points: Floats, seed: int) -> Floats:
-    reason = umap_missing()
-    if reason:
+    if reason := umap_missing():
         raise RunError(reason)
-    umap = importlib.import_module("umap")  # costs seconds of compilation, so only when it is asked for
-    # One job is what a fixed seed gives anyway; saying so spares the library's warning.
+    umap = importlib.import_module("umap")  # here, since it compiles for seconds
+    # A fixed seed means one job anyway; without n_jobs the library would warn.
     model = umap.UMAP(n_components=2, n_neighbors=min(15, len(points) - 1), random_state=seed, n_jobs=1)
     return np.asarray(model.fit_transform(points.astype(np.float32)), np.float64)
 

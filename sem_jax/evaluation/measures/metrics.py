@@ -16,15 +16,10 @@ Floats = NDArray[np.float64]
 
 
 def require_finite(what: str, rows: ArrayLike, shape: str = "") -> Floats:
-    """Returns `rows`, real[n] or real[n d], as float64 if every number is finite.
-
-    Args:
-      what: name of the array in the message.
-      rows: n >= 1.
-      shape: the shape it must have, such as "[n d]"; "" = any.
+    """Returns `rows`, real[n] or real[n d], as float64. `what` is their name in messages.
 
     Raises:
-      RunError: no rows, another shape, or rows with NaN or infinity (it says how many, and the first).
+      RunError: no rows, not of `shape` (such as "[n d]"), or rows with NaN or infinity: how many, and the first.
     """
     array = np.asarray(rows, np.float64)
     if array.ndim == 0 or array.size == 0:

@@ -1,7 +1,7 @@
-"""The pictures of the evaluation: one function a figure, arrays in, a matplotlib Figure out.
+"""The figures of the report: functions of arrays that return a matplotlib Figure.
 
-Figures are made without pyplot: no global state, no display, nothing to close. Colours are Okabe and Ito's, which
-colour-blind readers can tell apart; ordered quantities use cividis.
+They do not use pyplot, which has global state. Colours are those of Okabe and Ito, which colour-blind readers can tell
+apart; ordered quantities use cividis.
 """
 
 import io
@@ -23,14 +23,14 @@ _DOTTED = {"linewidth": 2, "marker": "o", "markersize": 4}
 
 
 def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
-    """The figure as PNG bytes, without date or version: the same figure gives the same bytes."""
+    """The figure as PNG, without date or version, so that equal figures give equal bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", metadata={"Software": None})
     return stream.getvalue()
 
 
 def _label(text: object, length: int = 24) -> str:
-    """A name as matplotlib shows it unchanged: "$" escaped, no first underscore, cut to a length that fits."""
+    """A name for matplotlib, which treats "$" and a first underscore specially, cut to a length."""
     name = " ".join(str(text).split())
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
@@ -62,7 +62,7 @@ def _style(index: int) -> dict:
 
 
 def _on(colour) -> str:
-    """Black or white, whichever can be read on the colour."""
+    """Black or white, whichever is legible on the colour."""
     red, green, blue = to_rgb(colour)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
@@ -74,13 +74,10 @@ def _write_cells(axis, image, values: np.ndarray, text: np.ndarray, size: float)
 
 
 def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str] = ()) -> Figure:
-    """Confusion matrix, rows normalised to fractions of the true class.
+    """Confusion matrix i64[k k] of counts, rows true, normalised to fractions of the true class.
 
-    Up to 25 classes have names, up to 12 numbers in the cells; beyond that a picture without either is what is
-    legible. The colour grows with the square root, or rare confusions could not be seen beside the diagonal.
-
-    Args:
-      matrix: i64[k k], counts, rows true; class_names: k names, or none.
+    Up to 25 classes are named, and up to 12 have numbers in the cells. The colour grows with the square root, so that
+    rare confusions are visible beside the diagonal.
     """
     counts = np.asarray(matrix, np.float64)
     k = len(counts)
@@ -117,7 +114,7 @@ def corruption_heatmap(corruptions: Sequence[str], severities: Sequence[int], ac
 
 
 def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: str = "") -> Figure:
-    """ROC curves of one score, {OOD set: (fpr f64[p], tpr f64[p], AUROC)}; the diagonal is a useless score."""
+    """ROC curves of one score, {OOD set: (fpr f64[p], tpr f64[p], AUROC)}; the diagonal is a random score."""
     figure, ((axis,),) = _axes(6.4, 5.6)
     axis.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
     axis.axhline(0.95, color=_FAINT, linewidth=1, linestyle=":")
@@ -131,13 +128,12 @@ def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: 
 
 
 def score_histograms(id_scores: ArrayLike, ood_scores: Mapping[str, ArrayLike], score: str, bins: int = 60) -> Figure:
-    """Histograms of one score, one panel an OOD set, each over the ID histogram; the right side is in-distribution.
+    """Histograms of one score, a panel for each OOD set, over the ID histogram; the right side is in-distribution.
 
-    The range is that of the middle 99% of all scores together; what lies beyond is counted in the end bins.
+    The range holds the middle 99% of each set; scores beyond it are counted in the end bins.
     """
     inside = np.asarray(id_scores, np.float64)
     outside = {name: np.asarray(values, np.float64) for name, values in ood_scores.items()}
-    # Every data set weighs the same, or a large OOD set would push the others out of the picture.
     low = min(np.quantile(values, 0.005) for values in (inside, *outside.values()))
     high = max(np.quantile(values, 0.995) for values in (inside, *outside.values()))
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
@@ -162,10 +158,10 @@ def score_histograms(id_scores: ArrayLike, ood_scores: Mapping[str, ArrayLike], 
 
 
 def reliability_diagram(before: Reliability, after: Reliability | None = None, temperature: float = 1.0) -> Figure:
-    """Accuracy of each bin, with the gap to its mean confidence; after temperature scaling to the right.
+    """Accuracy of each bin, with the gap to its mean confidence; after temperature scaling on the right.
 
-    Bins of equal width lie along the confidence, over the share of items in each. Bins of equal mass lie along the
-    items in order of confidence: most would be thinner than a line along the confidence itself.
+    Bins of equal width lie along the confidence, above the share of items in each. Bins of equal mass lie along the
+    items in order of confidence, since most of them are very narrow in confidence.
     """
     width = before.scheme == "width"
     kind = f"ECE of {len(before.count)} {'equal-width' if width else 'equal-mass'} bins: "
@@ -201,7 +197,7 @@ def _band(axis, lam: np.ndarray, spread: Spread, name: str, index: int, wide: bo
 
 
 def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, str]], *, from_zero) -> Figure:
-    """Names the axes of one row of panels, [(y, title), ...], and puts the legend below them."""
+    """Labels a row of panels, [(y, title), ...], and puts the legend below them."""
     for axis, (y, title) in zip(axes[0], names, strict=True):
         _name(axis, "lam, weight of the anchor", y, title)
         axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
@@ -214,7 +210,7 @@ def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, st
 def equivariance_error(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
     """Error of the mixed representation against lam, relative and absolute: median, middle 50% and 90% of the pairs.
 
-    With more than two runs the wider bands are left out: three of them on top of each other show nothing.
+    With more than two runs the wider bands are left out, since they would hide each other.
     """
     figure, axes = _axes(10.4, 4.8, 1, 2)
     wide = len(runs) <= 2
@@ -242,11 +238,9 @@ def equivariance_features(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
 
 
 def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str] = ("partner", "anchor")) -> Figure:
-    """Mixed representations (left) beside the mixtures they should equal (right), one row a run, coloured by lam.
+    """Mixed representations (left) and the mixtures that they should equal (right), a row a run, coloured by lam.
 
-    Args:
-      runs: (name, embedding); each row has a plane of its own, common to its two panels.
-      class_names: of the partners (lam = 0) and of the anchors (lam = 1).
+    `class_names` are those of the partners (lam = 0) and of the anchors (lam = 1).
     """
     figure, axes = _axes(9.4, 0.6 + 3.9 * len(runs), len(runs), 2, sharex="row", sharey="row")
     for row, (name, picture) in zip(axes, runs, strict=True):
@@ -260,7 +254,6 @@ def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str
             axis.set_yticks([])
         row[0].set_ylabel(f"{picture.method.upper()} 2", fontsize=11)
     partner, anchor = (_label(name, 16) for name in class_names)
-    figure.colorbar(
-        dots, ax=axes, label=f"lam, from class {partner} (0) to class {anchor} (1)", shrink=min(1.0, 1.4 / len(runs))
-    )
+    label = f"lam, from class {partner} (0) to class {anchor} (1)"
+    figure.colorbar(dots, ax=axes, label=label, shrink=min(1.0, 1.4 / len(runs)))
     return figure

@@ -2,7 +2,7 @@
 
     write_report(record, {"confusion": figure}, "runs/digits/evaluation")
 
-What a record holds is said in record.py. Both pages are written by `_write`, part by part. No jax is imported.
+See record.py for what a record holds. `_write` writes both pages, part by part. No jax is imported.
 """
 
 import base64
@@ -34,22 +34,19 @@ def write_report(
     title: str = "",
     part: str = "suite",
 ) -> None:
-    """Writes the report of `record` below `outdir`: the pictures, eval.md, eval.html, and last eval.json.
-
-    Each file is replaced whole, and eval.json comes last: where it is there, the rest is complete.
+    """Writes the report of `record` below `outdir`: pictures, eval.md, eval.html, and last eval.json.
 
     Args:
       record: see record.py.
-      figures: name -> Figure, or the bytes of a PNG; the name becomes `<name>.png`. Figures that no suite names
-        are shown at the end.
+      figures: name -> Figure, or the bytes of a PNG, for `<name>.png`. Those that no suite names are shown at the end.
       outdir: made if it is not there.
       stem: of the three files' names.
       title: of the report; "" = "Evaluation of" the run.
-      part: what a suite is called.
+      part: word for a suite.
 
     Raises:
-      RunError: for a record that is not as described, a figure's name that is no plain file name, or a figure that
-        a suite names and `figures` lacks. Nothing is written then.
+      RunError: a record that is not as described, a figure's name that is no plain file name, or a figure that a
+        suite names and `figures` lacks. Nothing is written then.
     """
     record = checked(record)
     named = [name for suite in record["suites"].values() for name in suite["figures"]]
@@ -74,7 +71,7 @@ def write_report(
 
 
 def _write(page: "_Markdown | _Html", record: Record, others: list[str], title: str, part: str) -> None:
-    """Writes what the report shows, from top to bottom."""
+    """Writes the contents of the report from top to bottom."""
     run, suites = record["run"], record["suites"]
     page.heading(title, 1)
     page.paragraph(", ".join(f"{key} {_text(run[key])}" for key in ("checkpoint", "step") if key in run))
@@ -96,7 +93,7 @@ def _write(page: "_Markdown | _Html", record: Record, others: list[str], title: 
     for name in others:
         page.picture(name, name)
     page.heading("Settings")
-    # Settings are shown as they were written: 0.0001, not a measured number's four figures.
+    # Settings are shown exactly, unlike measured numbers.
     rows = [[name, repr(value) if isinstance(value, float) else value] for name, value in flatten(run)]
     page.table({"title": "Settings, data and versions", "columns": ["field", "value"], "rows": rows})
     if record["nulls"]:
@@ -112,7 +109,7 @@ def _headline(suite: Suite) -> str:
 
 
 def _text(value: Any) -> str:
-    """Text of a cell: whole numbers whole, others to about four figures, a dash for what is not there."""
+    """Text of a cell: numbers that are not whole to about four figures, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -179,7 +176,7 @@ img{max-width:100%;height:auto;background:#fff;padding:.5rem;border-radius:6px;b
 
 
 class _Html:
-    """One file that asks no host for anything, as the policy in its head enforces. Every text is escaped."""
+    """One file that makes no request, which the policy in its head enforces. Every text is escaped."""
 
     suffix = "html"
 
@@ -215,7 +212,7 @@ class _Html:
 
     def picture(self, name: str, caption: str) -> None:
         data, caption = self.pictures[name], self.plain(caption)
-        # A PNG's header holds its size: with it the page does not jump while it loads.
+        # The size, from the PNG's header, keeps the page from jumping while it loads.
         width, height = (int.from_bytes(data[at : at + 4], "big") * 96 // DOTS_PER_INCH for at in (16, 20))
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         image = f'<img src="{source}" width="{width}" height="{height}" alt="{caption}">'

@@ -1,9 +1,9 @@
-"""The record of an evaluation: what eval.json holds, in types, and the check of it.
+"""The record of an evaluation, which becomes eval.json: its types and its check.
 
     checked({"run": {"name": "wrn_c10"}, "suites": {"clean": {"status": "done", "scalars": {"top1": 0.9512}}}})
 
-Accuracies and rates are fractions in [0, 1]. NumPy numbers and arrays are taken as they are. JSON has no NaN: such a
-number becomes null, and `nulls` says at which place and what it was; the report shows a dash.
+Accuracies and rates are fractions in [0, 1]. NumPy numbers and arrays are allowed. JSON has no NaN or infinity: such a
+number becomes null, and `nulls` has its place and value.
 """
 
 import math
@@ -27,25 +27,25 @@ class Table(TypedDict):
 
 class Suite(TypedDict):
     status: str  # "done", or "missing" with a reason
-    scalars: dict[str, Any]  # name -> number; these three may be left out until the record is `checked`
+    scalars: dict[str, Any]  # name -> number; `checked` adds this and the next two if they are left out
     tables: list[Table]
     figures: dict[str, str]  # name -> caption
     note: NotRequired[str]
-    reason: NotRequired[str]  # what is missing: no data set 'svhn' below DIR
-    remedy: NotRequired[str]  # how to get it: python -m sem_jax prepare svhn
+    reason: NotRequired[str]  # what is missing: "no data set 'svhn' below DIR"
+    remedy: NotRequired[str]  # how to get it: "python -m sem_jax prepare svhn"
 
 
 class Record(TypedDict):
     run: dict[str, Any]  # name: str; checkpoint, step, config, data, versions ... of any kind, shown as dotted fields
     suites: dict[str, Suite]
-    nulls: dict[str, str]  # place -> what stood there
+    nulls: dict[str, str]  # place -> number that is not finite
 
 
 def checked(record: Mapping[str, Any]) -> Record:
-    """Returns the record in plain JSON values, with every optional part filled in and with `nulls`.
+    """Returns the record in plain JSON values, with every part and with `nulls`.
 
     Raises:
-      RunError: naming the place, what was found and what was expected.
+      RunError: names the place, what was found and what was expected.
     """
     nulls: dict[str, str] = {}
     plain = _plain(dict(record), "", nulls)
@@ -74,7 +74,7 @@ def checked(record: Mapping[str, Any]) -> Record:
 
 
 def _plain(value: Any, place: str, nulls: dict[str, str]) -> Any:
-    """`value` in the types that JSON has; numbers that are not finite become None and are written down in `nulls`."""
+    """`value` in JSON's types; numbers that are not finite become None and are added to `nulls`."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{place}.{key}" if place else str(key), nulls) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -44,14 +44,19 @@ class _Source(NamedTuple):
     read: Callable[[str, int], Split]
 
 
-def _published(context: Context, opened: Published) -> _Source:
+def _published(context: Context, opened: Published, rows: np.ndarray) -> _Source:
     name = PUBLISHED.get(context.run.data.name, (Path(opened.path).name, ""))[0]
     count = len(context.split("test").labels)
     if opened.layout == "tfds":
         name += " (tfds cifar10_corrupted)"
     elif count != _OFFICIAL:
         name += f" layout, {count:,} images"
-    return _Source(name, f"{name}, published images read from {opened.path}.", lambda *_: None, opened.read)
+
+    def read(corruption: str, severity: int) -> Split:
+        split = opened.read(corruption, severity)
+        return split if len(rows) == len(split.labels) else Split(split.images[rows], split.labels[rows])
+
+    return _Source(name, f"{name}, published images read from {opened.path}.", lambda *_: None, read)
 
 
 def _find_published(context: Context) -> Published | None:
@@ -116,21 +121,19 @@ def _chosen_items(context: Context) -> np.ndarray:
 
 def corruptions(context: Context) -> Result:
     """Accuracy under every corruption and severity; published images if they are there, else generated ones."""
-    options, test = context.options, context.split("test")
+    options, test, rows = context.options, context.split("test"), _chosen_items(context)
     try:
         opened = context.given.published or _find_published(context)
-        source = _published(context, opened) if opened else None
     except DataError as error:
         raise Missing.of(error) from error  # a damaged published set is not replaced by a generated one
-    rows = _chosen_items(context)
     chosen = Split(test.images[rows], test.labels[rows])
-    source = source or _generated(context, chosen)
+    source = _published(context, opened, rows) if opened else _generated(context, chosen)
     accuracy, sheet, items = {}, {}, {}
     cells = [(name, severity) for name in options.corruptions for severity in generator.SEVERITIES]
     bar = tqdm(cells, desc=source.name, unit="set", disable=None if options.progress else True, leave=False)
     try:
         for name, severity in bar:
-            hits, sheet[name, severity] = _cell(context, source, name, severity, rows if opened else None, chosen)
+            hits, sheet[name, severity] = _cell(context, source, name, severity, chosen.labels)
             accuracy[name, severity], items[f"correct {name} {severity}"] = float(hits.mean()), hits
     except DataError as error:
         raise Missing.of(error) from error
@@ -152,15 +155,10 @@ def corruptions(context: Context) -> Result:
     }
     if len(rows) < len(test.labels):
         result.note += f" A seeded choice of {len(rows):,} of {len(test.labels):,} test images."
-    result.tables.append(
-        {
-            "title": f"Accuracy: {source.name}",
-            "columns": ["corruption", *severities, "mean"],
-            "rows": body,
-            "note": f"Mean accuracy is the mean over all {table.accuracy.size} cells. mCE (unnormalised) is 1 minus "
-            "it: nobody has published the baseline errors that mCE divides by for these sets.",
-        }
-    )
+    note = f"Mean accuracy is the mean over all {table.accuracy.size} cells. mCE (unnormalised) is 1 minus it: nobody "
+    note += "has published the baseline errors that mCE divides by for these sets."
+    columns = ["corruption", *severities, "mean"]
+    result.tables.append({"title": f"Accuracy: {source.name}", "columns": columns, "rows": body, "note": note})
     heat = figures.corruption_heatmap(table.corruptions, table.severities, table.accuracy)
     result.picture("corruptions", heat, f"Accuracy in percent: {source.name}.")
     first = test.images[rows[:_SHOWN]]
@@ -174,20 +172,16 @@ def corruptions(context: Context) -> Result:
     return result
 
 
-def _cell(context: Context, source: _Source, name: str, severity: int, rows: np.ndarray | None, chosen: Split):
-    """One corruption at one severity: (which images are classified right, bool[n]; the first images, u8[n h w c])."""
-    split = None
+def _cell(context: Context, source: _Source, name: str, severity: int, clean_labels: np.ndarray):
+    """One corruption at one severity: (which images are classified correctly, bool[n]; the first images)."""
+    key = source.key(name, severity)
+    split = source.read(name, severity) if key is None else None
 
     def make():
         read = split or source.read(name, severity)
         out = context.predictor.outputs(read.images, features=False, label=f"{name} {severity}")
         return {"logits": out.logits, "first": np.asarray(read.images[:_SHOWN])}
 
-    key = source.key(name, severity)
-    if key is None:
-        split = source.read(name, severity)
-        if rows is not None and len(rows) < len(split.labels):
-            split = Split(split.images[rows], split.labels[rows])
-        key = digest(split.images)
+    key = digest(split.images) if split else key or ""
     arrays = context.cache(f"{source.name} {name} {severity}", key, make, wanted=("logits", "first"))
-    return metrics.correct(arrays["logits"], split.labels if split else chosen.labels), arrays["first"][:_SHOWN]
+    return metrics.correct(arrays["logits"], split.labels if split else clean_labels), arrays["first"][:_SHOWN]

@@ -181,15 +181,10 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
             result.scalars["relative error own mixer"] = errors.mean()
             result.items["relative error own"] = np.where(own.middle, own.relative, np.nan)
     if rows:
-        result.tables.append(
-            {
-                "title": f"The run's own mixer, lam between {MIDDLE[0]} and {MIDDLE[1]}",
-                "columns": ["run", "mixer", "pairs", "relative error", *_MARKS, "absolute error"],
-                "rows": rows,
-                "note": "Test pairs mixed as in training, lam as it draws them; percentages are quantiles of the "
-                "relative error.",
-            }
-        )
+        title = f"The run's own mixer, lam between {MIDDLE[0]} and {MIDDLE[1]}"
+        columns = ["run", "mixer", "pairs", "relative error", *_MARKS, "absolute error"]
+        note = "Test pairs mixed as in training, lam as it draws them; percentages are quantiles of the relative error."
+        result.tables.append({"title": title, "columns": columns, "rows": rows, "note": note})
 
 
 def _two_classes(context: Context, runs, result: Result) -> None:
