@@ -13,7 +13,7 @@ from sem_jax.interfaces import Images, Split
 def check_split(split: Split, num_classes: int, where: str, *, every_class: bool = False) -> None:
     """Refuses a split that cannot be trained or scored on, with a DataError that names the file or folder `where`.
 
-    Images must be u8[n h w c] with n >= 1, labels i32[n] in [0, num_classes). `every_class` asks for an image of each.
+    Images must be u8[n h w c] with n >= 1, labels i32[n] in [0, num_classes). `every_class` asks for one of each.
     """
     images, labels = split
     dtype = images.dtype if isinstance(images, np.ndarray) else np.dtype(np.uint8)
@@ -36,8 +36,8 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
     """Takes `val_size` items out of a split: (the rest, the part taken out). Both keep the order of `split`.
 
-    Class counts of the part differ by at most one. Only where a class is too small, the larger ones give more: every
-    class keeps at least one item in the rest. `seed` is that of the NumPy generator that chooses.
+    Class counts of the part differ by at most one. If a class is too small, larger ones give more, since every class
+    keeps at least one item in the rest. `seed` is that of the NumPy generator that chooses.
 
     Raises:
       DataError: val_size is too small for one item a class, or leaves a class without items.

@@ -28,8 +28,7 @@ REMEDY = "Take the official archive again: http://cs231n.stanford.edu/tiny-image
 def open_tiny_imagenet(spec: PublicSet, path: Path) -> Mapping[str, Callable[[], Raw]]:
     """Readers of the official layout or an image folder at `path`; DataError if it holds neither."""
     files = open_files(path)
-    found = files.find(ANNOTATIONS)
-    if not found:
+    if not (found := files.find(ANNOTATIONS)):
         return open_split_folders(spec, files)
     top = found.removesuffix(ANNOTATIONS)
     train = [name for name in files.names if name.startswith(f"{top}train/") and is_image(name)]
@@ -57,6 +56,8 @@ def _read_val(spec: PublicSet, files: Files, classes: tuple[str, ...], top: str)
             raise DataError(message, REMEDY)
         names.append(f"{top}val/images/{fields[0]}")
         wnids.append(fields[1])
+    if absent := sorted(set(names) - set(files.names)):  # also a name with ".." that leads out of the folder
+        raise DataError(f"{files.where(absent[0])} is missing, but {ANNOTATIONS} lists it", REMEDY)
     if not names:
         raise DataError(f"{files.where(top + ANNOTATIONS)} lists no images", REMEDY)
     return _read(spec, files, classes, names, wnids)

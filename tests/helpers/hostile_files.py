@@ -22,7 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from sem_jax.data import Reading, load, read_array_pair, read_image_tree
-from tests.helpers.data_sets import made_cifar10, to_tfrecord, write_arrays, write_cifar10, write_tree
+from tests.helpers.data_sets import (
+    made_cifar10,
+    to_tfrecord,
+    write_arrays,
+    write_cifar10,
+    write_tiny_imagenet,
+    write_tree,
+)
 
 TEN_GB = 10 << 30
 HOSTILE = []  # the rows
@@ -377,6 +384,15 @@ def pickled_cifar10_archive(root, canary):
 def binary_cifar10_that_is_a_pickle(root, canary):
     (write_cifar10(root) / "data_batch_1.bin").write_bytes(pickle.dumps(Payload(canary)))
     return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "data_batch_1.bin"
+
+
+@hostile
+def annotations_that_climb(root, canary):
+    top = write_tiny_imagenet(root)
+    shutil.copy(next(top.rglob("val_0.JPEG")), root.parent / "outside.JPEG")
+    with (top / "val/val_annotations.txt").open("a") as file:
+        file.write("../../../../outside.JPEG\tn01\t0\t0\t63\t63\n")
+    return lambda: load("tiny_imagenet", data_dir=str(root), reading=Reading(download=False)), "outside.JPEG"
 
 
 def _prepared(root: Path, change):
