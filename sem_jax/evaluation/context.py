@@ -40,7 +40,7 @@ class Missing(SemError):
         return {"status": "missing", "reason": f"{self.reason.rstrip('.')}.", "remedy": self.remedy}
 
     def line(self) -> str:
-        """What is printed when the suite is done."""
+        """The line that is printed when the suite is done."""
         return " ".join(f"missing: {self.record()['reason']} {self.remedy}".split())
 
 
@@ -77,7 +77,7 @@ class Result:
         }
 
     def line(self) -> str:
-        """What is printed when the suite is done: the scalars, then each set that was left out."""
+        """The text that is printed when the suite is done: the scalars, then each set that was left out."""
         shown = {name: f"{it:.4f}" if isinstance(it, float) else str(it) for name, it in self.scalars.items()}
         absent = [f"\n{'':<13} left out {it.name}: {it.reason}; {it.remedy}" for it in self.absent]
         return ", ".join(f"{name} {value}" for name, value in shown.items()) + "".join(absent)
@@ -118,7 +118,7 @@ class Context:
                 yield Absent(it.name, reason, remedy or "Replace the file.")
 
     def facts(self, split: Split) -> dict[str, Any]:
-        """What the record says about a set."""
+        """Digest and size of a set, for the record."""
         return {"images": self.digest(split.images), "items": len(split.labels)}
 
     def split(self, name: str) -> Split:

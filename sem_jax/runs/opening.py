@@ -173,7 +173,7 @@ def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
 
 
 def _holds_checkpoint(path: Path) -> bool:
-    """Whether a folder is the checkpoints folder of a run, or one of the checkpoints in it."""
+    """True for the checkpoints folder of a run and for one of the checkpoints in it."""
     return bool(steps(path)) or (path / "model").is_dir()
 
 

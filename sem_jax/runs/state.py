@@ -14,7 +14,7 @@ from sem_jax.rngs import key_for
 
 
 class TrainState(NamedTuple):
-    """What a step reads and replaces."""
+    """The arrays that a training step updates."""
 
     step: jax.Array  # i32[], optimizer updates so far
     params: Any  # float32

@@ -36,7 +36,7 @@ _KEPT = 1_000  # corrupted images of at most so many items are cached for the ne
 
 
 class _Source(NamedTuple):
-    """Where corrupted images come from."""
+    """A source of corrupted images."""
 
     name: str  # "CIFAR-10-C", or "generated corruptions"
     note: str

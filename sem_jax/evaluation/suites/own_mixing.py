@@ -1,4 +1,4 @@
-"""How equivariant a run's representation is under its own mixer, whatever it is.
+"""Equivariance of a run's representation under its own mixer.
 
     own = represent_own(context, count=500)        # OwnMixing(relative f32[n], absolute f32[n], lam f32[n])
     own.relative[own.middle].mean()
