@@ -23,10 +23,11 @@ COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
 
 
 def main() -> None:
-    """Runs the command that is named first; without a name, `train`."""
-    if len(sys.argv) == 1:
+    """Runs the command that is named first; without a name, `train`. `COMMAND --help` has its options."""
+    if len(sys.argv) == 1 or sys.argv[1] in ("--help", "-h"):
         print("usage: python -m sem_jax COMMAND ...\n")
         print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
+        print("\npython -m sem_jax COMMAND --help shows what a command takes.")
         return
     if sys.argv[1] == "--version":
         print(__version__)
