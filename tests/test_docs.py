@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import sem_jax
 from sem_jax.__main__ import COMMANDS
 from sem_jax.config.fields import FIELDS
 from sem_jax.data import DATASETS
@@ -113,3 +114,12 @@ def test_links_lead_somewhere(path):
         target = path.parent / file if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_reference_has_every_name_of_the_face_and_no_other():
+    text = (ROOT / "docs/api.md").read_text()
+    assert set(re.findall(r"^ +~sem_jax\.(\w+)$|^\| `sj\.(\w+)` ", text, re.MULTILINE)) == {
+        ("", name) if name.isupper() else (name, "") for name in sem_jax.__all__
+    }
+    for module in re.findall(r"^ +(sem_jax\.[\w.]+)$", text, re.MULTILINE):
+        assert importlib.util.find_spec(module), module

@@ -78,7 +78,7 @@ def make_mix(
 
     Returns:
       mix(key, images f32[b h w c], take=None, *, labels=None, strength=None, scorer=None)
-        -> (mixed, Mix(lam f32[b], pairing i32[b])).
+      -> (mixed, Mix(lam f32[b], pairing i32[b])).
       `mixed` is f32[b h w c], or a `Hooked` where the mixer has a hook.
       `take(pairing) -> f32[b h w c]` fetches the partners; the default indexes `images`. Where images are sharded over
       devices, a trainer gathers partners from its data set, so that no image travels.
