@@ -14,9 +14,10 @@ from pathlib import Path
 from experiments.commands import parser
 from experiments.paper import grid, report_figures
 from experiments.paper.ledger import Ledger
-from experiments.paper.report_equivariance import controls, equivariance
+from experiments.paper.report_equivariance import BARS, controls, equivariance
 from experiments.paper.report_lengths import lengths
 from experiments.paper.report_mixers import every_mixer
+from experiments.paper.report_pareto import pareto
 from experiments.paper.report_tables import TITLES, Number, accuracies, paper_tables, settings_given, write_csv
 from experiments.paper.rows import Rows, choose
 from experiments.paper.scores import SEM_PAIRS
@@ -107,17 +108,20 @@ def make_report(ledger: Ledger, size: str) -> tuple[dict, dict, list[Number]]:
     captions = {}
     if picture := report_figures.accuracy(rows):
         figures["accuracy"] = picture
-        captions["accuracy"] = "Test accuracy by method: mean over seeds, and every seed as a dot."
+        captions["accuracy"] = f"Test accuracy by method: mean over seeds, and every seed as a dot. {BARS}"
     if shares := [it for it in numbers if it.method in SEM_PAIRS and it.score.sem.value is not None]:
-        figures["sem_share"] = report_figures.shares(shares, size)
-        captions["sem_share"] = "What SEM changed, in percentage points, with 95% intervals over test items."
+        figures["sem_share"] = report_figures.shares(shares, rows)
+        captions["sem_share"] = f"What SEM changed, in percentage points of accuracy or AUROC. {BARS}"
     if captions:
         tables[TITLES["1"]]["figures"] = captions
+    of_equivariance = equivariance(rows, figures)
+    if of_equivariance["status"] == "done":
+        of_equivariance["figures"] |= pareto(rows, figures)
     parts: dict[str, dict | None] = {
         "How to read it": {"status": "done", "note": METHOD + INTERVALS},
         "What is left out": without_items(rows),
         **tables,
-        "Fig. 3: equivariance": equivariance(rows, figures),
+        "Fig. 3: equivariance": of_equivariance,
         "Controls": controls(rows),
         "Every mixer": every_mixer(rows, figures),
         "Length of training": lengths(rows, figures),

@@ -10,10 +10,16 @@ import numpy as np
 
 from experiments.paper import grid, report_figures, stats, text
 from experiments.paper.rows import Group, Rows, Seeds
-from experiments.paper.scores import Change, accuracy_on_test, scalars, score
+from experiments.paper.scores import Change, accuracy_on_test, measured_accuracy, scalars, score
 from sem_jax.config import DEFAULT_GAMMA
 
 TITLES = {"mixup": "mixup", "cutmix": "CutMix", "own": "own mixer"}  # a mixing by the evaluation's name in its scalars
+BY_GAMMA = ("mixup", "mixup+sem", *grid.GAMMAS)
+
+BARS = (
+    "Bars are 95% intervals: thick over test items (as in the tables), thin over seeds and test items, where there are "
+    "several seeds; few seeds make the thin one too short. No bar: the runs' items are absent, or there are none."
+)
 
 
 def gamma_of(entries: Seeds) -> float:
@@ -79,15 +85,25 @@ def equivariance(rows: Rows, figures: dict) -> dict:
         name = "-".join(group)
         tables.append({"title": rows.title(group), "columns": columns, "rows": body})
         lines = {m: rows.runs(group, m) for m in ordered(rows, group)}
-        if picture := report_figures.error_curves(lines, gamma_of):
-            figures[f"equivariance-{name}"] = picture
-            captions[f"equivariance-{name}"] = "Relative equivariance error against lam, mean over pairs and seeds."
+        for start, curves, says in (
+            ("equivariance", report_figures.figure_3(lines), "mixup and CutMix, without and with SEM"),
+            ("gammas", report_figures.beside_figure_3(lines, gamma_of), "no mixing, and mixup + SEM by gamma"),
+        ):
+            title = report_figures.about(rows, group, (it.runs for it in curves), ", ")
+            if picture := report_figures.error_curves(curves, title):
+                figures[f"{start}-{name}"] = picture
+                captions[f"{start}-{name}"] = (
+                    f"Relative equivariance error against lam, {says}: mean over pairs and seeds, thin the seeds. "
+                    "Both panels have the same axes."
+                )
         points = _by_gamma(rows, group)
         if len(points) > 1:
-            figures[f"gamma-{name}"] = report_figures.against_gamma(points)
+            figures[f"gamma-{name}"] = report_figures.against_gamma(
+                points, report_figures.about(rows, group, (rows.runs(group, m) for m in BY_GAMMA), ", ")
+            )
             captions[f"gamma-{name}"] = (
-                "mixup with SEM against gamma (0: mixup without): relative error with its 95% interval over pairs, "
-                "feature norm and test accuracy (bars: one standard deviation over seeds)."
+                "mixup with SEM against gamma (0: mixup without): relative error, feature norm and test accuracy; n is "
+                f"the number of seeds. {BARS}"
             )
     if not tables:
         remedy = "experiments.paper scores it"
@@ -120,26 +136,17 @@ def _line(rows: Rows, group: Group, method: str) -> list[str]:
     return line
 
 
-def _by_gamma(rows: Rows, group: Group) -> dict[float, dict]:
+def _by_gamma(rows: Rows, group: Group) -> dict[float, dict[str, stats.Measured]]:
     """gamma -> what mixup with that gamma got to; gamma 0 is mixup."""
     points = {}
-    for method in ("mixup", "mixup+sem", *grid.GAMMAS):
+    for method in BY_GAMMA:
         entries = rows.runs(group, method)
-        of_pairs, means = list(pair_errors(rows, entries, "mixup").values()), errors(entries, "mixup")
-        if of_pairs:
-            mean = np.mean(of_pairs, axis=0)
-            mean = mean[np.isfinite(mean)]
-            error, interval = float(mean.mean()), stats.mean_interval(mean)
-        elif means:
-            error, interval = float(np.mean(means)), None
-        else:
-            continue
-        points[gamma_of(entries) if "sem" in method else 0.0] = {
-            "error": error,
-            "interval": interval,
-            "norm": norms(entries),
-            "accuracy": [100 * e["accuracy"]["last"] for e in entries.values()],
-        }
+        if means := errors(entries, "mixup"):
+            points[gamma_of(entries) if "sem" in method else 0.0] = {
+                "error": stats.measure(means, list(pair_errors(rows, entries, "mixup").values())),
+                "norm": stats.measure(norms(entries)),
+                "accuracy": measured_accuracy(rows, entries),
+            }
     return dict(sorted(points.items()))
 
 

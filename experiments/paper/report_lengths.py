@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from experiments.paper import grid, report_figures, text
 from experiments.paper.ledger import Book
+from experiments.paper.report_equivariance import BARS
 from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, recipe
-from experiments.paper.scores import accuracy_on_test, compare, percent
+from experiments.paper.scores import accuracy_on_test, compare, measured_accuracy, percent
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
 METHODS = (*grid.METHODS, *(name for name, control in grid.CONTROLS.items() if control.epochs == 1))
@@ -66,13 +67,13 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
                 body.append([f"{method} - {base}", *changes])
         columns = ["test accuracy (%)", *(f"{n} epochs" for n in epochs)]
         tables.append({"title": rows.title(group), "columns": columns, "rows": body})
-        points[group] = values
+        points[group] = {m: {n: measured_accuracy(rows, runs) for n, runs in found[m].items()} for m in methods}
     if not tables:
         return None
-    figures["lengths"] = report_figures.lengths(points, rows.size)
+    figures["lengths"] = report_figures.lengths(points, rows)
     note = (
         "Every run has a schedule of its own length; accuracy after the last epoch, mean ± standard deviation over "
         "seeds. Differences are in percentage points, with 95% intervals over test items."
     )
-    caption = "Test accuracy against the length of training; bars: one standard deviation over seeds."
+    caption = f"Test accuracy against the length of training. {BARS}"
     return {"status": "done", "note": note, "tables": tables, "figures": {"lengths": caption}}

@@ -70,14 +70,23 @@ def every_mixer(rows: Rows, figures: dict) -> dict | None:
         {"title": rows.title(group), "columns": list(COLUMNS), "rows": [_cells(rows, group, it) for it in found]}
         for group, found in drawn.items()
     ]
-    figures["every_mixer"] = report_figures.every_mixer(drawn, rows.size)
+    figures["every_mixer"] = report_figures.every_mixer(drawn, rows)
     note = (
         "Own mixing: ||g(mixed) - mixture|| / ||g(x_i) - g(x_j)|| of pairs of test images mixed as in training, with "
         "lam between 0.05 and 0.95, in evaluation mode. Changes with 95% intervals over the pairs (over test items for "
         "accuracy), the seeds averaged. "
         "Errors of different mixers are of different images, so compare within a row."
     )
-    caption = "Relative equivariance error under each mixer, without SEM (hollow) and with it (filled)."
+    larger = [
+        f"{it.mixer} on {rows.title(group)} ({it.without:.3f} to {it.with_sem:.3f})"
+        for group, found in drawn.items()
+        for it in found
+        if it.without is not None and it.with_sem is not None and it.with_sem > it.without
+    ]
+    caption = (
+        "Relative equivariance error under each mixer, without SEM (hollow) and with it (filled). Orange, larger with "
+        f"SEM: {'; '.join(larger) or 'none'}. The table has the intervals over pairs."
+    )
     return {"status": "done", "note": note, "tables": tables, "figures": {"every_mixer": caption}}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from experiments.paper import stats
 from experiments.paper.ledger import Ledger
 from experiments.paper.rows import Group, Rows, Seeds
+from experiments.paper.stats import Interval, Intervals, Measured
 from sem_jax.config import METHODS
 
 PAPER_RESULTS = Path(__file__).with_name("paper_results.csv")
@@ -38,7 +39,6 @@ PAPER_SETS = {  # (table, trained on) -> the paper's name, ours
 }
 SEM_PAIRS = {name: name.replace("+sem", "") for name in METHODS if "+sem" in name}  # with -> without
 
-Interval = tuple[float, float]
 Items = Mapping[str, np.ndarray]  # of one run, see `Ledger.items`
 
 
@@ -50,15 +50,16 @@ class Metric(NamedTuple):
     official: str  # the paper's name, where it is that very set; else ""
     quantity: str  # accuracy or AUROC, a fraction
     value: Callable[[Mapping], float | None]
-    interval: Callable[[Sequence[tuple[Items, Items]]], Interval | None]  # of (with, without), a pair a seed
+    intervals: Callable[[Sequence[tuple[Items, Items]]], Intervals | None]  # of (with, without), a pair a seed
 
 
 class Change(NamedTuple):
     """The difference of two methods over the seeds that both have."""
 
     value: float | None
-    interval: Interval | None  # None also where the items of a run are absent
+    interval: Interval | None  # over test items; None also where the items of a run are absent
     seeds: int
+    measured: Measured | None = None  # for figures
 
 
 class Score(NamedTuple):
@@ -78,7 +79,7 @@ class Score(NamedTuple):
 def _correct(name: str, pairs):
     if any(name not in a or name not in b or a[name].shape != b[name].shape for a, b in pairs):
         return None
-    return stats.mean_interval(stats.paired(*([it[i][name] for it in pairs] for i in (0, 1))))
+    return _of_difference(*([it[i][name] for it in pairs] for i in (0, 1)))
 
 
 def _corrupted(pairs):
@@ -89,7 +90,11 @@ def _corrupted(pairs):
     if not names or len(shapes) != 1 or None in shapes:
         return None
     sides = ([np.mean([it[i][name] for name in names], axis=0) for it in pairs] for i in (0, 1))
-    return stats.mean_interval(stats.paired(*sides))
+    return _of_difference(*sides)
+
+
+def _of_difference(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Intervals:
+    return stats.mean_intervals(np.asarray(first, np.float64) - np.asarray(second, np.float64))
 
 
 def _msp(name: str, pairs):
@@ -98,7 +103,7 @@ def _msp(name: str, pairs):
         return None
     if len({tuple(items[key].shape for key in wanted) for pair in pairs for items in pair}) != 1:
         return None
-    return stats.auroc_interval([tuple(items[key] for items in pair for key in wanted) for pair in pairs])
+    return stats.auroc_intervals([tuple(items[key] for items in pair for key in wanted) for pair in pairs])
 
 
 def _scalar(suite: str, name: str, entry: Mapping):
@@ -170,16 +175,27 @@ def percent(metric: Metric, runs: Seeds) -> dict[int, float]:
     return {seed: 100 * value for seed, value in values.items() if value is not None}
 
 
+def measured_accuracy(rows: Rows, runs: Seeds) -> Measured:
+    """Accuracy of a row's runs on the test set of their data set, in percent."""
+    items = [(rows.ledger.items(entry) or {}).get("correct test") for entry in runs.values()]
+    tables = [100.0 * it for it in items if it is not None]
+    return stats.measure([100 * entry["accuracy"]["last"] for entry in runs.values()], tables)
+
+
 def compare(metric: Metric, runs: Seeds, base: Seeds, ledger: Ledger) -> Change:
     """`runs` - `base` in percentage points."""
     values, without = percent(metric, runs), percent(metric, base)
     seeds = [seed for seed in values if seed in without]
     if not seeds:
         return Change(None, None, 0)
-    mean = float(np.mean([values[s] - without[s] for s in seeds]))
+    differences = [values[s] - without[s] for s in seeds]
     pairs = [(a, b) for s in seeds if (a := ledger.items(runs[s])) and (b := ledger.items(base[s]))]
-    found = metric.interval(pairs) if len(pairs) == len(seeds) else None
-    return Change(mean, found and (100 * found[0], 100 * found[1]), len(seeds))
+    found = metric.intervals(pairs) if len(pairs) == len(seeds) else None
+    if found:  # from fractions to percentage points
+        (low, high), both = found
+        found = Intervals((100 * low, 100 * high), both and (100 * both[0], 100 * both[1]))
+    measured = Measured(differences, found)
+    return Change(measured.mean, found and found.items, len(seeds), measured)
 
 
 def score(rows: Rows, metric: Metric, group: Group, method: str, *, against: str = "") -> Score:

@@ -198,7 +198,7 @@ def write(rows: Sequence[Mapping], about: Mapping, out: Path) -> dict:
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda r: (r["alpha"], r["gamma"])))
     (out / "gamma.png").write_bytes(
-        to_png(draw(rows, f"{about['mixer']} + SEM, {about['dataset']}, size {about['size']}"))
+        to_png(draw(rows, f"{about['mixer']} + SEM, {about['dataset']}, size {about['size']}, one seed"))
     )
     best = rows[0] if rows and rows[0]["complete"] else None
     if best is None:

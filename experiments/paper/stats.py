@@ -3,14 +3,18 @@
     mean_sd([0.91, 0.93])                             # (0.92, 0.0141, 2); sd is None for a single value
     difference = paired(with_sem, without)            # f64[n]: bool[seeds n] each; a mean over seeds for each item
     mean_interval(difference)                         # (low, high), percentiles of the mean over resampled items
-    auroc_interval([(id_a, ood_a, id_b, ood_b), ...]) # for the difference of two AUROCs; one tuple a seed
+    mean_intervals(with_sem - without)                # Intervals of f64[seeds n]: over items, over seeds and items
+    auroc_intervals([(id_a, ood_a, id_b, ood_b), ...]) # for the difference of two AUROCs; one tuple a seed
+    measure([0.91, 0.93], correct)                    # Measured: what a figure draws of one row
 
-What is resampled: test items, the same ones for both methods and all seeds. The runs stay as they are, so an interval
-says how far the number depends on the choice of test items, and nothing of another training run: that is what the
-standard deviation over seeds is for.
+Two intervals. `items`: test items are resampled, the same ones for both methods and all seeds, and the runs stay as
+they are; it says how far a number depends on the choice of test items, and nothing of another training run. The tables
+have this one. `both`: seeds are resampled as well (a hierarchical bootstrap), where there are several. Three seeds say
+little of all possible ones: their resampling gives 2/3 of the variance, so read `both` as the least that is uncertain.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +22,26 @@ from numpy.typing import ArrayLike
 LEVEL = 0.95
 DRAWS = 10_000
 AUROC_DRAWS = 1_000  # each needs a pass over all scores
+
+Interval = tuple[float, float]
+
+
+class Intervals(NamedTuple):
+    """95% intervals of one number."""
+
+    items: Interval
+    both: Interval | None  # None for a single seed
+
+
+class Measured(NamedTuple):
+    """A number of every seed; intervals of their mean where the items of all of them are there."""
+
+    seeds: list[float]
+    intervals: Intervals | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.seeds))
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None, int]:
@@ -33,12 +57,12 @@ def paired(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     return np.mean(np.asarray(first, np.float64) - np.asarray(second, np.float64), axis=0)
 
 
-def _percentiles(draws: np.ndarray) -> tuple[float, float]:
+def _percentiles(draws: np.ndarray) -> Interval:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def mean_interval(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def mean_interval(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Percentile interval of the mean of f64[n] under resampling of its items with replacement.
 
     Equal values are drawn together: how often each distinct value comes up is multinomial, which is the same
@@ -52,6 +76,39 @@ def mean_interval(values: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> tu
         hits = rng.multinomial(total, counts / total, size=min(1000, draws - start))
         means.append(hits @ distinct / total)
     return _percentiles(np.concatenate(means))
+
+
+def mean_intervals(values: ArrayLike, *, draws: int = 2000, seed: int = 0) -> Intervals:
+    """Intervals of the mean of f64[seeds n], whose columns are the same items for all seeds."""
+    table = np.asarray(values, np.float64)
+    items = mean_interval(table.mean(axis=0))
+    if len(table) < 2:
+        return Intervals(items, None)
+    distinct, counts = np.unique(table, axis=1, return_counts=True)
+    total, rng = counts.sum(), np.random.default_rng(seed)
+    return Intervals(items, _over_seeds(rng.multinomial(total, counts / total, size=draws) @ distinct.T / total, rng))
+
+
+def _over_seeds(means: np.ndarray, rng: np.random.Generator) -> Interval:
+    """Interval of f64[draws seeds], means over resampled items, with the seeds resampled in each draw."""
+    draws, count = means.shape
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=draws) / count
+    return _percentiles((weights * means).sum(axis=1))
+
+
+def measure(seeds: Sequence[float], tables: Sequence[ArrayLike] = ()) -> Measured:
+    """What a figure draws of one row.
+
+    Args:
+      seeds: its number, a seed each.
+      tables: what each test item got to, f64[n] a seed; no interval unless every seed has one of the same items.
+    """
+    arrays = [np.asarray(it, np.float64) for it in tables]
+    if not arrays or len(arrays) != len(seeds) or len({it.shape for it in arrays}) > 1:
+        return Measured(list(seeds))
+    values = np.stack(arrays)
+    values = values[:, np.isfinite(values).all(axis=0)]  # a pair of images with equal features has no relative error
+    return Measured(list(seeds), mean_intervals(values) if values.size else None)
 
 
 class _Ranked:
@@ -79,10 +136,10 @@ def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
     return _Ranked(first, second)(np.ones(len(first)), np.ones(len(second)))
 
 
-def auroc_interval(
+def auroc_intervals(
     runs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], *, draws: int = AUROC_DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean over seeds of AUROC(a) - AUROC(b), ID and OOD items resampled apart.
+) -> Intervals:
+    """Intervals of the mean over seeds of AUROC(a) - AUROC(b), ID and OOD items resampled apart.
 
     Args:
       runs: a seed each: scores of the ID and the OOD items by a, then by b; items in the same order in all.
@@ -90,8 +147,8 @@ def auroc_interval(
     ranked = [(_Ranked(a, b), _Ranked(c, d)) for a, b, c, d in runs]
     n, m = len(runs[0][0]), len(runs[0][1])
     rng = np.random.default_rng(seed)
-    out = np.empty(draws)
+    out = np.empty((draws, len(runs)))
     for i in range(draws):
         weights = np.bincount(rng.integers(0, n, n), minlength=n), np.bincount(rng.integers(0, m, m), minlength=m)
-        out[i] = np.mean([first(*weights) - second(*weights) for first, second in ranked])
-    return _percentiles(out)
+        out[i] = [first(*weights) - second(*weights) for first, second in ranked]
+    return Intervals(_percentiles(out.mean(axis=1)), _over_seeds(out, rng) if len(runs) > 1 else None)

@@ -25,7 +25,7 @@ def built(ledger, size="cpu"):
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
-    monkeypatch.setattr(stats.auroc_interval, "__kwdefaults__", {"draws": 50, "seed": 0})
+    monkeypatch.setattr(stats.auroc_intervals, "__kwdefaults__", {"draws": 50, "seed": 0})
     return Ledger(tmp_path / "ledger")
 
 

@@ -54,7 +54,7 @@ def test_the_interval_of_an_auroc_difference_is_the_one_of_drawing_items(rng):
     runs = [
         (rng.normal(1, 1, 40), rng.normal(0, 1, 30), rng.normal(0.5, 1, 40), rng.normal(0, 1, 30)) for _ in range(2)
     ]
-    low, high = stats.auroc_interval(runs, draws=2000)
+    (low, high), both = stats.auroc_intervals(runs, draws=2000)
     drawn = []
     for _ in range(2000):
         i, j = rng.integers(0, 40, 40), rng.integers(0, 30, 30)
@@ -62,3 +62,21 @@ def test_the_interval_of_an_auroc_difference_is_the_one_of_drawing_items(rng):
         drawn.append(np.mean([a - b for a, b in of]))
     slow = np.quantile(drawn, [0.025, 0.975])
     assert np.abs(np.array([low, high]) - slow).max() < 0.12 * (slow[1] - slow[0])
+    # Over seeds too: both are drawn anew, each drawn seed on the same drawn items.
+    by_seed = np.array([auroc_difference(*run) for run in runs])
+    assert both is not None and both[0] < min(low, by_seed.min() + 0.1) and both[1] > max(high, by_seed.max() - 0.1)
+
+
+def auroc_difference(a, b, c, d):
+    return stats.auroc(a, b) - stats.auroc(c, d)
+
+
+def test_the_interval_over_seeds_and_items_is_the_one_of_drawing_both(rng):
+    values = (rng.random((3, 80)) < np.array([[0.4], [0.5], [0.7]])) * 1.0
+    items, both = stats.mean_intervals(values)
+    assert items == stats.mean_interval(values.mean(axis=0)), "the one in the tables"
+    drawn = [values[rng.integers(0, 3, 3)][:, rng.integers(0, 80, 80)].mean() for _ in range(20_000)]
+    slow = np.quantile(drawn, [0.025, 0.975])
+    assert both and np.abs(np.subtract(both, slow)).max() < 0.08 * (slow[1] - slow[0])
+    assert both[1] - both[0] > 1.5 * (items[1] - items[0])
+    assert stats.mean_intervals(values[:1]).both is None, "one seed says nothing of others"

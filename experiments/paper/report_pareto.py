@@ -1,0 +1,122 @@
+"""The report's figure of accuracy against equivariance: an arrow a mixer, from without SEM to with it.
+
+    captions = pareto(rows, figures)       # adds its figures; {} where no method has runs without and with SEM
+
+Up is more accurate, left more equivariant: an arrow that goes up and left costs nothing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.paper import grid
+from experiments.paper.report_equivariance import base_method, errors
+from experiments.paper.report_figures import DARK, GREY, HIGHER, LOWER, about, legend_below, panels
+from experiments.paper.rows import Group, Rows, Seeds
+
+VARIANTS = (*grid.GAMMAS, "sem-warmup", "sem-normalised", "cutmix-sem-warmup", "cutmix-sem-normalised")
+PAIRS = {f"{m}+sem": m for m in (*grid.MIXING, "mixup+es", "cutmix+es")} | {"mixup+es+sem": "mixup+es"}
+PAIRS |= {"cutmix+es+sem": "cutmix+es"} | {name: base_method(name) for name in VARIANTS}
+MIXINGS = {"own": "images mixed as in training", "mixup": "images mixed by mixup, lam 0.5"}
+
+
+class Arrow(NamedTuple):
+    """A method with SEM and the same without; [seeds 2] of (relative error, accuracy in percent)."""
+
+    name: str
+    without: np.ndarray
+    with_sem: np.ndarray
+
+
+def points(runs: Seeds, mixing: str) -> np.ndarray:
+    """(relative error, accuracy in percent) of every seed that has both, f64[seeds 2]."""
+    found = [(errors({seed: entry}, mixing), 100 * entry["accuracy"]["last"]) for seed, entry in runs.items()]
+    return np.array([(error[0], accuracy) for error, accuracy in found if error], np.float64).reshape(-1, 2)
+
+
+def arrows(rows: Rows, group: Group, mixing: str) -> list[Arrow]:
+    found = (
+        Arrow(name, points(rows.runs(group, without), mixing), points(rows.runs(group, name), mixing))
+        for name, without in PAIRS.items()
+    )
+    return [it for it in found if len(it.without) and len(it.with_sem)]
+
+
+def pareto(rows: Rows, figures: dict) -> dict[str, str]:
+    """Captions by figure; a figure a (backbone, data set)."""
+    captions = {}
+    for group in rows.groups():
+        drawn = {mixing: arrows(rows, group, mixing) for mixing in MIXINGS}
+        if not any(drawn.values()):
+            continue
+        name = f"pareto-{'-'.join(group)}"
+        shown = [rows.runs(group, method) for it in drawn["mixup"] for method in (it.name, PAIRS[it.name])]
+        erm = points(rows.runs(group, "erm"), "mixup")
+        figures[name] = draw(drawn, erm, about(rows, group, shown, ", "))
+        captions[name] = (
+            "Test accuracy against relative equivariance error: an arrow from the mean without SEM (hollow) to that "
+            "with it; small dots are seeds, where there are several. Orange: the error is larger with SEM. Errors of "
+            "different mixers are of different images on the left, of the same images on the right."
+        )
+    return captions
+
+
+def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
+    figure, axes = panels(12.0, 6.0, 2, sharey=True)
+    for axis, (mixing, found) in zip(axes, drawn.items(), strict=True):
+        ends = []
+        for it in found:
+            tail, head = it.without.mean(axis=0), it.with_sem.mean(axis=0)
+            colour = LOWER if head[0] <= tail[0] else HIGHER
+            style = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.6, "shrinkA": 3, "shrinkB": 0, "alpha": 0.8}
+            axis.annotate("", (head[0], head[1]), (tail[0], tail[1]), arrowprops=style)
+            axis.plot(*tail, "o", color=colour, markerfacecolor="white", markersize=6, zorder=4)
+            axis.plot(*head, "o", color=colour, markersize=4, zorder=4)
+            for seeds in (it.without, it.with_sem):
+                if len(seeds) > 1:
+                    axis.plot(*seeds.T, ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+            ends.append((it.name, tail, head))
+        if mixing == "mixup" and len(erm):
+            axis.plot(*erm.mean(axis=0), "s", color="black", markersize=6)
+            ends.append(("erm", erm.mean(axis=0), erm.mean(axis=0)))
+        axis.set_xlabel(f"relative error, {MIXINGS[mixing]}\n(left: more equivariant)")
+        axis.margins(x=0.06, y=0.06)
+        _label(axis, ends)
+    axes[0].set_ylabel("test accuracy (%)")
+    looks = ((LOWER, "white", "without SEM"), (LOWER, LOWER, "with SEM: smaller error"))
+    looks += ((HIGHER, HIGHER, "with SEM: larger error"),)
+    handles = [Line2D([], [], color=c, marker="o", linestyle="", markerfacecolor=f, label=s) for c, f, s in looks]
+    legend_below(figure, handles)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _label(axis: Axes, ends: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """Names beside the panel, in the order of the heights of what they name, with a thin line to it.
+
+    An arrow is named at its start; arrows from one start at their heads.
+    """
+    starts = [tuple(tail) for _, tail, _ in ends]
+    alone = [starts.count(it) == 1 for it in starts]
+    at = [
+        (name.removesuffix("+sem") if own else name, tail if own else head)
+        for (name, tail, head), own in zip(ends, alone, strict=True)
+    ]
+    at.sort(key=lambda it: it[1][1])
+    low, high = axis.get_ylim()
+    places = np.array([(point[1] - low) / (high - low) for _, point in at])
+    step = min(0.052, 1 / max(1, len(at) - 1))
+    for _ in range(200):  # as near to their height as the least distance allows
+        for i in range(len(places) - 1):
+            if (gap := step - (places[i + 1] - places[i])) > 0:
+                places[i] -= gap / 2
+                places[i + 1] += gap / 2
+        places = places.clip(0, 1)
+    for (name, point), place in zip(at, places, strict=True):
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4, "relpos": (0, 0.5)}
+        options = {"textcoords": "axes fraction", "va": "center", "fontsize": 8.5, "color": DARK}
+        axis.annotate(name, (point[0], point[1]), (1.02, place), arrowprops=line, annotation_clip=False, **options)
