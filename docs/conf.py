@@ -7,6 +7,7 @@ the site: a link to it leads to a page that includes it, where there is one, and
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -149,7 +150,15 @@ def on_docstring(app, what, name, obj, options, lines):
     lines[:] = as_rst(lines, what == "module")
 
 
+def words_of_commands(app, page, template, context, doctree):
+    """Marks the words of blocks that name no language: a browser would break "--config" after its hyphens."""
+    block = r'(?<=<div class="highlight-none notranslate"><div class="highlight"><pre><span></span>).*?(?=</pre>)'
+    words = partial(re.sub, r"\S+", lambda word: f'<span class="word">{word[0]}</span>')
+    context["body"] = re.sub(block, lambda found: words(found[0]), context.get("body", ""), flags=re.DOTALL)
+
+
 def setup(app):
     app.connect("source-read", on_source)
     app.connect("include-read", on_include)
+    app.connect("html-page-context", words_of_commands)
     app.connect("autodoc-process-docstring", on_docstring, priority=400)  # before napoleon
