@@ -4,7 +4,9 @@ The guides are read on GitHub too, so their links are written as GitHub takes th
 the site: a link to it leads to a page that includes it, where there is one, and else to GitHub.
 """
 
+import inspect
 import os
+import pydoc
 import re
 import sys
 from functools import partial
@@ -48,6 +50,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 default_role = "literal"  # docstrings write `code` as Markdown does
 
 # Files outside docs/ that a page includes.
@@ -74,9 +77,9 @@ def relink(text: str, folder: Path) -> str:
         if picture or path.is_relative_to(DOCS):
             place = os.path.relpath(path, DOCS)
         else:
-            place = INCLUDED.get(
-                path, f"{REPOSITORY}/{'tree' if path.is_dir() else 'blob'}/main/{path.relative_to(ROOT)}"
-            )
+            kind = "tree" if path.is_dir() else "blob"
+            page = INCLUDED.get(path / "README.md" if path.is_dir() else path)
+            place = page or f"{REPOSITORY}/{kind}/main/{path.relative_to(ROOT)}"
         return f"{picture}[{label}]({place}{hash_sign}{anchor})"
 
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", replaced, text)
@@ -146,7 +149,17 @@ def list_table(rows: list[str]) -> list[str]:
     return [*lines, ""]
 
 
+def comment_of(name: str) -> str:
+    """The comment behind a field of a NamedTuple, which says its shape and meaning."""
+    owner, _, field = name.rpartition(".")
+    source = inspect.getsource(pydoc.locate(owner))
+    found = re.search(rf"^ +{field}: [^#\n]*# (.*)$", source, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def on_docstring(app, what, name, obj, options, lines):
+    if lines and lines[0].startswith("Alias for field number"):
+        lines[:] = [comment_of(name)]
     lines[:] = as_rst(lines, what == "module")
 
 
