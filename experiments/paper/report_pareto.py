@@ -67,6 +67,7 @@ def pareto(rows: Rows, figures: dict) -> dict[str, str]:
 
 def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
     figure, axes = panels(12.0, 6.0, 2, sharey=True)
+    several = False
     for axis, (mixing, found) in zip(axes, drawn.items(), strict=True):
         ends = []
         for it in found:
@@ -76,9 +77,13 @@ def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
             axis.annotate("", (head[0], head[1]), (tail[0], tail[1]), arrowprops=style)
             axis.plot(*tail, "o", color=colour, markerfacecolor="white", markersize=6, zorder=4)
             axis.plot(*head, "o", color=colour, markersize=4, zorder=4)
-            for seeds in (it.without, it.with_sem):
-                if len(seeds) > 1:
-                    axis.plot(*seeds.T, ".", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+            for seeds, mean in ((it.without, tail), (it.with_sem, head)):
+                for seed in seeds if len(seeds) > 1 else ():
+                    several = True
+                    line = {"color": colour, "alpha": 0.6, "linewidth": 0.6}
+                    axis.plot(
+                        *zip(seed, mean, strict=True), ".-", markevery=[0], markersize=7, markeredgewidth=0, **line
+                    )
             ends.append((it.name, tail, head))
         if mixing == "mixup" and len(erm):
             axis.plot(*erm.mean(axis=0), "s", color="black", markersize=6)
@@ -90,6 +95,7 @@ def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
     looks = ((LOWER, "white", "without SEM"), (LOWER, LOWER, "with SEM: smaller error"))
     looks += ((HIGHER, HIGHER, "with SEM: larger error"),)
     handles = [Line2D([], [], color=c, marker="o", linestyle="", markerfacecolor=f, label=s) for c, f, s in looks]
+    handles += [Line2D([], [], color=LOWER, marker=".", linewidth=0.6, alpha=0.6, label="a seed")] if several else []
     legend_below(figure, handles)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
