@@ -25,7 +25,7 @@ class SemError(ValueError):
     """
 
     def __init__(self, message: str, remedy: str = ""):
-        lines = (f"{message}\n{remedy}" if remedy else message).split("\n")
+        lines = plain(f"{message}\n{remedy}" if remedy else message).split("\n")
         # A name or value from a stranger's file may have any length.
         short = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 60]} ... {line[-50:]}" for line in lines]
         super().__init__("\n".join(short))
@@ -41,6 +41,17 @@ class DataError(SemError):
 
 class RunError(SemError):
     """A run folder or checkpoint that cannot be used; names the folder."""
+
+
+def plain(text: str) -> str:
+    r"""The text with what a terminal would obey, and what it cannot show, as escapes; newlines stay.
+
+    >>> plain("caf\u00e9 \x1b[2J")
+    'caf\u00e9 \\x1b[2J'
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def one_line(error: BaseException, limit: int = 120) -> str:
