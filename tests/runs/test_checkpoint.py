@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with Checkpoints(tmp_path, keep=1, best=None, about={"data": "a" * 64, "seed": 0}) as checkpoints:
         checkpoints.save(1, state(1), {})
     with Checkpoints(tmp_path, keep=1, best=None, about={"data": "b" * 64, "seed": 0}) as checkpoints:
-        with pytest.raises(RunError, match="of another run: data aaaaaaaaaaaa there, bbbbbbbbbbbb now"):
+        with pytest.raises(RunError, match="of another run: data aaaaaaaaaaaa there, bbbbbbbbbbbb in this run"):
             checkpoints.restore(state(0))
 
 
