@@ -98,6 +98,19 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not valid JSON: {error}") from None
 
 
+def own_folder(path: Path) -> Path:
+    """The path of a folder to write to inside a run folder; what a link leads to is not written to.
+
+    Raises:
+      RunError: it is a link.
+    """
+    if path.is_symlink():
+        raise RunError(
+            f"{path} is a link, through which nothing is written", "Remove it, or give another folder: --out=DIR."
+        )
+    return path
+
+
 @contextlib.contextmanager
 def without_current_folder() -> Iterator[None]:
     """Modules of the current folder cannot be imported meanwhile: it may be a stranger's run folder.
