@@ -4,6 +4,7 @@
 
     --config.data.name=image_folder --config.data.dir=photos [--config.data.image_size=64]
 
+Any file of a class folder is an image, whatever its name, but hidden ones and those of `images.BESIDE`, such as .txt.
 Class names are the folders' names, sorted. Mean and standard deviation are computed from train. Every image becomes
 RGB; with image_size 0 all must have one size. A val/ beside a test/ is not read: data.val_size holds images out of
 train. `read_image_tree` reads a single folder of classes.
@@ -21,6 +22,7 @@ from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
 from sem_jax.data.images import decode_all, is_image
+from sem_jax.data.splits import check_class_names
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
@@ -38,7 +40,7 @@ def load_image_folder(
     """
     path = Path(data_dir).expanduser()
     opened = functools.cache(lambda: open_files(path))
-    if not path.exists():
+    if not (path.is_dir() or path.is_file()):
         opened()  # raises
     encoded = reading.encoded
     if encoded is None:
@@ -50,6 +52,8 @@ def load_image_folder(
         files = opened()
         prefix = find_split(files, split)
         if not prefix:
+            for name in set(SPLIT_FOLDERS[split]) & set(files.names):
+                files.read(name)  # raises if it is a link to nothing
             wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
             message = f"{files.root} has no folder {wanted} with images"
             raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
@@ -162,9 +166,11 @@ def list_tree(
     else:
         if "" in found:
             loose = names[folders.index("")]
+            files.read(loose)  # raises if it is a link to nothing, such as one to a class folder
             raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
         if empty := sorted(_folders(files, prefix, inside) - set(found)):
             raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Add images or delete the folder.")
+        check_class_names(found, where)
         class_names = tuple(classes or found)
         index = {name: i for i, name in enumerate(class_names)}
         if unknown := [name for name in found if name not in index]:

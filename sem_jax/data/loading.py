@@ -1,12 +1,27 @@
 """`load`: reads a data set by name, checks it and splits it."""
 
+import contextlib
 from collections.abc import Sequence
 
 from sem_jax.data.facts import DATASETS, DEFAULT, Reading
-from sem_jax.data.splits import channel_stats, check_split, fingerprint, hold_out, take_balanced
-from sem_jax.errors import DataError
+from sem_jax.data.splits import channel_stats, check_class_names, check_split, fingerprint, hold_out, take_balanced
+from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
+
+MAX_SIZE = 8192  # pixels of a side that images are resized to
+
+
+@contextlib.contextmanager
+def _reading(message: str):
+    """Turns what the system raises for any path (a loop of links, a name too long, no such user) into a DataError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(f"{message}: it needs more memory than there is", "Use fewer or smaller images.") from error
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{message}: {reason}", "Give another data.dir.") from error
 
 
 def load(
@@ -51,6 +66,8 @@ def load(
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
         raise DataError(message, "Set data.image_size=0; only images of image_folder and tfds are resized.")
+    if not 0 <= image_size <= MAX_SIZE:
+        raise DataError(f"data.image_size={image_size}, expected 0 to {MAX_SIZE}", "Give the pixels of a side.")
     if source.own and not data_dir:
         raise DataError(f"data.dir is empty, but {name} needs a folder", "Give --config.data.dir=FOLDER.")
     if not splits or set(splits) - {"train", "test"}:
@@ -60,8 +77,13 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
-    loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
+    with _reading(f"{name}: {data_dir or 'the data set'} cannot be read"):
+        loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
     out = dict(loaded.splits)
+    check_class_names(loaded.class_names, data_dir or name)
+    if "train" in splits and len(loaded.class_names) < 2:
+        message = f"{data_dir or name} has the classes {list(loaded.class_names)}, expected two or more"
+        raise DataError(message, "Give images of another class.")
     for split, value in out.items():
         where = f"{name} {split}" + (f" ({data_dir})" if data_dir else "")
         check_split(value, len(loaded.class_names), where, every_class=split == "train")

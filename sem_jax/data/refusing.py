@@ -1,6 +1,9 @@
-"""Errors of other libraries, and of readers that know only a file, as complete DataErrors."""
+"""Errors of other libraries, of the file system, and of readers that know only a file, as complete DataErrors."""
 
 import contextlib
+import os
+import stat
+from pathlib import Path
 
 from sem_jax.errors import DataError, one_line
 
@@ -25,3 +28,32 @@ def remedied(remedy: str):
     except DataError as error:
         message, _, known = str(error).partition("\n")
         raise DataError(message, known if "data.image_size" in known else remedy) from error
+
+
+def regular(path: Path, limit: int, remedy: str = "Put the file back, or remove it.") -> int:
+    """Size of a file in bytes, at most `limit`. Nothing is opened.
+
+    Raises:
+      DataError: the file is missing or larger, a link to nothing, a folder, or a device or pipe, whose reading would
+        never end.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        if os.path.islink(path):
+            raise DataError(f"{path} is a link to {os.readlink(path)}, which cannot be read", remedy) from error
+        with refusing(f"cannot read {path}", remedy):
+            raise
+    if not stat.S_ISREG(status.st_mode):
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "device or a pipe"
+        raise DataError(f"{path} is a {kind}, not a file", remedy)
+    if status.st_size > limit:
+        raise DataError(f"{path} has {status.st_size} bytes, expected at most {limit}", remedy)
+    return status.st_size
+
+
+def read_file(path: Path, limit: int, remedy: str = "Put the file back, or make it readable.") -> bytes:
+    """Content of a file that `regular` accepts."""
+    regular(path, limit, remedy)
+    with refusing(f"cannot read {path}", remedy), open(path, "rb") as file:
+        return file.read(limit)

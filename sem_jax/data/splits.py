@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from unicodedata import category
 
 import numpy as np
 
@@ -31,6 +32,16 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
     if every_class and not counts.all():
         message = f"{where}: class {int(counts.argmin())} of {num_classes} has no image"
         raise DataError(message, "Number the classes from 0, without gaps, and give every class an image.")
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuses names that are empty, double, not UTF-8 or hold control characters, which a terminal would obey."""
+    if odd := [name for name in names if not name.strip() or any(category(c) in ("Cc", "Cs") for c in name)]:
+        message = f"{where}: the class name {odd[0]!r} is empty, not UTF-8 or has control characters"
+        raise DataError(message, "Rename the class.")
+    if len(set(names)) < len(names):
+        double = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{where}: two classes have the name {double!r}", "Give each class a name of its own.")
 
 
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
