@@ -38,6 +38,9 @@ class ConfigError(SemError):
 class DataError(SemError):
     """Data that is missing, damaged or of the wrong kind; names the file or folder."""
 
+    def __init__(self, message: str, remedy: str = ""):
+        super().__init__(message.replace("\n", "\\n"), remedy)  # file names may have newlines
+
 
 class RunError(SemError):
     """A run folder or checkpoint that cannot be used; names the folder."""
@@ -73,9 +76,11 @@ def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def exit_on_error():
-    """Turns a SemError into its message on standard error and exit status 2."""
+    """Turns a SemError into its message on standard error and exit status 2, and Ctrl-C into status 130."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except SemError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

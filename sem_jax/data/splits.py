@@ -1,6 +1,7 @@
 """Checks, held-out part, statistics and fingerprint of the splits that a loader has read."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from unicodedata import category
@@ -39,9 +40,9 @@ def check_class_names(names: Sequence[str], where: str) -> None:
     if odd := [name for name in names if not name.strip() or any(category(c) in ("Cc", "Cs") for c in name)]:
         message = f"{where}: the class name {odd[0]!r} is empty, not UTF-8 or has control characters"
         raise DataError(message, "Rename the class.")
-    if len(set(names)) < len(names):
-        double = next(name for i, name in enumerate(names) if name in names[:i])
-        raise DataError(f"{where}: two classes have the name {double!r}", "Give each class a name of its own.")
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"{where}: {count} classes have the name {name!r}", "Give each class a name of its own.")
 
 
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:
