@@ -18,7 +18,6 @@ from sem_jax import config as config_lib
 from sem_jax.data import Reading, load
 from sem_jax.data.cifar import CIFAR10
 from sem_jax.data.download import fetch
-from sem_jax.runs.opening import open_run
 from sem_jax.runs.records import RunFolder
 from tests.helpers import data_faults, hostile_files, hostile_runs
 from tests.helpers.data_sets import made_cifar10
@@ -94,7 +93,7 @@ def hostile_cases(home: Path) -> Iterable[Outcome]:
 
     def run(row, folder: Path, canary: Path):
         shutil.copytree(home / "run", folder)
-        return lambda: open_run(folder), row(folder, canary) or (lambda run: None)
+        return lambda: hostile_runs.call(row, folder), row(folder, canary) or (lambda run: None)
 
     for row in hostile_runs.HOSTILE_RUNS:
         yield here("hostile files", row.__name__, functools.partial(run, row), home)

@@ -40,13 +40,16 @@ def read_bytes(path: Path, *, limit: int = JSON_LIMIT) -> bytes:
             raise RunError(f"{path} is a link that leads out of its folder", "Copy the file itself there.")
         # Not blocking: a pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
+        try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise RunError(f"{path} is no regular file", remedy)
             if found.st_size > limit:
                 raise RunError(f"{path} has {found.st_size} bytes, which no run writes", remedy)
-            return file.read(limit)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(limit)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError) as error:  # RuntimeError: pathlib's for links in a circle

@@ -1,13 +1,15 @@
 """A stranger's run folder: scored as data or refused with a short message; nothing found in it is executed."""
 
+import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from sem_jax.errors import SemError
-from sem_jax.runs.opening import open_run
-from tests.helpers.hostile_runs import HOSTILE_RUNS
+from sem_jax.runs.opening import Run, open_run
+from tests.helpers.hostile_runs import HOSTILE_RUNS, call
 from tests.helpers.watch import watch
 
 
@@ -17,12 +19,13 @@ def test_nothing_of_it_is_executed(row, run_dir, own_home, tmp_path):
     shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("predictions"))
     word = row(folder, canary)
     start = time.process_time()
-    with watch(allowed=(own_home,), suspect=tmp_path) as seen:
+    with watch(allowed=(own_home, Path(os.environ["SEM_JAX_TEST_CACHE"])), suspect=tmp_path) as seen:
         if word:
             with pytest.raises(SemError) as caught:
-                open_run(folder)
+                call(row, folder)
         else:
-            assert open_run(folder).fingerprint == open_run(run_dir).fingerprint
+            found = call(row, folder)
+            assert not isinstance(found, Run) or found.fingerprint == open_run(run_dir).fingerprint
     assert seen == ([], []) and not canary.exists()
     assert time.process_time() - start < 5
     if word:
