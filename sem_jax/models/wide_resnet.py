@@ -80,4 +80,5 @@ def make_wide_resnet(
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
     layers.check_fields(stem=stem, norm=norm, dropout=dropout)
+    layers.check_count("wide_resnet", 3 * (depth - 4) * (64 * width) ** 2)  # of the last stage alone
     return WideResNet(num_classes, (depth - 4) // 6, width, dropout, stem, norm, dtype)
