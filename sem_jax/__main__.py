@@ -11,6 +11,7 @@ import sys
 from sem_jax import __version__
 from sem_jax.errors import exit_on_error
 from sem_jax.registry import lookup
+from sem_jax.system.signals import end_at_interrupt
 
 COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
     "train": ("sem_jax.main", "train a configuration, or continue its run"),
@@ -34,6 +35,8 @@ def main() -> None:
     name = "train" if sys.argv[1].startswith("--") else sys.argv.pop(1)
     with exit_on_error():
         module, _ = lookup(COMMANDS, "command", name)
+    if name == "train":
+        end_at_interrupt()
     importlib.import_module(module).main()
 
 

@@ -221,7 +221,7 @@ class RunFolder:
                 if found != now:
                     differ = f"fingerprint {str(found)[:12]} there, {now[:12]} now ({data['name']})"
                     raise RunError(f"{self.path} holds a run on other data: {differ}.", self._remedy)
-        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+        elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
             raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
 
     def claim(self, config: dict, data: dict, **options: Any) -> None:
@@ -242,7 +242,8 @@ class RunFolder:
         if self._writer:
             with replacing(self.path / "metrics.jsonl") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in log).encode())
-            (self.path / "result.json").unlink(missing_ok=True)
+            for name in ("result.json", "curves.png"):
+                (self.path / name).unlink(missing_ok=True)
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
