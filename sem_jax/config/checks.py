@@ -1,25 +1,20 @@
 """Rules over several fields of a configuration; the rules of a single field are in its row of the table.
 
-Each function below yields its rules as (field, whether the rule holds, what is expected). Importing this module
+Each function below yields its `Rules`. Importing this module
 imports jax.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
 
 from ml_collections import ConfigDict
 
-from sem_jax.config.fields import FIELDS
+from sem_jax.config.fields import Rules, enforce
 from sem_jax.data import DATASETS
-from sem_jax.errors import ConfigError
 from sem_jax.mixers import make_mixer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import needs_clean_pass
 from sem_jax.registry import blamed, parse_options
 from sem_jax.training.optim import choose_schedule
-
-Rule = tuple[str, bool, str]
-Rules = Iterator[Rule]
 
 
 def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool = False) -> None:
@@ -34,14 +29,6 @@ def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool 
     enforce(cfg, itertools.chain(rules, () if saved else effects(cfg, num_devices or 1)))
     with blamed(f"model.name={cfg.model.name!r} cannot be made"):
         make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
-
-
-def enforce(cfg: ConfigDict, rules: Iterable[Rule]) -> None:
-    """Raises a ConfigError for the first rule that does not hold."""
-    for name, holds, expected in rules:
-        if not holds:
-            group, _, field = name.rpartition(".")
-            raise ConfigError(f"{name} must be {expected}, got {cfg[group][field]!r}", FIELDS[name].doc)
 
 
 def course(cfg: ConfigDict) -> Rules:

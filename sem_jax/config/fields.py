@@ -10,6 +10,7 @@ row here and the code that reads it. Importing this module imports no jax: allow
 import math
 import sys
 import unicodedata
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sem_jax.errors import ConfigError
@@ -268,6 +269,15 @@ TABLE = (
 )
 # fmt: on
 FIELDS = {field.name: field for field in TABLE}
+Rules = Iterator[tuple[str, bool, str]]  # field, whether the rule holds, what is expected
+
+
+def enforce(cfg: Mapping[str, Any], rules: Rules) -> None:
+    """Raises a ConfigError for the first rule that does not hold."""
+    for name, holds, expected in rules:
+        if not holds:
+            group, _, field = name.rpartition(".")
+            raise ConfigError(f"{name} must be {expected}, got {cfg[group][field]!r}", FIELDS[name].doc)
 
 
 def did_you_mean(name: str, prefix: str = "") -> str:

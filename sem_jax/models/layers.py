@@ -26,7 +26,6 @@ HE_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 STEMS = {"3x3": (3, 1), "3x3s2": (3, 2), "7x7s2": (7, 2)}  # kernel and stride
 NORMS = ("batch", "group", "layer")
 MakeBlock = Callable[..., nn.Module]
-MAX_PARAMETERS = 10**10  # every device holds all of them, their gradient and the state of the optimizer
 
 
 def conv(
@@ -139,12 +138,3 @@ def check_fields(*, stem: str = "3x3", norm: str = "batch", **rates: float) -> N
     for field, rate in rates.items():
         if not 0.0 <= rate < 1.0:
             raise ConfigError(f"model.{field} must be in [0, 1), got {rate}")
-
-
-def check_count(model: str, parameters: int) -> None:
-    """Raises a ConfigError for more parameters than MAX_PARAMETERS."""
-    if parameters > MAX_PARAMETERS:
-        raise ConfigError(
-            f"model.name={model!r} would have {parameters:.1e} parameters, at most {MAX_PARAMETERS:.0e} are possible",
-            "Every device holds all of them: lower model.width, model.depth or the size of the images.",
-        )

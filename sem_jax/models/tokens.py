@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import StageHook
-from sem_jax.models.layers import MakeBlock, check_count, drop_rates
+from sem_jax.models.layers import MakeBlock, drop_rates
+from sem_jax.models.table import check_count
 
 EMBED_INIT = nn.initializers.truncated_normal(0.02)
 STAGES = 3

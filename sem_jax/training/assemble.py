@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from sem_jax.config.checks import Rules, enforce
+from sem_jax.config.fields import Rules, enforce
 from sem_jax.data.pipeline import make_fetch
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Batch, Dataset, Model, Scorer
@@ -29,7 +29,7 @@ from sem_jax.mixers import make_mix, make_mixer
 from sem_jax.mixers.saliency import gradient_saliency
 from sem_jax.mixers.strength import make_strength
 from sem_jax.models import make_model
-from sem_jax.models.layers import check_count
+from sem_jax.models.table import check_count
 from sem_jax.objectives.build import Gamma, has_penalty, make_objective, needs_clean_pass
 from sem_jax.objectives.sem import rising
 from sem_jax.registry import blamed

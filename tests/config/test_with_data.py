@@ -6,10 +6,11 @@ import pytest
 from configs.digits import get_config
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
-from sem_jax.errors import ConfigError
+from sem_jax.errors import ConfigError, SemError
 from sem_jax.interfaces import Dataset, Split
 from sem_jax.training import assemble
-from tests.helpers.wrong_configs import WITH_DATA
+from sem_jax.training.loop import train_and_evaluate
+from tests.helpers.wrong_configs import TOGETHER, WITH_DATA, WRONG, set_field
 
 
 def digits_with(values):
@@ -34,6 +35,27 @@ def test_what_does_not_work_with_the_digits_is_refused_by_name(values, message, 
     with pytest.raises(ConfigError, match=message) as caught:
         check(cfg, data_lib.load("digits"))
     assert len(str(caught.value).splitlines()) <= 3
+
+
+EVERY_REFUSAL = (
+    [(config_lib.get_default, {field: value}) for field, value, _ in WRONG]
+    + [(config_lib.get_default, values) for values, _ in TOGETHER]
+    + [(get_config, values) for values, _ in WITH_DATA]
+)
+
+
+def test_a_refused_start_leaves_no_folder(tmp_path, no_compilation):
+    """Every row of the tables, at the start of a run; the corrected command then has nothing in its way."""
+    for base, values in EVERY_REFUSAL:
+        cfg = base()
+        if "model.name" in values:
+            cfg.model.depth = cfg.model.width = 0
+        for field, value in values.items():
+            set_field(cfg, field, value)
+        with pytest.raises(SemError) as caught:
+            train_and_evaluate(cfg, str(tmp_path / "run"))
+        assert len(str(caught.value).splitlines()) <= 3, values
+        assert not any(tmp_path.iterdir()), values
 
 
 @pytest.mark.parametrize(
