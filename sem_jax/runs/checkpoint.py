@@ -159,7 +159,8 @@ class Checkpoints:
             write()
             if is_lead():
                 write_manifest(temporary, about)
-                if (there := self._folder / str(step)).exists():  # a file; a checkpoint would have been restored
+                there = self._folder / str(step)
+                if os.path.lexists(there):  # something else of that name; a checkpoint would have been restored
                     _move_aside(there)
                 os.rename(temporary, there)
                 flush_folder(self._folder)

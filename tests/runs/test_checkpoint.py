@@ -173,6 +173,31 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
             checkpoints.restore(state(0))
 
 
+def test_a_renamed_checkpoint_is_set_aside_and_the_one_before_used(saved, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    (folder / "20").rename(folder / "30")
+    assert restore(folder) == 10 and steps(folder) == [10]
+    assert "Checkpoint 30 is damaged (it is the checkpoint of step 20): moved to" in capsys.readouterr().out
+
+
+def test_files_and_links_where_folders_are_expected_end_no_run(saved, tmp_path):
+    folder, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(saved, folder)
+    other.mkdir()
+    (other / "kept").write_text("")
+    for name in (".saving-5", "damaged", "30"):
+        (folder / name).write_text("")
+    for name in (".deleting-5", ".saving-6", "damaged-1"):
+        (folder / name).symlink_to(other)
+    (folder / "20/manifest.json").write_text("")
+    assert restore(folder) == 10
+    assert restore(save(folder, 30)) == 30
+    assert sorted(p.name for p in folder.iterdir()) == ["10", "30", "damaged", "damaged-1", "damaged-2"]
+    assert sorted(p.name for p in (folder / "damaged-2").iterdir()) == ["20", "30"]
+    assert [p.name for p in other.iterdir()] == ["kept"]
+
+
 def test_a_model_of_another_shape_is_refused(saved):
     wide, half = jnp.zeros((16, 9)), jnp.zeros((16, 8), jnp.bfloat16)
     for a, text in ((wide, r"float32\[16,9\]"), (half, r"bfloat16\[16,8\]")):
