@@ -48,13 +48,14 @@ def _find_config(name: str) -> Path:
     raise ConfigError(f"There is no configuration {name!r}.{nearest(name, known)}", f"Known ones: {', '.join(known)}.")
 
 
-def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Run":
+def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_model: str = "") -> "Run":
     """Trains a configuration, or continues its run, exactly as `python -m sem_jax.main` does.
 
     Args:
       cfg: from `get_config`.
       workdir: the run folder; made if it is not there, refused if it holds another run.
       profile: capture a profiler trace of a few steps in the folder's profile/.
+      trust_model: the custom model that the frozen net of `mixer.scorer` may be: see `load`.
 
     Returns:
       The run, opened at its last checkpoint.
@@ -76,7 +77,7 @@ def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Ru
     from sem_jax.training.loop import train_and_evaluate
 
     use_cache(cfg.runtime.cache_dir)
-    train_and_evaluate(cfg, str(workdir), profile=profile)
+    train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model)
     return load(workdir, trust_model=cfg.model.name)
 
 

@@ -34,7 +34,11 @@ HOSTILE_SAMPLE = (
     "folder_with_an_endless_device image_that_is_postscript pickled_cifar10_archive metadata_that_imports_a_module "
     "mat_bomb"
 ).split()
-RUN_SAMPLE = "python_config_beside_the_checkpoint config_nested config_of_ten_gigabytes config_is_a_pickle".split()
+RUN_SAMPLE = (
+    "python_config_beside_the_checkpoint config_nested config_of_ten_gigabytes config_is_a_pickle config_is_pipe "
+    "modules_beside_the_checkpoint model_is_a_module_beside_the_checkpoint_opened model_is_a_shell_command_opened "
+    "checkpoint_in_place_of_the_last evaluation_is_a_link"
+).split()
 TRAIN, DIGITS = "sem_jax.main", f"--config={ROOT}/configs/digits.py"
 OFFLINE = Reading(download=False)
 

@@ -11,12 +11,14 @@ import hashlib
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sem_jax.data.npy_files import read_npy
 from sem_jax.data.splits import digest
 from sem_jax.errors import one_line, plain
 from sem_jax.runs.reading import parse_json
@@ -68,12 +70,18 @@ class Cache:
         if self._folder is None or not (path := self._path(self._folder, name, key)).is_file() or path.is_symlink():
             return None
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                entries = stored.zip.infolist()
-                if any(it.compress_type for it in entries) or sum(it.file_size for it in entries) > path.stat().st_size:
-                    raise ValueError("an array is larger than the file")
-                index = parse_json(stored["index"].tobytes())
-                arrays = {what: stored[what] for what in index["arrays"]}
+            with zipfile.ZipFile(path) as file:
+                entries = {it.filename: it for it in file.infolist()}
+                packed = any(it.compress_type for it in entries.values())
+                if packed or sum(it.file_size for it in entries.values()) > path.stat().st_size:
+                    raise ValueError("its arrays are larger than the file")
+
+                def stored(what: str) -> np.ndarray:
+                    with file.open(entries[f"{what}.npy"]) as member:
+                        return read_npy(member, entries[f"{what}.npy"].file_size, what)
+
+                index = parse_json(stored("index").tobytes())
+                arrays = {what: stored(what) for what in index["arrays"]}
             if index["key"] != key or any(digest(arrays[what]) != sha for what, sha in index["arrays"].items()):
                 raise ValueError("checksum does not agree")
             return arrays
