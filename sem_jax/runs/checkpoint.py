@@ -14,7 +14,6 @@ is therefore a finished checkpoint, or a damaged one, which is moved to <folder>
 import contextlib
 import functools
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
 from sem_jax.errors import RunError, one_line, plain
+from sem_jax.runs.folders import holding, move_aside, remove
 from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
@@ -105,7 +105,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.iterdir():  # left by a process that was killed
                 if path.name.startswith((_SAVING, _DELETING)):
-                    _remove(path)
+                    remove(path)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -161,7 +161,7 @@ class Checkpoints:
                 write_manifest(temporary, about)
                 there = self._folder / str(step)
                 if os.path.lexists(there):  # something else of that name; a checkpoint would have been restored
-                    _move_aside(there)
+                    move_aside(there)
                 os.rename(temporary, there)
                 flush_folder(self._folder)
                 self._delete_others(step)
@@ -169,10 +169,10 @@ class Checkpoints:
             self._error = error
             for path in self._folder.glob(f"{_SAVING}*") if is_lead() else ():
                 with contextlib.suppress(OSError):
-                    _remove(path)
+                    remove(path)
 
     def _delete_others(self, step: int) -> None:
-        """Deletes all but the latest, the best and the named ones. Renames them first: nobody reads half of one."""
+        """Deletes all but the latest, the best and the named ones; one that is being read, after the next save."""
         there, scores = steps(self._folder), {}
         kept = set(there[-self._keep :]) | self._steps | {step}
         for other in there:
@@ -182,9 +182,11 @@ class Checkpoints:
         if scores:
             kept.add(max(scores, key=lambda other: (scores[other], other)))  # of equals the later
         for other in set(there) - kept:
-            leaving = self._folder / f"{_DELETING}{other}"
-            os.rename(self._folder / str(other), leaving)
-            _remove(leaving)
+            path, leaving = self._folder / str(other), self._folder / f"{_DELETING}{other}"
+            with holding(path, alone=True) as free:
+                if free:
+                    os.rename(path, leaving)
+            remove(leaving)
 
     def wait(self) -> None:
         """Returns when the last save is on the disk.
@@ -244,7 +246,7 @@ class Checkpoints:
                 bad[step] = plain(str(error))
                 continue
             for other, reason in bad.items():
-                moved = _move_aside(self._folder / str(other))
+                moved = move_aside(self._folder / str(other))
                 tqdm.write(f"Checkpoint {other} is damaged ({reason}): moved to {moved}, using that of step {step}.")
             return step
         if bad:
@@ -254,23 +256,6 @@ class Checkpoints:
                 "Bring an undamaged one back, or delete the run folder to start from the beginning.",
             )
         return _NONE
-
-
-def _remove(path: Path) -> None:
-    """Deletes a folder, or whatever has its name; a link itself, not what it leads to."""
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-
-
-def _move_aside(path: Path) -> Path:
-    number = 0
-    while (folder := path.parent / ("damaged" + (f"-{number}" if number else ""))).is_symlink() or folder.is_file():
-        number += 1  # of that name is something else
-    folder.mkdir(exist_ok=True)
-    number = 0
-    while (moved := folder / (path.name + (f"-{number}" if number else ""))).exists():
-        number += 1
-    os.rename(path, moved)
-    return moved
 
 
 def steps(folder: str | Path) -> list[int]:
@@ -295,12 +280,13 @@ def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | 
     if not path.is_dir():
         known = ", ".join(map(str, steps(folder))) or "none"
         raise RunError(f"{folder} has no checkpoint of step {step}; there are: {known}")
-    try:
-        manifest = read_verified(path)
-        check_identity(path, manifest, **(about or {}))
-    except Damaged as error:
-        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
-    there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
-    _check_shapes(path, there, _shapes({"model": like}))
-    first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return _read(path, {"model": like}, first_device)["model"]
+    with holding(path):  # orbax reads in threads that do not bear a file's vanishing
+        try:
+            manifest = read_verified(path)
+            check_identity(path, manifest, **(about or {}))
+        except Damaged as error:
+            raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+        there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
+        _check_shapes(path, there, _shapes({"model": like}))
+        first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return _read(path, {"model": like}, first_device)["model"]

@@ -16,6 +16,7 @@ import pytest
 from sem_jax.errors import RunError
 from sem_jax.runs import checkpoint, manifest
 from sem_jax.runs.checkpoint import Checkpoints, load_model, steps
+from sem_jax.runs.folders import holding
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -179,6 +180,18 @@ def test_a_renamed_checkpoint_is_set_aside_and_the_one_before_used(saved, tmp_pa
     (folder / "20").rename(folder / "30")
     assert restore(folder) == 10 and steps(folder) == [10]
     assert "Checkpoint 30 is damaged (it is the checkpoint of step 20): moved to" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_not_deleted_while_it_is_read(tmp_path):
+    """Else orbax's threads would print what they think of it, and the reader would have to begin again."""
+    save(tmp_path, 1, 2)
+    with holding(tmp_path / "1"):
+        save(tmp_path, 3, keep=1)
+        assert steps(tmp_path) == [1, 3]
+    save(tmp_path, 4, keep=1)
+    assert steps(tmp_path) == [4] and [p.name for p in tmp_path.iterdir()] == ["4"]
+    with holding(tmp_path / "1") as free:  # it is gone
+        assert free
 
 
 def test_files_and_links_where_folders_are_expected_end_no_run(saved, tmp_path):
