@@ -22,9 +22,8 @@ from sem_jax.runs.reading import parse_json, read_bytes
 FORMAT = 1  # of a checkpoint folder; raise it when a checkpoint of the version before could be misread
 NAME = "manifest.json"
 # What the run of a checkpoint may have changed: places, what is kept, and the switch of a run that branches off.
-_MAY_DIFFER = (
-    "runtime.", "data.dir", "mixer.scorer", "mixer.stop_epoch", "train.keep", "train.checkpoint_every", "train.eval_every"
-)  # fmt: skip
+_MAY_DIFFER = ("runtime.", "data.dir", "mixer.scorer", "mixer.stop_epoch")
+_MAY_DIFFER += ("train.keep", "train.checkpoint_every", "train.eval_every")
 
 
 class Damaged(Exception):
@@ -133,10 +132,17 @@ def read_verified(folder: Path) -> dict:
     """The manifest of a folder, after a check of every file in it.
 
     Raises:
-      Damaged: names the first file that differs.
+      Damaged: names the first file that differs, or that orbax would read although the manifest does not know it.
       RunError: as `read_manifest`.
     """
     manifest = read_manifest(folder)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Damaged(f"{name}: a link, pipe or device")
+        unknown = path.is_file() and name not in manifest["files"] and not path.name.startswith(".")
+        if unknown and ("/" in name or name.startswith("_CHECKPOINT")):
+            raise Damaged(f"{name}: not in {NAME}")
     for name, expected in manifest["files"].items():
         if ".." in Path(name).parts or Path(name).is_absolute() or not (folder / name).is_file():
             raise Damaged(f"{name}: no such file")

@@ -23,11 +23,12 @@ from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
 from sem_jax.runs.checkpoint import load_model, steps
-from sem_jax.runs.manifest import Damaged, check_identity, read_manifest
+from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, without_current_folder
 from sem_jax.runs.records import read_metrics
 
 MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
+MAX_COPIES, MAX_REST = 8, 64 << 20  # of the model in a checkpoint, optimizer and teacher included; bytes beside them
 
 
 class DataFacts(NamedTuple):
@@ -169,21 +170,25 @@ def _load(workdir: Path, checkpoint: str, like: Any, about: dict) -> tuple[str, 
     while True:
         _, checkpoints, name = _locate(workdir, checkpoint)
         try:
-            _check_checkpoint(checkpoints / name, about)
-            return name, load_model(checkpoints, name, like)
+            _check_size(checkpoints / name, like)
+            return name, load_model(checkpoints, name, like, about=about)
         except RunError:
             if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
                 raise
 
 
-def _check_checkpoint(path: Path, about: dict) -> None:
-    """Refuses a checkpoint of another step or run than its place says; `load_model` refuses one that is not there."""
+def _check_size(path: Path, like: Any) -> None:
+    """Refuses a checkpoint of more bytes than its arrays need; one that is not there is left to `load_model`."""
     if not path.is_dir():
         return
     try:
-        check_identity(path, read_manifest(path), **about)
+        size = sum(file["bytes"] for file in read_manifest(path)["files"].values())
     except Damaged as error:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    if size > MAX_COPIES * needed + MAX_REST:
+        found = f"its files have {size} bytes, its model needs {needed}"
+        raise RunError(f"Checkpoint {path} is damaged: {found}", "Choose another one with --checkpoint.")
 
 
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:

@@ -72,9 +72,15 @@ def python_config_beside_the_checkpoint(run, canary):
 
 @hostile
 def pickles_beside_the_checkpoint(run, canary):
-    for name in ("state.pkl", "checkpoints/3/model.pkl", "checkpoints/3/model/params.pickle"):
+    for name in ("state.pkl", "checkpoints/3/model.pkl", "checkpoints/3/model/.params.pickle"):
         (run / name).write_bytes(pickle.dumps(Payload(canary)))
     return ""
+
+
+@hostile
+def pickle_inside_the_checkpoint(run, canary):
+    (run / "checkpoints/3/model/params.pickle").write_bytes(pickle.dumps(Payload(canary)))
+    return "model/params.pickle: not in manifest.json"
 
 
 @hostile
@@ -299,10 +305,10 @@ def modules_beside_the_checkpoint(run, canary):
 
 
 def _rewrite(checkpoint, **about):
-    """The manifest with other contents, and a digest that agrees."""
-    write_manifest(
-        checkpoint, {k: v for k, v in (read_manifest(checkpoint) | about).items() if k not in ("format", "files")}
-    )
+    """The manifest with other contents, and digests that agree."""
+    values = read_manifest(checkpoint) | about
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint, {name: value for name, value in values.items() if name not in ("format", "files")})
 
 
 @hostile
@@ -365,6 +371,18 @@ def manifest_of_files_without_a_size(run, canary):
     return "manifest.json: 'model/x' has no size"
 
 
+@hostile
+def checkpoint_with_a_sparse_file(run, canary):
+    from sem_jax.runs.manifest import _digest
+
+    with (run / "checkpoints/3/trainer/more").open("wb") as file:
+        file.truncate(20 << 30)
+    values = read_manifest(run / "checkpoints/3")
+    values["files"]["trainer/more"] = {"bytes": 20 << 30, "sha256": "0" * 64}
+    (run / "checkpoints/3/manifest.json").write_text(json.dumps(values | {"sha256": _digest(values)}))
+    return "its files have 214"
+
+
 # Files that are none, endless or larger than any memory.
 
 
@@ -422,6 +440,22 @@ for file, by in READ.items():
             return Path(file).name
 
         hostile(replaced, by=by, name=f"{Path(file).stem}_is_{made.__name__[1:]}")
+
+
+ORBAX = "_CHECKPOINT_DELETION model/_sharding model/array_metadatas/process_0 model/_METADATA model/d trainer/x".split()
+for file in ORBAX:
+    for made in (_pipe, _device, _link_out):
+
+        def inside(run, canary, file=file, made=made):
+            path = run / "checkpoints/3" / file
+            if path.is_dir():
+                path.rename(run / "kept")
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+            made(path)
+            return "is damaged: "
+
+        hostile(inside, name=f"{file.replace('/', '_')}_of_the_checkpoint_is_{made.__name__[1:]}")
 
 
 FIELDS = {
