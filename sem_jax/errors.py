@@ -8,6 +8,7 @@ that imports the package sees an ordinary ValueError.
 
 import argparse
 import contextlib
+import re
 import sys
 
 MAX_LINE = 480  # characters of one line of a message
@@ -59,7 +60,8 @@ def plain(text: str) -> str:
 
 def one_line(error: BaseException, limit: int = 120) -> str:
     """The message of another library's error in one line, for use within ours; its type where it has no message."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    text = re.sub(r" (object )?at 0x[0-9a-f]+", "", str(error))  # an address tells nobody anything
+    return " ".join(text.split())[:limit] or type(error).__name__
 
 
 def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
 from sem_jax.data.images import decode_all, is_image
+from sem_jax.data.refusing import reading_path
 from sem_jax.data.splits import check_class_names
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
@@ -126,9 +127,10 @@ def read_image_tree(path: str | os.PathLike, *, classes: Sequence[str] | None = 
       DataError: no images, an empty or unknown class folder, images beside class folders, or an image that cannot be
         used.
     """
-    files = open_files(Path(path).expanduser())
-    prefix = common_prefix(files) if files.root.is_file() else ""
-    raw = read_tree(files, prefix, classes=classes, image_size=image_size)
+    with reading_path(path):
+        files = open_files(Path(path).expanduser())
+        prefix = common_prefix(files) if files.root.is_file() else ""
+        raw = read_tree(files, prefix, classes=classes, image_size=image_size)
     return Split(raw.images, raw.labels), raw.class_names
 
 

@@ -1,27 +1,16 @@
 """`load`: reads a data set by name, checks it and splits it."""
 
-import contextlib
 from collections.abc import Sequence
+from numbers import Integral
 
 from sem_jax.data.facts import DATASETS, DEFAULT, Reading
+from sem_jax.data.refusing import reading_path
 from sem_jax.data.splits import channel_stats, check_class_names, check_split, fingerprint, hold_out, take_balanced
-from sem_jax.errors import DataError, one_line
+from sem_jax.errors import DataError
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
 
 MAX_SIZE = 8192  # pixels of a side that images are resized to
-
-
-@contextlib.contextmanager
-def _reading(message: str):
-    """Turns what the system raises for any path (a loop of links, a name too long, no such user) into a DataError."""
-    try:
-        yield
-    except MemoryError as error:
-        raise DataError(f"{message}: it needs more memory than there is", "Use fewer or smaller images.") from error
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise DataError(f"{message}: {reason}", "Give another data.dir.") from error
 
 
 def load(
@@ -66,8 +55,14 @@ def load(
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
         raise DataError(message, "Set data.image_size=0; only images of image_folder and tfds are resized.")
-    if not 0 <= image_size <= MAX_SIZE:
-        raise DataError(f"data.image_size={image_size}, expected 0 to {MAX_SIZE}", "Give the pixels of a side.")
+    numbers = {"image_size": image_size, "val_seed": val_seed, "val_size": val_size, "train_size": train_size}
+    for field, value in numbers.items():
+        if not isinstance(value, Integral) or value < 0:
+            raise DataError(f"data.{field}={value!r}, expected an integer of 0 or more")
+    if image_size > MAX_SIZE:
+        raise DataError(f"data.image_size={image_size}, expected at most {MAX_SIZE}")
+    if not 0 < reading.eval_crop <= 1:
+        raise DataError(f"data.eval_crop={reading.eval_crop}, expected above 0 and at most 1")
     if source.own and not data_dir:
         raise DataError(f"data.dir is empty, but {name} needs a folder", "Give --config.data.dir=FOLDER.")
     if not splits or set(splits) - {"train", "test"}:
@@ -77,7 +72,7 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
-    with _reading(f"{name}: {data_dir or 'the data set'} cannot be read"):
+    with reading_path(data_dir or name):
         loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
     out = dict(loaded.splits)
     check_class_names(loaded.class_names, data_dir or name)

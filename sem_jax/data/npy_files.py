@@ -14,7 +14,7 @@ import numpy as np
 
 from sem_jax.data.files import TOTAL_LIMIT
 from sem_jax.data.images import memory_of_machine
-from sem_jax.data.refusing import refusing, regular
+from sem_jax.data.refusing import reading_path, refusing, regular
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
@@ -109,7 +109,11 @@ def read_array_pair(path: str | os.PathLike) -> Split:
     Raises:
       DataError: a file is missing or damaged, holds pickled objects or another dtype or shape, or lengths differ.
     """
-    path = Path(path).expanduser()
+    with reading_path(path):
+        return _read_pair(Path(path).expanduser())
+
+
+def _read_pair(path: Path) -> Split:
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.is_dir():

@@ -21,6 +21,18 @@ def refusing(message: str, remedy: str = ""):
 
 
 @contextlib.contextmanager
+def reading_path(path: str | os.PathLike):
+    """Turns what the system raises for any path (a loop of links, a name too long, no such user) into a DataError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than there is", "Use fewer or smaller images.") from error
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise DataError(f"{path} cannot be read: {reason}", "Give another folder or file.") from error
+
+
+@contextlib.contextmanager
 def remedied(remedy: str):
     """Gives the DataErrors inside this remedy, except those that data.image_size mends."""
     try:
