@@ -118,10 +118,10 @@ def contents(workdir: Path) -> dict[str, object]:
     times = ("seconds", "images_per_s")
     here = str(workdir.parent).encode()
     files = {p.name: p.read_bytes().replace(here, b"") for p in sorted((workdir / "evaluation").iterdir())}
-    names = [p.relative_to(workdir).as_posix() for p in workdir.rglob("*") if p.is_file()]
+    names = [p.relative_to(workdir).as_posix() for p in (*workdir.glob("*"), *workdir.glob("[!t]*/*"))]
     return {
         "metrics.jsonl": [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines],
         "curves.png": (workdir / "curves.png").read_bytes(),
         "report": files,
-        "other files": sorted(name for name in names if "events.out" not in name),  # a start, an event file
+        "other files": sorted(names),  # not in tensorboard, where every start adds a file; a checkpoint is one name
     }

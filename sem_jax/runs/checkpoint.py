@@ -232,6 +232,8 @@ class Checkpoints:
         found = _read(path, _items(like))
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         self._latest = step
+        if is_lead():
+            self._delete_others(step)  # which a kill may have left
         state = TrainState(counter, **found["model"], **found["trainer"])
         return Restored(state, manifest["progress"], manifest["metrics"])
 
