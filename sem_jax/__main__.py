@@ -5,12 +5,14 @@ python -m sem_jax train --config=configs/digits.py
 python -m sem_jax evaluate --workdir=runs/digits
 """
 
+import contextlib
 import importlib
 import sys
 
 from sem_jax import __version__
 from sem_jax.errors import exit_on_error
 from sem_jax.registry import lookup
+from sem_jax.runs.reading import without_current_folder
 from sem_jax.system.signals import end_at_interrupt
 
 COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
@@ -37,7 +39,8 @@ def main() -> None:
         module, _ = lookup(COMMANDS, "command", name)
     if name == "train":
         end_at_interrupt()
-    importlib.import_module(module).main()
+    with contextlib.nullcontext() if name == "train" else without_current_folder():
+        importlib.import_module(module).main()
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 from sem_jax.errors import ConfigError, command_parser, exit_on_error, plain
-from sem_jax.evaluation.options import Options
-from sem_jax.evaluation.suites import SUITES
 from sem_jax.runs.reading import own_folder, without_current_folder
 
 
 def _parser() -> argparse.ArgumentParser:
     """Each option has the name of a field of `Options`, except --no-umap and --no-cache."""
+    from sem_jax.evaluation.suites import SUITES
+
     parser = command_parser("sem_jax.evaluation", __doc__)
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
     add("--workdir", default="", metavar="DIR", help="run folder")
@@ -65,15 +65,17 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax.evaluation`."""
-    fields = vars(_parser().parse_args(argv))
-    workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
-    with exit_on_error(), without_current_folder():
+    with exit_on_error(), without_current_folder():  # before NumPy, matplotlib ... are imported
+        fields = vars(_parser().parse_args(argv))
+        workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
         if not workdir and not Path(checkpoint).expanduser().is_dir():
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
         if workdir and not fields["out"]:
             fields["out"] = str(own_folder(Path(workdir).expanduser() / "evaluation"))
+        from sem_jax.evaluation.options import Options
+
         options = Options(**fields)
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
         from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start

@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> dict:
             "Use a newer sem_jax: pip install --upgrade sem-jax",
         )
     for name, (kind, inner) in _KINDS.items():
-        value = body.get(name)
+        value: Any = body.get(name)
         if type(value) is not kind or (inner and not all(type(it) in inner for it in value.values())):
             raise Damaged(f"{NAME}: {name} is {value!r:.60}, which no run writes")
     for name, expected in body["files"].items():
