@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 from experiments.drills.trial import ROOT, Outcome, command, here
 from sem_jax import config as config_lib
@@ -19,7 +20,7 @@ from sem_jax.data import Reading, load
 from sem_jax.data.cifar import CIFAR10
 from sem_jax.data.download import fetch
 from sem_jax.runs.records import RunFolder
-from tests.helpers import data_faults, hostile_files, hostile_runs
+from tests.helpers import data_faults, hostile_files, hostile_runs, start_faults
 from tests.helpers.data_sets import made_cifar10
 from tests.helpers.runs import write_cifar10, write_run
 from tests.helpers.wrong_configs import COMMAND_LINES, MORE_COMMAND_LINES, RESUMED, WRONG, set_field
@@ -128,7 +129,19 @@ def config_cases(home: Path) -> Iterable[Outcome]:
         yield here(family, f"resume with another {field}", functools.partial(resumed, field, first, second), home)
 
 
-HERE = (data_cases, hostile_cases, config_cases)  # the families that run in this process
+def start_cases(home: Path) -> Iterable[Outcome]:
+    """Run folders with something wrong in them, in which a trainer starts; it may write there."""
+
+    def prepare(row, folder: Path, canary: Path):
+        call, expected = row(home / "starts" / row.__name__)
+        # TensorBoard's writer pickles its own events for its thread.
+        return mock.patch("tensorboardX.SummaryWriter", mock.MagicMock())(call), expected
+
+    for row in start_faults.STARTS:
+        yield here("starts in a run folder", row.__name__, functools.partial(prepare, row), home)
+
+
+HERE = (data_cases, hostile_cases, config_cases, start_cases)  # the families that run in this process
 
 
 def command_lines(home: Path) -> Iterable[Outcome]:

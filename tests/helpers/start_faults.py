@@ -83,12 +83,10 @@ def files_and_links_named_as_unfinished_saves(home):
     other = home.parent / f"{home.name}-other"
     other.mkdir()
     (other / "kept").write_text("")
-    for name in (".saving-5", ".deleting-5"):
-        (write(home) / "checkpoints" / name).write_text("") if name == ".saving-5" else None
+    (write(home) / "checkpoints/.saving-5").write_text("")
     (home / "checkpoints/.deleting-5").symlink_to(other)
-    return start(home), goes_on_from(
-        20, [10, 20], lambda: not list(home.glob("checkpoints/.*")), (other / "kept").exists
-    )
+    swept = lambda: not list(home.glob("checkpoints/.*"))  # noqa: E731
+    return start(home), goes_on_from(20, [10, 20], swept, (other / "kept").exists)
 
 
 def file_named_damaged(home):

@@ -174,14 +174,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
             checkpoints.restore(state(0))
 
 
-def test_a_renamed_checkpoint_is_set_aside_and_the_one_before_used(saved, tmp_path, capsys):
-    folder = tmp_path / "copy"
-    shutil.copytree(saved, folder)
-    (folder / "20").rename(folder / "30")
-    assert restore(folder) == 10 and steps(folder) == [10]
-    assert "Checkpoint 30 is damaged (it is the checkpoint of step 20): moved to" in capsys.readouterr().out
-
-
 def test_a_checkpoint_is_not_deleted_while_it_is_read(tmp_path):
     """Else orbax's threads would print what they think of it, and the reader would have to begin again."""
     save(tmp_path, 1, 2)
