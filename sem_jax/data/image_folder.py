@@ -21,7 +21,7 @@ from sem_jax.data.decoded_cache import Labelled, identity, read_splits
 from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
-from sem_jax.data.images import decode_all, is_image
+from sem_jax.data.images import decode_all, holds_image, is_image
 from sem_jax.data.refusing import reading_path
 from sem_jax.data.splits import check_class_names
 from sem_jax.errors import DataError
@@ -137,7 +137,10 @@ def read_image_tree(path: str | os.PathLike, *, classes: Sequence[str] | None = 
 def common_prefix(files: Files) -> str:
     """'top/' if all files of the archive lie in one folder, and the images in folders below it; else ''."""
     tops = {name.split("/")[0] for name in files.names}
-    deep = all(name.count("/") >= 2 for name in files.names if is_image(name))
+    pictures = [name for name in files.names if is_image(name)]
+    deep = any(name.count("/") >= 2 for name in pictures)
+    # One without a suffix may be a note, such as CHANGELOG.
+    deep = deep and all(name.count("/") >= 2 for name in pictures if "." in name.split("/")[-1])
     return f"{tops.pop()}/" if len(tops) == 1 and deep and files.names else ""
 
 
@@ -159,6 +162,10 @@ def list_tree(
     where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
     inside = [name for name in files.names if name.startswith(prefix)]
     names = [name for name in inside if is_image(name)]
+    if any(
+        "/" in name[len(prefix) :] for name in names
+    ):  # notes may lie beside class folders, but no image
+        names = [name for name in names if "/" in name[len(prefix) :] or holds_image(files.read(name))]
     if not names:
         raise DataError(f"{where} holds no images", "Expected one folder of image files for every class.")
     folders = [name[len(prefix) :].rpartition("/")[0].split("/")[0] for name in names]
@@ -168,7 +175,6 @@ def list_tree(
     else:
         if "" in found:
             loose = names[folders.index("")]
-            files.read(loose)  # raises if it is a link to nothing, such as one to a class folder
             raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
         if empty := sorted(_folders(files, prefix, inside) - set(found)):
             raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Add images or delete the folder.")

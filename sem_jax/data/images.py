@@ -1,5 +1,6 @@
 """Decodes image files of every mode to uint8 RGB arrays, with Pillow."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -28,6 +29,16 @@ def is_image(name: str) -> bool:
     """Whether a file of this name may be an image: any name but those of BESIDE and hidden ones."""
     last = name.rsplit("/", 1)[-1]
     return not last.startswith(".") and not last.lower().endswith(BESIDE)
+
+
+def holds_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an image in one of FORMATS; it may be damaged further on."""
+    from PIL import Image
+
+    with contextlib.suppress(Exception):  # Pillow raises many kinds
+        Image.open(io.BytesIO(data), formats=FORMATS)
+        return True
+    return False
 
 
 def decode(

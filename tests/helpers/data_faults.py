@@ -724,6 +724,17 @@ def test_linked_to_train(root):
 test_linked_to_train.__test__ = False
 
 
+def notes_beside_classes(root):
+    """Of any name; such a file in a class folder is refused."""
+    for name in ("CHANGELOG", "train/_SUCCESS", "test/list.lst"):
+        (write_tree(root) if name == "CHANGELOG" else root).joinpath(name).write_text("")
+
+    def check(dataset):
+        assert len(dataset.splits["train"].labels) == 6
+
+    return "image_folder", {}, check
+
+
 def link_to_a_folder_above(root):
     (write_tree(root) / "train/cat/again").symlink_to("..")
 
@@ -803,6 +814,7 @@ HANDLED = [
     images_of_any_name,
     line_of_pixels,
     test_linked_to_train,
+    notes_beside_classes,
     link_to_a_folder_above,
     cache_that_claims_a_terabyte,
     cache_with_edited_class_names,
