@@ -351,6 +351,22 @@ def test_the_first_signal_is_noted_and_the_second_acts_at_once(number):
     assert done.returncode == -number
 
 
+def test_an_interrupt_before_training_ends_at_once_and_without_a_traceback():
+    code = """
+import os, signal, time
+from sem_jax.system.signals import StopRequest, end_at_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+end_at_interrupt()
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    print("noted", stop.signal, flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 130 and "noted 2" in done.stdout and not done.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="Cannot write the run folder .*Not a directory") as caught:
