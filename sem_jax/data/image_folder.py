@@ -162,9 +162,7 @@ def list_tree(
     where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
     inside = [name for name in files.names if name.startswith(prefix)]
     names = [name for name in inside if is_image(name)]
-    if any(
-        "/" in name[len(prefix) :] for name in names
-    ):  # notes may lie beside class folders, but no image
+    if any("/" in name[len(prefix) :] for name in names):  # notes may lie beside class folders, but no image
         names = [name for name in names if "/" in name[len(prefix) :] or holds_image(files.read(name))]
     if not names:
         raise DataError(f"{where} holds no images", "Expected one folder of image files for every class.")
