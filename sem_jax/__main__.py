@@ -5,12 +5,15 @@ python -m sem_jax train --config=configs/digits.py
 python -m sem_jax evaluate --workdir=runs/digits
 """
 
+import contextlib
 import importlib
 import sys
 
 from sem_jax import __version__
 from sem_jax.errors import exit_on_error
 from sem_jax.registry import lookup
+from sem_jax.runs.reading import without_current_folder
+from sem_jax.system.signals import end_at_interrupt
 
 COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
     "train": ("sem_jax.main", "train a configuration, or continue its run"),
@@ -35,7 +38,10 @@ def main() -> None:
     name = "train" if sys.argv[1].startswith("--") else sys.argv.pop(1)
     with exit_on_error():
         module, _ = lookup(COMMANDS, "command", name)
-    importlib.import_module(module).main()
+    if name == "train":
+        end_at_interrupt()
+    with contextlib.nullcontext() if name == "train" else without_current_folder():
+        importlib.import_module(module).main()
 
 
 if __name__ == "__main__":

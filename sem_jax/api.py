@@ -48,13 +48,14 @@ def _find_config(name: str) -> Path:
     raise ConfigError(f"There is no configuration {name!r}.{nearest(name, known)}", f"Known ones: {', '.join(known)}.")
 
 
-def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Run":
+def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_model: str = "") -> "Run":
     """Trains a configuration, or continues its run, exactly as `python -m sem_jax.main` does.
 
     Args:
       cfg: from `get_config`.
       workdir: the run folder; made if it is not there, refused if it holds another run.
       profile: capture a profiler trace of a few steps in the folder's profile/.
+      trust_model: the custom model that the frozen net of `mixer.scorer` may be: see `load`.
 
     Returns:
       The run, opened at its last checkpoint.
@@ -76,19 +77,21 @@ def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False) -> "Ru
     from sem_jax.training.loop import train_and_evaluate
 
     use_cache(cfg.runtime.cache_dir)
-    train_and_evaluate(cfg, str(workdir), profile=profile)
-    return load(workdir)
+    train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model)
+    return load(workdir, trust_model=cfg.model.name)
 
 
-def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
-    """Opens a run folder; nothing of it is executed but a model named `module:factory` in its configuration.
+def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: str = "") -> "Run":
+    """Opens a run folder; nothing of it is executed.
 
     Args:
       workdir: the run folder, or one of its checkpoints/STEP.
       checkpoint: "final", "best_val" (the highest val_accuracy among the kept ones) or a step.
+      trust_model: the custom model of the run, "my_nets:Net", which is imported and so executed; a run that names
+        another one in its config.json is refused.
 
     Raises:
-      SemError: no such run or checkpoint, or one that is damaged.
+      SemError: no such run or checkpoint, one that is damaged, or a model that is not trusted.
 
     >>> load("runs/nothing")
     Traceback (most recent call last):
@@ -96,7 +99,7 @@ def load(workdir: str | Path, checkpoint: str | int = "final") -> "Run":
     sem_jax.errors.RunError: runs/nothing does not exist
     Give the folder of a run: --workdir=runs/NAME.
     """
-    return Run(opening.open_run(workdir, checkpoint))
+    return Run(opening.open_run(workdir, checkpoint, trust_model=trust_model))
 
 
 class Prediction(NamedTuple):
@@ -190,7 +193,7 @@ def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, i
     files = [Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths)]
     where = files[0] if files else "an empty list"
     if len(files) == 1 and files[0].is_dir():
-        files = sorted(path for path in files[0].rglob("*") if is_image(path.name))
+        files = sorted(path for path in files[0].rglob("*") if is_image(path.name) and not path.is_dir())
     if not files:
         raise DataError(f"{where} holds no pictures")
     if missing := [path for path in files if not path.is_file()]:

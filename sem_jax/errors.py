@@ -8,6 +8,7 @@ that imports the package sees an ordinary ValueError.
 
 import argparse
 import contextlib
+import re
 import sys
 
 MAX_LINE = 480  # characters of one line of a message
@@ -25,7 +26,7 @@ class SemError(ValueError):
     """
 
     def __init__(self, message: str, remedy: str = ""):
-        lines = (f"{message}\n{remedy}" if remedy else message).split("\n")
+        lines = plain(f"{message}\n{remedy}" if remedy else message).split("\n")
         # A name or value from a stranger's file may have any length.
         short = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 60]} ... {line[-50:]}" for line in lines]
         super().__init__("\n".join(short))
@@ -38,14 +39,29 @@ class ConfigError(SemError):
 class DataError(SemError):
     """Data that is missing, damaged or of the wrong kind; names the file or folder."""
 
+    def __init__(self, message: str, remedy: str = ""):
+        super().__init__(message.replace("\n", "\\n"), remedy)  # file names may have newlines
+
 
 class RunError(SemError):
     """A run folder or checkpoint that cannot be used; names the folder."""
 
 
+def plain(text: str) -> str:
+    r"""The text with what a terminal would obey, and what it cannot show, as escapes; newlines stay.
+
+    >>> plain("caf\u00e9 \x1b[2J")
+    'caf\u00e9 \\x1b[2J'
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def one_line(error: BaseException, limit: int = 120) -> str:
     """The message of another library's error in one line, for use within ours; its type where it has no message."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    text = re.sub(r" (object )?at 0x[0-9a-f]+", "", str(error))  # an address tells nobody anything
+    return " ".join(text.split())[:limit] or type(error).__name__
 
 
 def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -62,9 +78,11 @@ def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def exit_on_error():
-    """Turns a SemError into its message on standard error and exit status 2."""
+    """Turns a SemError into its message on standard error and exit status 2, and Ctrl-C into status 130."""
     try:
         yield
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except SemError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

@@ -15,6 +15,11 @@ On several hosts, the same command on each, with a run folder that all of them s
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # before the imports, which take seconds
+    from sem_jax.system.signals import end_at_interrupt
+
+    end_at_interrupt()
+
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -25,6 +30,9 @@ from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
 _PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
+_TRUST = flags.DEFINE_string(
+    "trust_model", "", "the MODULE:FACTORY that a run found elsewhere (mixer.scorer) may import"
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "train on several hosts, with the same command on each")
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "with --distributed: host:port of process 0")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "with --distributed: how many there are", lower_bound=1)
@@ -32,7 +40,7 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which t
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
 )
-_FLAGS = (_CONFIG, _WORKDIR, _PROFILE, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
+_FLAGS = (_CONFIG, _WORKDIR, _PROFILE, _TRUST, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -111,16 +119,20 @@ def _train(argv: list[str]) -> None:
         use_cache(_CONFIG.value.runtime.cache_dir)
 
         workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
-        train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value)
+        train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value, trust_model=_TRUST.value)
         command = f"python -m sem_jax.evaluation --workdir={workdir}"
         if jax.process_count() > 1:
             if jax.process_index() == 0:
                 print(f"Report: {command}")
-        elif _CONFIG.value.data.use_test and not (Path(workdir) / "evaluation" / "eval.html").exists():
+        elif _CONFIG.value.data.use_test and not _has_report(Path(workdir) / "evaluation"):
             from sem_jax.evaluation import Options, evaluate
 
-            evaluate(workdir, Options.quick())
+            evaluate(workdir, Options.quick(trust_model=f"{_CONFIG.value.model.name},{_TRUST.value}"))
             print(f"Report: {workdir}/evaluation/eval.html (all suites: {command})")
+
+
+def _has_report(folder: Path) -> bool:
+    return all((folder / f"eval.{suffix}").is_file() for suffix in ("html", "json", "md"))
 
 
 def main() -> None:

@@ -7,13 +7,14 @@
 Options that are written as text are parsed here too: "decay=3.0, max_soft=0.2", "cutmix(alpha=0.2)".
 """
 
+import contextlib
 import importlib
 import sys
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sem_jax.errors import ConfigError
+from sem_jax.errors import ConfigError, SemError, one_line
 
 if TYPE_CHECKING:  # imported in the functions that use it, so that `import sem_jax` is quick
     import inspect
@@ -85,6 +86,29 @@ def lookup(table: Mapping[str, T], kind: str, name: str) -> T:
     raise ConfigError(f"Unknown {kind} {name!r}.{nearest(name, table)} Known {kind}s: {', '.join(sorted(table))}.")
 
 
+@contextlib.contextmanager
+def blamed(what: str):
+    """Turns what models and mixers raise into a ConfigError: "WHAT: ZeroDivisionError: division by zero".
+
+    A message of ours that names no field of a configuration gets WHAT before it.
+    """
+    try:
+        yield
+    except SemError as error:
+        if any(f"{group}." in str(error) for group in ("data", "model", "mixer", "objective", "train")):
+            raise
+        raise ConfigError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        reason = one_line(error)
+        kind = "" if reason == type(error).__name__ else f"{type(error).__name__}: "
+        raise ConfigError(f"{what}: {kind}{reason}") from error
+
+
+def fits_float32(number: float) -> bool:
+    """Whether float32 can compute with a number: it is 0, or of a size from 1e-30 to 1e30."""
+    return number == 0 or 1e-30 <= abs(number) <= 1e30
+
+
 def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
     """Parses options whose values are Python literals; nothing is executed.
 
@@ -107,9 +131,12 @@ def parse_options(text: str, field: str, remedy: str = "") -> dict[str, Any]:
             raise ValueError
         if any(keyword.arg is None for keyword in call.keywords):  # "**{...}"
             raise ValueError
-        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        options = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
         raise ConfigError(f'{field} must be like "name=value, name=value", got {text!r}', remedy) from None
+    if len(options) < len(call.keywords):
+        raise ConfigError(f"{field} has an option twice: {text!r}", remedy)
+    return options
 
 
 def parse_call(text: str, kind: str) -> tuple[str, str]:

@@ -12,15 +12,15 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from unittest import mock
 
 from experiments.drills.trial import ROOT, Outcome, command, here
 from sem_jax import config as config_lib
 from sem_jax.data import Reading, load
 from sem_jax.data.cifar import CIFAR10
 from sem_jax.data.download import fetch
-from sem_jax.runs.opening import open_run
 from sem_jax.runs.records import RunFolder
-from tests.helpers import data_faults, hostile_files, hostile_runs
+from tests.helpers import data_faults, hostile_files, hostile_runs, start_faults
 from tests.helpers.data_sets import made_cifar10
 from tests.helpers.runs import write_cifar10, write_run
 from tests.helpers.wrong_configs import COMMAND_LINES, MORE_COMMAND_LINES, RESUMED, WRONG, set_field
@@ -35,7 +35,11 @@ HOSTILE_SAMPLE = (
     "folder_with_an_endless_device image_that_is_postscript pickled_cifar10_archive metadata_that_imports_a_module "
     "mat_bomb"
 ).split()
-RUN_SAMPLE = "python_config_beside_the_checkpoint config_nested config_of_ten_gigabytes config_is_a_pickle".split()
+RUN_SAMPLE = (
+    "python_config_beside_the_checkpoint config_nested config_of_ten_gigabytes config_is_a_pickle config_is_pipe "
+    "modules_beside_the_checkpoint model_is_a_module_beside_the_checkpoint_opened model_is_a_shell_command_opened "
+    "checkpoint_in_place_of_the_last evaluation_is_a_link"
+).split()
 TRAIN, DIGITS = "sem_jax.main", f"--config={ROOT}/configs/digits.py"
 OFFLINE = Reading(download=False)
 
@@ -94,7 +98,7 @@ def hostile_cases(home: Path) -> Iterable[Outcome]:
 
     def run(row, folder: Path, canary: Path):
         shutil.copytree(home / "run", folder)
-        return lambda: open_run(folder), row(folder, canary) or (lambda run: None)
+        return lambda: hostile_runs.call(row, folder), row(folder, canary) or (lambda run: None)
 
     for row in hostile_runs.HOSTILE_RUNS:
         yield here("hostile files", row.__name__, functools.partial(run, row), home)
@@ -125,7 +129,19 @@ def config_cases(home: Path) -> Iterable[Outcome]:
         yield here(family, f"resume with another {field}", functools.partial(resumed, field, first, second), home)
 
 
-HERE = (data_cases, hostile_cases, config_cases)  # the families that run in this process
+def start_cases(home: Path) -> Iterable[Outcome]:
+    """Run folders with something wrong in them, in which a trainer starts; it may write there."""
+
+    def prepare(row, folder: Path, canary: Path):
+        call, expected = row(home / "starts" / row.__name__)
+        # TensorBoard's writer pickles its own events for its thread.
+        return mock.patch("tensorboardX.SummaryWriter", mock.MagicMock())(call), expected
+
+    for row in start_faults.STARTS:
+        yield here("starts in a run folder", row.__name__, functools.partial(prepare, row), home)
+
+
+HERE = (data_cases, hostile_cases, config_cases, start_cases)  # the families that run in this process
 
 
 def command_lines(home: Path) -> Iterable[Outcome]:

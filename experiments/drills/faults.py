@@ -1,6 +1,6 @@
 """Kills a run, damages its checkpoints, reads them while they are written; counts what was lost. 0 is expected.
 
-    python -m experiments.drills.faults --kills 100    # kill -9 at random moments, then started again
+    python -m experiments.drills.faults --kills 100    # the command, kill -9 at random moments, then started again
     python -m experiments.drills.faults --flips 20     # every file of a checkpoint deleted, emptied, cut, bytes flipped
     python -m experiments.drills.faults --reads 1000   # an evaluator reads while the trainer saves and deletes
 
@@ -8,6 +8,7 @@ Exit status 1 if anything was lost.
 """
 
 import collections
+import hashlib
 import json
 import logging
 import os
@@ -18,13 +19,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.commands import parser
 from experiments.drills import small_run
-from experiments.drills.small_run import PHASES, digest, log_of, start
+from experiments.drills.small_run import Plan
+from sem_jax.config import apply_method, get_default, override
 from sem_jax.errors import RunError
 from sem_jax.runs.checkpoint import Checkpoints, steps
 from sem_jax.runs.opening import open_run
@@ -33,46 +37,53 @@ from sem_jax.training import loop
 
 
 def kills(count: int, seed: int, out: Path) -> dict:
-    """Kills starts of a run until `count` were killed; a run that got through is compared and another begun."""
-    rng = random.Random(seed)
-    cfg = small_run.configure(out / "cache")
-    start(cfg, out / "warm")  # fills the cache of compiled programs
-    status, told = start(cfg, out / "whole")
-    if status:
-        raise SystemExit(f"the run fails undisturbed: {(out / 'log.txt').read_text()[-2000:]}")
-    whole, log, seconds = told[-1][1], log_of(out / "whole"), small_run.durations(told)
-    result = collections.Counter(dict.fromkeys(["kills", "starts", "runs compared", "failed starts"], 0))
+    """Kills the command until `count` starts were killed; a run that got through is compared and another begun."""
+    rng, cache = random.Random(seed), out / "cache"
+    small_run.start(out / "warm/run", cache)  # fills the cache of compiled programs
+    undisturbed = small_run.start(out / "whole/run", cache)
+    if undisturbed.status:
+        raise SystemExit(f"the run fails undisturbed: {(out / 'whole/log.txt').read_text()[-2000:]}")
+    whole = small_run.contents(out / "whole/run") | {"final parameters": open_run(out / "whole/run").fingerprint}
+    result = collections.Counter(dict.fromkeys(["kills", "starts", "runs compared", "failed starts", "tracebacks"], 0))
     lost = collections.Counter(
-        dict.fromkeys(["acknowledged checkpoints lost", "final parameters differ", "metrics.jsonl differs"], 0)
+        dict.fromkeys(["acknowledged checkpoints lost", *(f"{name} differ" for name in whole)], 0)
     )
-    phases = collections.Counter()
-    number, acknowledged, workdir = 0, 0, out / "run0"
-    while result["kills"] < count or acknowledged >= 0:
-        finish = result["kills"] >= count  # the last run is let through, to be compared
-        phase = rng.choice(PHASES)
-        visit = 1 if phase in ("prepare", "compile") else rng.randint(1, 12 if phase == "step" else 3)
-        plan = (phase, visit, rng.uniform(0, 1.2 * seconds[phase]))
-        status, told = start(cfg, workdir, None if finish else plan)
+    phases, number, saved = collections.Counter(), 0, 0
+    while result["kills"] < count or (out / f"{number}/run").exists():  # the last run is let through, to be compared
+        workdir = out / f"{number}/run"
+        phase = rng.choice(small_run.PHASES)  # of a run that is past it nothing is killed
+        plan = Plan(phase, rng.uniform(0, 1.05 * undisturbed.seconds[phase]), visit=rng.randint(1, 3))
+        ended = small_run.start(workdir, cache, plan if result["kills"] < count else None)
         result["starts"] += 1
-        lost["acknowledged checkpoints lost"] += any(step < acknowledged for step in small_run.numbers(told, "from"))
-        acknowledged = max([acknowledged, *small_run.numbers(told, "saved")])
-        if status == -signal.SIGKILL:
+        result["tracebacks"] += "Traceback" in (log := (out / f"{number}/log.txt").read_text())
+        lost["acknowledged checkpoints lost"] += ended.begun is not None and ended.begun < saved
+        saved = ended.saved
+        if ended.status == -signal.SIGKILL:
             result["kills"] += 1
-            phases[small_run.open_phase(told)] += 1
+            phases[ended.phase] += 1
             if result["kills"] % 10 == 0:
-                print(f"{result['kills']} kills: {dict(phases)}; {dict(lost)}", flush=True)
-        elif status:
+                print(f"{result['kills']} kills: {dict(phases)}; {dict(result)}; {dict(lost)}", flush=True)
+        elif ended.status:
             result["failed starts"] += 1
-            print((out / "log.txt").read_text()[-2000:])
+            print(log[-2000:], flush=True)
             break
         else:
             result["runs compared"] += 1
-            lost["final parameters differ"] += told[-1][1] != whole
-            lost["metrics.jsonl differs"] += log_of(workdir) != log
+            found = small_run.contents(workdir) | {"final parameters": open_run(workdir).fingerprint}
+            for name, value in whole.items():
+                lost[f"{name} differ"] += found[name] != value
             shutil.rmtree(workdir)
-            number, acknowledged = number + 1, -1 if finish else 0
-            workdir = out / f"run{number}"
-    return {**result, **lost, "by phase": dict(phases), "bad": sum(lost.values()) + result["failed starts"]}
+            number, saved = number + 1, 0
+    wrong = sum(lost.values()) + result["failed starts"] + result["tracebacks"]
+    return {**result, **lost, "by phase": dict(phases), "bad": wrong}
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over all leaves."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        sha.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
 
 
 def small_state(seed: int) -> TrainState:
@@ -123,11 +134,11 @@ def damage(flips: int, seed: int, out: Path) -> dict:
 
 def reads(count: int, out: Path) -> dict:
     """Opens the final model `count` times while another process saves and deletes, some times a second."""
-    cfg = small_run.configure(out / "cache")
+    cfg = apply_method(override(get_default(), small_run.FIELDS | {"data.name": "digits"}), "mixup+sem")
+    cfg.model.name, cfg.model.depth = "wide_resnet", 10
     pid = os.fork()  # before this process touches a device
     if pid == 0:
         try:
-            small_run.draw_nothing()
             state = loop.train_and_evaluate(cfg, str(out / "run"))
             step = int(state.step)
             with Checkpoints(out / "run/checkpoints", keep=2, best=None) as checkpoints:

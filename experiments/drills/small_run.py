@@ -1,190 +1,127 @@
-"""A small run on the digits that tells what it is doing and can be killed on the way, for the drill `faults`.
+"""A small run on the digits by the real command line, watched from outside and killed on the way; for `faults`.
 
-    cfg = configure(folder / "cache")
-    status, told = start(cfg, folder / "run", plan=("save", 2, 0.01))    # SIGKILL 10 ms into the second save
+    ended = start(folder / "run", cache, plan=Plan("save", 0.01, visit=2))    # SIGKILL 10 ms into the second save
+    ended.status, ended.phase                                                 # -9, "save"
 
-Each start is a process of its own, forked from one that has imported the package and has not yet touched a device:
-what is killed is the run, not Python's imports.
+What the process is doing is seen from what it prints and from the files it makes, so that nothing in it is changed.
 """
 
-import collections
-import hashlib
-import importlib
 import json
 import os
-import signal
-import threading
+import re
+import subprocess
+import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import jax
-import numpy as np
-from ml_collections import ConfigDict
+from experiments.drills.trial import ROOT
+from sem_jax.runs.checkpoint import steps
 
-from sem_jax.config import apply_method, get_default, override
-from sem_jax.models import MODELS
-from sem_jax.runs.checkpoint import Checkpoints
-from sem_jax.runs.records import RunFolder
-from sem_jax.training import loop
-from tests.helpers.tiny_net import TinyNet
-
-EPOCHS = 6
-PHASES = ("prepare", "compile", "step", "save", "evaluate", "metric write")
+EPOCHS = 4
 FIELDS = {
-    "model.name": "tiny_of_drills",
+    "model.width": 1,
     "model.dtype": "float32",
-    "data.name": "digits",
-    "data.crop_padding": 1,
-    "data.flip": False,
     "data.val_size": 200,
     "train.epochs": EPOCHS,
-    "train.batch_size": 128,
+    "train.batch_size": 256,
     "train.checkpoint_every": 1,
     "train.eval_every": 1,
     "runtime.progress": False,
-    "runtime.steps_per_call": 1,  # a kill is to find many calls
     "runtime.devices": 1,
 }
-Told = list[
-    tuple[float, str]
-]  # (when, what), in seconds: "+PHASE" and "-PHASE", "from STEP", "saved STEP", "done DIGEST"
+# A phase lasts until the next one but "save", which lies within the others.
+PHASES = ("start", "compile", "step", "save", "evaluate", "result", "report")
+SAVE_SECONDS = 0.3
 
 
-def configure(cache: Path) -> ConfigDict:
-    """Mixup + SEM with ES, a checkpoint every epoch; compiled programs are kept in `cache`."""
-    for name in ("sklearn.datasets", "tensorboardX"):  # once here, not in every start
-        importlib.import_module(name)
-    MODELS["tiny_of_drills"] = lambda *, num_classes, **_: TinyNet(num_classes, width=4)
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return apply_method(override(get_default(), FIELDS), "mixup+es+sem")
+class Plan(NamedTuple):
+    """SIGKILL so many seconds after a phase is entered; `visit` says which of the saves."""
+
+    phase: str
+    delay: float
+    visit: int = 1
 
 
-def digest(tree: Any) -> str:
-    """SHA-256 over all leaves."""
-    sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-        sha.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
-    return sha.hexdigest()
+class Ended(NamedTuple):
+    """How a start of the run ended."""
+
+    status: int  # -9 when killed
+    phase: str  # the one it ended in
+    seconds: dict[str, float]  # of each phase
+    begun: int | None  # step that it went on from; None if it did not come so far
+    saved: int  # step of the latest checkpoint that was there at its end
 
 
-def draw_nothing() -> None:
-    """Leaves the learning curves out, which take longer than the rest of the run."""
-    loop.curves.draw_curves = lambda *_, **__: None
+def command(workdir: Path) -> list[str]:
+    fields = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    return [
+        sys.executable,
+        "-m",
+        "sem_jax.main",
+        "--config=configs/digits.py:mixup+es+sem",
+        f"--workdir={workdir}",
+        *fields,
+    ]
 
 
-def _train(cfg: ConfigDict, workdir: Path, tell: Callable[[str], Any], plan: tuple[str, int, float] | None) -> None:
-    """The run: tells its phases, and kills itself as planned."""
-    visits = collections.Counter()
-
-    def die(delay: float) -> None:
-        time.sleep(delay)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def enter(phase: str) -> None:
-        visits[phase] += 1
-        tell(f"+{phase}")
-        if plan and plan[:2] == (phase, visits[phase]):
-            threading.Thread(target=die, args=(plan[2],), daemon=True).start()
-
-    def watch(owner: type, name: str, phase: str, after: Callable = lambda *_: None) -> None:
-        inner = getattr(owner, name)
-
-        def outer(*args, **kwargs):
-            enter(phase)
-            value = inner(*args, **kwargs)
-            after(*args)
-            tell(f"-{phase}")
-            return value
-
-        setattr(owner, name, outer)
-
-    def acknowledge(checkpoints, step, *_) -> None:
-        if checkpoints._error is None:
-            tell(f"saved {step}")
-
-    rewind = RunFolder.rewind
-
-    def prepared(self: RunFolder, step: int) -> list[dict]:
-        tell(f"from {step}")
-        records = rewind(self, step)
-        tell("-prepare")
-        return records
-
-    watch(loop.Programs, "prepare", "compile")
-    watch(loop.Programs, "run", "step")
-    watch(Checkpoints, "_write", "save", acknowledge)
-    watch(loop.Programs, "evaluate", "evaluate")
-    watch(RunFolder, "append", "metric write")
-    RunFolder.rewind = prepared
-    draw_nothing()
-    enter("prepare")
-    tell(f"done {digest(loop.train_and_evaluate(cfg, str(workdir)))}")
-
-
-def start(cfg: ConfigDict, workdir: Path, plan: tuple[str, int, float] | None = None) -> tuple[int, Told]:
-    """Forks one start of the run.
+def start(workdir: Path, cache: Path, plan: Plan | None = None) -> Ended:
+    """Starts the command and waits for its end; what it prints is in log.txt beside the run folder.
 
     Args:
-      plan: (phase, n, delay): SIGKILL `delay` seconds after the phase is entered for the n-th time.
-
-    Returns:
-      The exit status (-9 when killed), and what the run told.
+      cache: of compiled programs.
+      plan: when to kill it; None = not at all.
     """
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        status = 1
-        try:
-            with open(workdir.parent / "log.txt", "a") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-            _train(cfg, workdir, lambda text: os.write(write, f"{time.monotonic()} {text}\n".encode()), plan)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(write)
-    with open(read) as pipe:
-        told = [line.rstrip("\n").split(" ", 1) for line in pipe]
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status, [(float(moment), text) for moment, text in told]
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    log, result, saves = workdir.parent / "log.txt", workdir / "result.json", set()
+    finished = result.exists()
+    env = os.environ | {"PYTHONPATH": str(ROOT), "SEM_JAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+    entered, text = {"start": time.monotonic()}, ""
+    with log.open("wb") as file:
+        process = subprocess.Popen(command(workdir), stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env)
+    while process.poll() is None:
+        if log.stat().st_size != len(text):
+            text = log.read_text()
+        saves |= {path.name for path in workdir.glob("checkpoints/.saving-*")}
+        seen = {
+            "compile": "run folder:" in text,
+            "step": "Compiled the" in text,
+            "save": len(saves) >= (plan.visit if plan else 1),
+            "evaluate": f"epoch {EPOCHS}/{EPOCHS}" in text,
+            "result": not finished and result.exists(),
+            "report": "Learning curves:" in text or "is finished" in text,
+        }
+        now = time.monotonic()
+        for phase in PHASES:
+            if seen.get(phase):
+                entered.setdefault(phase, now)
+        if plan and plan.phase in entered and now >= entered[plan.phase] + plan.delay:
+            process.kill()
+        time.sleep(0.003)
+    text = log.read_text()
+    moments = sorted((moment, phase) for phase, moment in entered.items() if phase != "save")
+    ends = [moment for moment, _ in moments[1:]] + [time.monotonic()]
+    seconds = {phase: end - begin for (begin, phase), end in zip(moments, ends, strict=True)} | {"save": SAVE_SECONDS}
+    phase = "save" if any(workdir.glob("checkpoints/.saving-*")) else moments[-1][1]
+    begun = None
+    if "run folder:" in text:
+        begun = int(match[1].replace(",", "")) if (match := re.search(r"Continuing from step ([\d,]+)", text)) else 0
+    return Ended(process.returncode, phase, seconds, begun, max(steps(workdir / "checkpoints"), default=0))
 
 
-def numbers(told: Told, word: str) -> list[int]:
-    """The steps that were told after a word: "from" or "saved"."""
-    return [int(text.split()[1]) for _, text in told if text.startswith(f"{word} ")]
+def contents(workdir: Path) -> dict[str, object]:
+    """What must be equal after a run: log without times, curves, report, and what else lies there.
 
-
-def open_phase(told: Told) -> str:
-    """The phase in which a process died: the last one entered and not left."""
-    entered = []
-    for _, text in told:
-        if text[0] == "+":
-            entered.append(text[1:])
-        elif text[0] == "-":
-            entered.remove(text[1:])
-    return entered[-1] if entered else "between"
-
-
-def durations(told: Told) -> dict[str, float]:
-    """Mean seconds of a visit, by phase."""
-    entered, spent = {}, collections.defaultdict(list)
-    for moment, text in told:
-        if text[0] == "+":
-            entered[text[1:]] = moment
-        elif text[0] == "-":
-            spent[text[1:]].append(moment - entered[text[1:]])
-    return {phase: sum(values) / len(values) for phase, values in spent.items()}
-
-
-def log_of(workdir: Path) -> list[dict]:
-    """metrics.jsonl, every line of it read strictly, without the times."""
+    The folder in which the run folder lies is taken out of the report.
+    """
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "images_per_s")} for line in lines]
+    times = ("seconds", "images_per_s")
+    here = str(workdir.parent).encode()
+    files = {p.name: p.read_bytes().replace(here, b"") for p in sorted((workdir / "evaluation").iterdir())}
+    names = [p.relative_to(workdir).as_posix() for p in (*workdir.glob("*"), *workdir.glob("[!t]*/*"))]
+    return {
+        "metrics.jsonl": [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines],
+        "curves.png": (workdir / "curves.png").read_bytes(),
+        "report": files,
+        "other files": sorted(names),  # not in tensorboard, where every start adds a file; a checkpoint is one name
+    }

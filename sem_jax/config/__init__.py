@@ -130,16 +130,17 @@ def from_dict(values: dict) -> ConfigDict:
     cfg = override(get_default(), flat, where=" in the saved configuration")
     if missing := sorted(set(_ESSENTIAL) - set(flat)):
         raise ConfigError(f"The saved configuration lacks the field {missing[0]!r}.")
-    validate(cfg)
+    validate(cfg, saved=True)
     return cfg
 
 
-def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
+def validate(cfg: ConfigDict, *, num_devices: int | None = None, saved: bool = False) -> None:
     """Refuses a configuration that cannot work, before data is read or anything compiles.
 
     Args:
       cfg: the configuration, command-line overrides included.
       num_devices: number of devices found; None leaves out the checks that need it.
+      saved: it is that of an existing run, which may have values without effect.
 
     Raises:
       ConfigError: names the field, its value and what is expected; for names, the known and the nearest ones.
@@ -148,4 +149,4 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None) -> None:
         _check_field(name, value)
     from sem_jax.config.checks import check_rules  # imports jax, which configuration files do without
 
-    check_rules(cfg, num_devices)
+    check_rules(cfg, num_devices, saved=saved)

@@ -1,36 +1,34 @@
 """Rules over several fields of a configuration; the rules of a single field are in its row of the table.
 
-Each function below yields its rules as (field, whether the rule holds, what is expected). Importing this module
+Each function below yields its `Rules`. Importing this module
 imports jax.
 """
 
 import itertools
-from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from sem_jax.config.fields import FIELDS
+from sem_jax.config.fields import Rules, enforce
 from sem_jax.data import DATASETS
-from sem_jax.errors import ConfigError
 from sem_jax.mixers import make_mixer
 from sem_jax.models import make_model
 from sem_jax.objectives.build import needs_clean_pass
+from sem_jax.registry import blamed, parse_options
+from sem_jax.training.optim import choose_schedule
 
-Rules = Iterator[tuple[str, bool, str]]
 
-
-def check_rules(cfg: ConfigDict, num_devices: int | None = None) -> None:
+def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool = False) -> None:
     """Refuses values that contradict each other, the data set, the mixer, the model or, if given, the devices.
+
+    With `saved`, the configuration is that of an existing run, whose values may have no effect.
 
     Raises:
       ConfigError: names the field, its value and what is expected.
     """
     rules = itertools.chain(course(cfg), data(cfg), mixer(cfg), penalty(cfg), devices(cfg, num_devices))
-    for name, holds, expected in rules:
-        if not holds:
-            group, _, field = name.rpartition(".")
-            raise ConfigError(f"{name} must be {expected}, got {cfg[group][field]!r}", FIELDS[name].doc)
-    make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
+    enforce(cfg, itertools.chain(rules, () if saved else effects(cfg, num_devices or 1)))
+    with blamed(f"model.name={cfg.model.name!r} cannot be made"):
+        make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
 
 
 def course(cfg: ConfigDict) -> Rules:
@@ -45,6 +43,22 @@ def course(cfg: ConfigDict) -> Rules:
     yield "train.keep_epochs", kept, f"epochs from 1 to train.epochs = {train.epochs}"
     whole = train.batch_size % train.gradient_accumulation == 0
     yield "train.gradient_accumulation", whole, f"a divisor of train.batch_size = {train.batch_size}"
+
+
+def effects(cfg: ConfigDict, num_devices: int) -> Rules:
+    """Rules against values that would have no effect, or leave nothing of the images."""
+    train, schedule = cfg.train, cfg.optim.schedule
+    rises = choose_schedule(schedule, train.epochs) == "onecycle" and cfg.optim.warmup_epochs > 0
+    why = "" if schedule == "onecycle" else f" (auto, of {train.epochs} epochs)"
+    yield "optim.warmup_epochs", not rises, f"0 with optim.schedule=onecycle{why}, which has a rise of its own"
+    twice = "alpha" in parse_options(cfg.mixer.options, "mixer.options")
+    yield "mixer.options", not twice, "without alpha, which is the field mixer.alpha"
+    side = DATASETS[cfg.data.name].image_size or cfg.data.image_size
+    yield "data.crop_padding", not side or cfg.data.crop_padding <= side, f"at most {side}, the side of the images"
+    if cfg.mixer.name != "none":
+        parts = 1 if cfg.mixer.across_device else cfg.runtime.devices or num_devices
+        paired = f"at least {2 * parts} with mixer.name={cfg.mixer.name!r}: an image needs another one to mix with"
+        yield "train.batch_size", train.batch_size >= 2 * parts, paired
 
 
 def data(cfg: ConfigDict) -> Rules:
@@ -73,7 +87,9 @@ def mixer(cfg: ConfigDict) -> Rules:
     """Rules on what goes with the mixer."""
     name, options, objective = cfg.mixer.name, cfg.mixer.options, cfg.objective
     here = f"with mixer.name={name!r}"
-    if make_mixer(name, alpha=cfg.mixer.alpha, options=options).hook is not None:
+    with blamed(f"mixer.name={name!r} cannot be made with mixer.options={options!r}"):
+        made = make_mixer(name, alpha=cfg.mixer.alpha, options=options)
+    if made.hook is not None:
         hidden = f"1 {here}, which mixes hidden states of the whole batch"
         yield "objective.penalty_fraction", objective.penalty_fraction == 1, hidden
         yield "train.gradient_accumulation", cfg.train.gradient_accumulation == 1, hidden

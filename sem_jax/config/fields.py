@@ -9,10 +9,12 @@ row here and the code that reads it. Importing this module imports no jax: allow
 
 import math
 import sys
+import unicodedata
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sem_jax.errors import ConfigError
-from sem_jax.registry import lookup, nearest, resolve
+from sem_jax.registry import fits_float32, lookup, nearest, resolve
 
 
 class Range(NamedTuple):
@@ -51,6 +53,13 @@ class Words(NamedTuple):
             raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed!r} now.")
         if not (self.other and ":" in value):
             lookup(dict.fromkeys(resolve(self.place)), self.kind or field, value)
+            return
+        module, _, name = value.partition(":")
+        path = module.split(".")
+        if not all(part.isidentifier() for part in (*path, name)):
+            raise ConfigError(f"{field} must be like {self.other}, got {value!r}")
+        if path[0] in sys.stdlib_module_names:
+            raise ConfigError(f"{field} must be in a module of your own, got {value!r} of Python's library")
 
 
 class Field(NamedTuple):
@@ -73,7 +82,7 @@ class Field(NamedTuple):
         return str(self.allowed) if isinstance(self.allowed, Words) else f"{self.kind} {self.allowed or ''}".rstrip()
 
     def check(self, value: Any) -> None:
-        """Raises a ConfigError for a value of another type, not finite, out of the range or not among the words."""
+        """Raises a ConfigError for a value of another type or size, out of the range or not among the words."""
         types = (float, int) if isinstance(self.default, float) else (type(self.default),)
         numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, (float, int)) else ()
         expected = ""
@@ -83,8 +92,18 @@ class Field(NamedTuple):
             expected = "finite"
         elif isinstance(self.allowed, Range) and not self.allowed.holds(value):
             expected = str(self.allowed)
+        elif not all(map(fits_float32, numbers)):
+            expected = "0 or of a size from 1e-30 to 1e30: it is computed in float32"
+        elif isinstance(value, (str, tuple)) and len(value) > LONGEST:
+            raise ConfigError(f"{self.name} must have at most {LONGEST} entries or letters, got {len(value)}", self.doc)
+        elif isinstance(value, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+            expected = "a text in one line, without control characters"
         if expected:
-            raise ConfigError(f"{self.name} must be {expected}, got {value!r}", self.doc)
+            try:
+                found = repr(value)
+            except ValueError:  # Python spells no integer of more than 4,300 digits
+                found = "a number of too many digits"
+            raise ConfigError(f"{self.name} must be {expected}, got {found}", self.doc)
         if isinstance(self.allowed, Words) and value != self.default:  # a default needs no import
             self.allowed.check(self.name, value)
 
@@ -106,7 +125,9 @@ defaults are the paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM.
 """
 DEFAULT_GAMMA = 0.3
 EPOCHS = 200
-RATE, SHARE, POSITIVE = Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, ends="()")
+LONGEST = 4096  # letters of a text, entries of a list
+MANY, ENDLESS = 10**6, 10**9  # upper bounds for what nobody needs more of
+RATE, SHARE, POSITIVE = Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, MANY, "(]")
 
 # Old names of fields and words, which saved configurations may have, and the new ones.
 RENAMED = {
@@ -121,13 +142,14 @@ TABLE = (
 
     Field("data.name", "cifar10", Words("sem_jax.data:DATASETS", "data set"), "The data set."),
     Field("data.dir", "", None, 'Folder of the data; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets.'),
-    Field("data.val_size", 0, Range(0),
+    Field("data.val_size", 0, Range(0, ENDLESS),
           "Images held out of train, class-balanced. Select alpha and gamma with 5000; the final runs hold out none."),
-    Field("data.train_size", 0, Range(0), "Train on so many images, class-balanced, the same for every seed; 0 = all."),
+    Field("data.train_size", 0, Range(0, ENDLESS),
+          "Train on so many images, class-balanced, the same for every seed; 0 = all."),
     Field("data.use_test", True, None, "False: the test split is neither read nor scored; needs data.val_size."),
-    Field("data.image_size", 0, Range(8, beside=0),
+    Field("data.image_size", 0, Range(8, 4096, beside=0),
           "For image folders, in pixels: the shorter side is resized to it, the centre cropped; 0 = as they are."),
-    Field("data.crop_padding", 4, Range(0), "Pixels of black border, added before a random crop; 0 = no crop."),
+    Field("data.crop_padding", 4, Range(0, 4096), "Pixels of black border, added before a random crop; 0 = no crop."),
     Field("data.crop_scale", 0.0, Range(0, 1),
           "Random resized crop of encoded images (image_folder, tfds): the smallest share of the area that is kept; "
           "0 = none. ImageNet recipes take 0.08, with data.crop_padding 0 and data.image_size 224."),
@@ -137,14 +159,17 @@ TABLE = (
 
     Field("model.name", "preact_resnet", Words("sem_jax.models:MODELS", "model", "module.path:factory"),
           "The net, or your own as module.path:factory. Naming a module executes it."),
-    Field("model.num_classes", 0, Range(2, beside=0), "0 = as many as the data set has."),
-    Field("model.depth", 0, Range(0), "Layers of a ResNet (preact_resnet and resnet: 18), blocks of the other nets."),
-    Field("model.width", 0, Range(0), "Channels of the first stage or entries of a token; wide_resnet: widen factor."),
+    Field("model.num_classes", 0, Range(2, MANY, beside=0), "0 = as many as the data set has."),
+    Field("model.depth", 0, Range(0, 2000),
+          "Layers of a ResNet (preact_resnet and resnet: 18), blocks of the other nets."),
+    Field("model.width", 0, Range(0, 16384),
+          "Channels of the first stage or entries of a token; wide_resnet: widen factor."),
     Field("model.variant", "", None, "preact_resnet: v1, v2 or v3."),
     Field("model.stem", "", None, "ResNets: 3x3, 3x3s2 (halves the image; some Tiny-ImageNet papers) or 7x7s2."),
     Field("model.norm", "", None, "ResNets: batch, or one without running averages: group or layer."),
-    Field("model.patch_size", 0, Range(0), "vit, mlp_mixer: 4 pixels for images of 32, 16 for 224; convnext: 2 and 4."),
-    Field("model.heads", 0, Range(0), "vit: heads of the attention; 0 = of about 64 entries each."),
+    Field("model.patch_size", 0, Range(0, 1024),
+          "vit, mlp_mixer: 4 pixels for images of 32, 16 for 224; convnext: 2 and 4."),
+    Field("model.heads", 0, Range(0, 1024), "vit: heads of the attention; 0 = of about 64 entries each."),
     Field("model.pool", "", None, "vit: token (features of the class token) or mean (of the patches)."),
     Field("model.dropout", 0.0, RATE, "Rate; wide_resnet, vit, mlp_mixer."),
     Field("model.stochastic_depth", 0.0, RATE,
@@ -167,7 +192,7 @@ TABLE = (
           "What mixer.prob is multiplied by as the steps up to mixer.stop_epoch go by."),
     Field("mixer.stop_epoch", EPOCHS, None, "Epochs with mixing and penalty; train.epochs unless it is set."),
 
-    Field("objective.gamma", DEFAULT_GAMMA, Range(0), "Coefficient of the SEM penalty; 0 = none."),
+    Field("objective.gamma", DEFAULT_GAMMA, Range(0, MANY), "Coefficient of the SEM penalty; 0 = none."),
     Field("objective.gamma_warmup", 0.0, Range(0, 1),
           "gamma rises linearly from 0 in this first part of training. Not in the paper: in short runs the penalty can "
           "shrink the features before they tell classes apart."),
@@ -176,10 +201,11 @@ TABLE = (
           "stop_gradient: always, as targets only (4/3 of the cost of a mixup step instead of 2). ema_teacher: as "
           "targets, by a net whose weights are an average over the steps."),
     Field("objective.ema_decay", 0.999, RATE, "Decay of that average per step; ema_teacher only."),
-    Field("objective.penalty_every", 1, Range(1),
+    Field("objective.penalty_every", 1, Range(1, MANY),
           "The penalty in every k-th step, k times as strong, so that its mean stays. Cheaper, not exact."),
     Field("objective.penalty_fraction", 1.0, SHARE, "The penalty on so large a part of the pairs. Cheaper, not exact."),
-    Field("objective.mixes_per_clean", 1, Range(1), "Mixed batches of a step, sharing one pass of the clean images."),
+    Field("objective.mixes_per_clean", 1, Range(1, 32),
+          "Mixed batches of a step, sharing one pass of the clean images."),
     Field("objective.distance", "l2", Words("sem_jax.objectives.sem:DISTANCES"),
           "Distance in the penalty. l2 is Eq. 9; normalised is between unit vectors: small features cannot lower it."),
     Field("objective.penalty_pairs", "right", Words("sem_jax.objectives.build:PENALTY_PAIRS"),
@@ -194,23 +220,25 @@ TABLE = (
     Field("optim.learning_rate", 0.1, POSITIVE, "The highest learning rate of the run."),
     Field("optim.momentum", 0.9, RATE, "Momentum of sgd, b1 of adamw."),
     Field("optim.nesterov", False, None, "Nesterov's momentum; sgd."),
-    Field("optim.weight_decay", 1e-4, Range(0),
+    Field("optim.weight_decay", 1e-4, Range(0, MANY),
           "Weight decay of every parameter. sgd: added to the gradient, and mixup wants less than the usual 5e-4. "
           "adamw: decoupled, 0.05 is usual."),
     Field("optim.schedule", "auto", Words("sem_jax.training.optim:SCHEDULES"),
           "Learning rate over the steps. auto = step, as in the paper, or onecycle below 60 epochs, where the plateaus "
           "of step are too short."),
     Field("optim.boundaries", (0.5, 0.75), None, "step: the rate falls tenfold after these fractions of training."),
-    Field("optim.warmup_epochs", 0.0, Range(0), "Epochs of a linear rise from 0; schedules step, cosine, constant."),
+    Field("optim.warmup_epochs", 0.0, Range(0, MANY),
+          "Epochs of a linear rise from 0; schedules step, cosine, constant."),
 
-    Field("train.epochs", EPOCHS, Range(1), "Passes over the training images."),
-    Field("train.batch_size", 128, Range(1), "Images of a step, on all devices; an epoch drops the remainder."),
-    Field("train.gradient_accumulation", 1, Range(1),
+    Field("train.epochs", EPOCHS, Range(1, MANY), "Passes over the training images."),
+    Field("train.batch_size", 128, Range(1, MANY), "Images of a step, on all devices; an epoch drops the remainder."),
+    Field("train.gradient_accumulation", 1, Range(1, 1024),
           "Parts of a batch that are run one after the other, for less memory; the batch is mixed as a whole. "
           "Statistics of BatchNorm are those of the parts: that changes numbers, so it is no field of runtime."),
-    Field("train.eval_every", 5, Range(1), "Epochs between scores on val (or, without val, on test); the last always."),
-    Field("train.checkpoint_every", 5, Range(1), "Epochs between checkpoints; the last always."),
-    Field("train.keep", 2, Range(1), "Latest checkpoints that are kept, beside the best one on val."),
+    Field("train.eval_every", 5, Range(1, ENDLESS),
+          "Epochs between scores on val (or, without val, on test); the last always."),
+    Field("train.checkpoint_every", 5, Range(1, ENDLESS), "Epochs between checkpoints; the last always."),
+    Field("train.keep", 2, Range(1, ENDLESS), "Latest checkpoints that are kept, beside the best one on val."),
     Field("train.keep_epochs", (), None, "Epochs after which a checkpoint is saved and never deleted."),
     Field("train.on_nan", "stop", Words("sem_jax.training.step:ON_NAN"),
           "When a loss, gradient, statistic or metric of a step is not finite: stop the run, with the last good "
@@ -224,14 +252,15 @@ TABLE = (
           "forward pass). Less memory, more time."),
     Field("runtime.loop", "auto", Words("sem_jax.training.calls:LOOPS"),
           "Steps of a call loop on the device or on the host; auto = host on CPU, else device."),
-    Field("runtime.steps_per_call", 0, Range(0), "Optimizer steps of a compiled call; 0 = about one second's worth."),
-    Field("runtime.devices", 0, Range(0), "Number of devices; 0 = all."),
+    Field("runtime.steps_per_call", 0, Range(0, MANY),
+          "Optimizer steps of a compiled call; 0 = about one second's worth."),
+    Field("runtime.devices", 0, Range(0, MANY), "Number of devices; 0 = all."),
     Field("runtime.residency", "auto", Words("sem_jax.data.pipeline:RESIDENCY"),
           "Where training images live: decoded on the device or in the host's memory, or encoded on disk (read through "
           "grain); auto = the first of these that has the memory."),
-    Field("runtime.workers", -1, Range(-1),
+    Field("runtime.workers", -1, Range(-1, 1024),
           "Processes that decode encoded images; 0 = threads; -1 = one a core, or threads where there are few cores."),
-    Field("runtime.eval_batch_size", 500, Range(1), "Images of a batch in evaluation."),
+    Field("runtime.eval_batch_size", 500, Range(1, MANY), "Images of a batch in evaluation."),
     Field("runtime.cache_dir", "", None,
           'Folder of compiled programs for later runs; "" = below the user\'s cache directory, none = not kept.'),
     Field("runtime.keep_host_memory", True, None,
@@ -240,6 +269,15 @@ TABLE = (
 )
 # fmt: on
 FIELDS = {field.name: field for field in TABLE}
+Rules = Iterator[tuple[str, bool, str]]  # field, whether the rule holds, what is expected
+
+
+def enforce(cfg: Mapping[str, Any], rules: Rules) -> None:
+    """Raises a ConfigError for the first rule that does not hold."""
+    for name, holds, expected in rules:
+        if not holds:
+            group, _, field = name.rpartition(".")
+            raise ConfigError(f"{name} must be {expected}, got {cfg[group][field]!r}", FIELDS[name].doc)
 
 
 def did_you_mean(name: str, prefix: str = "") -> str:

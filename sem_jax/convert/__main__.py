@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sem_jax.convert as convert
 from sem_jax.errors import command_parser, exit_on_error
+from sem_jax.runs.reading import without_current_folder
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,6 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     way.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".safetensors, .pt or .pth")
     way.add_argument("--to", dest="target", type=Path, metavar="FILE", help=".safetensors")
     add("--checkpoint", default="final", help="with --to: final, best_val or a step")
+    add("--trust_model", default="", metavar="MODULE:FACTORY", help="with --to: custom model that may be imported")
     add("--data", default="cifar10", metavar="NAME", help="with --from: data set the model is scored on")
     add("--data-dir", default="", metavar="DIR", help="with --from: folder of that data set")
     add("--image-size", type=int, default=0, metavar="N", help="with --from: size of the images of an image folder")
@@ -26,12 +28,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--variant", default="", help="with --from: variant of a PreActResNet, if the names mislead")
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of an empty optimizer state
-    with exit_on_error():
+    with exit_on_error(), without_current_folder():
         from sem_jax.convert.runs import export_weights, import_weights  # brings jax, which --help does not need
 
         if args.target:
             target = args.target.expanduser()
-            export_weights(args.workdir, target, checkpoint=args.checkpoint)
+            export_weights(args.workdir, target, checkpoint=args.checkpoint, trust_model=args.trust_model)
             print(f"Wrote {target}")
             return
         workdir = Path(args.workdir).expanduser()

@@ -30,7 +30,7 @@ from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error,
 from sem_jax.models import make_model
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.predict import make_predict_step
-from sem_jax.runs.records import read_json
+from sem_jax.runs.reading import read_json, without_current_folder
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -41,7 +41,7 @@ def flat_arrays(variables: Any) -> dict[str, np.ndarray]:
     return {"/".join(path): np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
-def export_program(workdir: str, *, checkpoint: str = "final") -> bytes:
+def export_program(workdir: str, *, checkpoint: str = "final", trust_model: str = "") -> bytes:
     """The predictions of a checkpoint as serialised StableHLO, for any number of images.
 
     The program maps images u8[b h w c] to (features f32[b d], logits f32[b k], probabilities f32[b k]).
@@ -51,7 +51,7 @@ def export_program(workdir: str, *, checkpoint: str = "final") -> bytes:
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise RunError("flatbuffers is not installed", "pip install sem-jax[export], or pip install flatbuffers")
-    run = open_run(workdir, checkpoint)
+    run = open_run(workdir, checkpoint, trust_model=trust_model)
     # float32 on every platform: the program must not depend on the machine that exports it.
     model = make_model(**{**run.config.model, "num_classes": len(run.data.class_names), "dtype": "float32"})
     step = make_predict_step(model, mean=run.data.mean, std=run.data.std)
@@ -80,7 +80,7 @@ def load_program(path: Path) -> Callable[..., Any]:
         raise RunError(message, "Copy it or export it once more.") from None
 
 
-def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final") -> None:
+def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final", trust_model: str = "") -> None:
     """Writes a checkpoint to the file `out`, in a format `kind` of FORMATS.
 
     Raises:
@@ -89,9 +89,9 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final")
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a file")
     if kind == "stablehlo":
-        write_bytes(out, export_program(workdir, checkpoint=checkpoint))
+        write_bytes(out, export_program(workdir, checkpoint=checkpoint, trust_model=trust_model))
         return
-    run = open_run(workdir, checkpoint)
+    run = open_run(workdir, checkpoint, trust_model=trust_model)
     metadata = {name: json.dumps(read_json(run.folder / name)) for name in ("config.json", "data.json")}
     write_safetensors(out, flat_arrays(run.variables), metadata | {"step": str(run.step)})
 
@@ -103,10 +103,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
     parser.add_argument("--checkpoint", default="final", help="final, best_val, a step or a folder; default: final")
+    parser.add_argument(
+        "--trust_model",
+        default="",
+        metavar="MODULE:FACTORY",
+        help="custom model of the run that may be imported and executed",
+    )
     args = parser.parse_args(argv)
-    with exit_on_error():
+    with exit_on_error(), without_current_folder():
         out = args.out.expanduser()
-        export_run(args.workdir, out, kind=args.format, checkpoint=args.checkpoint)
+        export_run(args.workdir, out, kind=args.format, checkpoint=args.checkpoint, trust_model=args.trust_model)
         print(f"Wrote {out}, {out.stat().st_size:,} bytes")
 
 

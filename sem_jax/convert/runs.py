@@ -76,7 +76,7 @@ def import_weights(
     write_json(workdir / "config.json", config_lib.to_dict(cfg))  # last: a folder without it is no run
 
 
-def export_weights(workdir: str, target: Path, *, checkpoint: str = "final") -> None:
+def export_weights(workdir: str, target: Path, *, checkpoint: str = "final", trust_model: str = "") -> None:
     """Writes a checkpoint as .safetensors with PyTorch's names.
 
     Raises:
@@ -84,7 +84,7 @@ def export_weights(workdir: str, target: Path, *, checkpoint: str = "final") -> 
     """
     if target.suffix != ".safetensors":
         raise ConfigError(f"--to={target} must end in .safetensors")
-    run = open_run(workdir, checkpoint)
+    run = open_run(workdir, checkpoint, trust_model=trust_model)
     model = run.config.model
     other_norm = model.norm not in ("", "batch")
     if model.name not in NAMINGS or other_norm:

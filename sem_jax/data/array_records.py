@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data.decoded_cache import Labelled, kept, place_of
+from sem_jax.data.decoded_cache import Labelled, kept, place_of, stamp
 from sem_jax.data.encoded import RecordImages
 from sem_jax.data.refusing import refusing, remedied
 from sem_jax.data.tfds_folder import check_labels, describe, examples, official_order, parse
@@ -26,8 +26,7 @@ def read_encoded_split(directory: Path, split: str, *, image_size: int = 0, eval
             f"{directory} is in the format {about.file_format!r}; images that stay encoded need array_record",
             "Prepare it as array_record, or set runtime.residency=host.",
         )
-    stats = [(file.name, file.stat()) for file in about.files]
-    identity = [str(directory.resolve()), split, [(name, s.st_size, s.st_mtime_ns) for name, s in stats]]
+    identity = [str(directory.resolve()), split, [(file.name, *stamp(file)) for file in about.files]]
 
     def index() -> dict[str, np.ndarray]:
         found = [(example.label, example.id) for example in examples(about)]

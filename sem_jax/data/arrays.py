@@ -8,16 +8,17 @@
 Mean and standard deviation are computed from train. An optional `class_names.txt` holds one name a line.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sem_jax.data.facts import Loaded, Reading, Source
 from sem_jax.data.npy_files import read_array_pair
-from sem_jax.data.refusing import refusing
+from sem_jax.data.refusing import read_file, refusing
 from sem_jax.data.splits import check_split
 from sem_jax.errors import DataError
 
-NAMES_LIMIT = 1 << 24  # characters of class_names.txt that are read
+NAMES_LIMIT = 1 << 24  # bytes of class_names.txt that are read
 
 
 def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size: int, reading: Reading) -> Loaded:
@@ -47,11 +48,12 @@ def load_arrays(source: Source, data_dir: str, splits: Sequence[str], image_size
 
 
 def _class_names(listing: Path, num_classes: int) -> tuple[str, ...]:
-    if not listing.is_file():
+    if not os.path.lexists(listing):
         return tuple(str(i) for i in range(num_classes))
-    with refusing(f"{listing} cannot be read", "Give one name a line, as UTF-8 text."):
-        with listing.open(encoding="utf-8") as file:
-            names = tuple(name.strip() for name in file.read(NAMES_LIMIT).split("\n") if name.strip())
+    remedy = "Give one name a line, as UTF-8 text."
+    with refusing(f"{listing} cannot be read", remedy):
+        text = read_file(listing, NAMES_LIMIT, remedy).decode("utf-8")
+    names = tuple(name.strip() for name in text.split("\n") if name.strip())
     if len(names) < num_classes:
         raise DataError(f"{listing} has {len(names)} names for {num_classes} classes", "Give each class a line.")
     return names

@@ -11,28 +11,35 @@ reading
 ((2, 4, 4, 3), ('cat', 'dog'))
 
 An entry is a folder below $SEM_JAX_CACHE (default: $XDG_CACHE_HOME/sem_jax or ~/.cache/sem_jax). Its name is a hash of
-the source's files, their sizes and times of change. It is written under another name and renamed when complete. Every
-reading compares the SHA-256 of its .npy arrays; a damaged entry is made again. Failing to write is only a warning.
+the source's files, their sizes and times of change (of content and, where the system has it, of the file: `cp -p` sets
+the first back, but not the second). It is written under another name and renamed when complete; what a killed process
+left is removed by the next. Every reading compares the SHA-256 of all values; a damaged entry is made again. Failing to
+write is only a warning.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sem_jax.data.files import FolderFiles
+from sem_jax.data.npy_files import load_npy
+from sem_jax.data.refusing import read_file
 from sem_jax.data.splits import digest
-from sem_jax.errors import DataError
+from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
 
-FORMAT = 1  # raise it when the meaning of a stored array changes
+FORMAT = 2  # raise it when the meaning of a stored value changes
+INDEX_LIMIT = 64 << 20  # bytes of index.json, which has the class names
 log = logging.getLogger("sem_jax.data")
 Labelled = tuple[Split, tuple[str, ...]]  # a split and its class names
 
@@ -44,13 +51,20 @@ def cache_dir() -> Path:
 
 
 def identity(path: Path, *options) -> list:
-    """What a cached reading of `path` depends on: [[place, *options], then [name, size, time] of each file]."""
+    """What a cached reading of `path` depends on: [[place, *options], then [name, size, times] of each file]."""
     about = [str(path.resolve()), *options]
-    if path.is_dir():
-        stats = ((name, os.stat(os.path.join(path, name))) for name in FolderFiles(path).names)
-        return [about, *([name, status.st_size, status.st_mtime_ns] for name, status in stats)]
-    status = path.stat()
-    return [about, [status.st_size, status.st_mtime_ns]]
+    if not path.is_dir():
+        return [about, stamp(path)]
+    return [about, *([name, *stamp(os.path.join(path, name))] for name in FolderFiles(path).names)]
+
+
+def stamp(file: str | os.PathLike) -> list[int]:
+    """Size of a file, the time of its last change and that of its status, in ns; [] of what cannot be read."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return []  # whoever reads it says so
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Labelled:
@@ -68,15 +82,15 @@ def cached(name: str, identity: Sequence, read: Callable[[], Labelled]) -> Label
 
     entry = cache_dir() / "decoded" / f"{about}-{_short(identity)}"
     value = kept(entry, Split._fields, make, other=("class_names",))
-    for old in entry.parent.glob(f"{about}-*"):
+    for old in entry.parent.glob(f"{glob.escape(about)}-*"):
         if old != entry:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return Split(value["images"], value["labels"]), tuple(value["class_names"])
 
 
 def place_of(kind: str, about: Sequence) -> Path:
     """Folder of the entry that `about`, a list of JSON values, determines."""
-    return cache_dir() / kind / _short(about)
+    return cache_dir() / kind / _short([FORMAT, *about])
 
 
 def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]], other: Sequence[str] = ()) -> dict:
@@ -84,6 +98,10 @@ def kept(entry: Path, arrays: Sequence[str], make: Callable[[], dict[str, Any]],
 
     Its values named in `arrays` are kept as .npy files, those named in `other` as JSON.
     """
+    for left in entry.parent.glob(".incomplete-*"):
+        with _locked(left) as free:
+            if free:  # else another process is writing it
+                _remove(left)
     if (value := _load(entry, arrays, other)) is not None:
         return value
     value = make()
@@ -121,23 +139,30 @@ def _short(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
+def _digest(index: dict[str, Any]) -> str:
+    """Hex SHA-256 of an index without its own digest."""
+    return hashlib.sha256(json.dumps({**index, "sha256": ""}, sort_keys=True).encode()).hexdigest()
+
+
 def _load(entry: Path, arrays: Sequence[str], other: Sequence[str]) -> dict[str, Any] | None:
-    if not entry.is_dir():
+    if not os.path.lexists(entry):
         return None
     try:
-        index = json.loads((entry / "index.json").read_text())
+        if entry.is_symlink():
+            raise ValueError("a link")
+        index = json.loads(read_file(entry / "index.json", INDEX_LIMIT))
+        if index["sha256"] != _digest(index):
+            raise ValueError("checksum of index.json does not agree")
         value = {name: index[name] for name in (*arrays, *other)}
-        if not all(isinstance(value[name], str | list) for name in other):
-            raise ValueError("index.json holds values of another type")
         for name in arrays:
-            array = np.load(entry / f"{name}.npy", allow_pickle=False)
+            array = load_npy(entry / f"{name}.npy")
             if digest(array) != value[name]:
                 raise ValueError(f"checksum of {name}.npy does not agree")
             value[name] = array
         return value
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        log.warning("%s in the cache is damaged (%s): reading the source again", entry, error)
-        shutil.rmtree(entry, ignore_errors=True)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s in the cache is damaged (%s): reading the source again", entry, one_line(error))
+        _remove(entry)
         return None
 
 
@@ -145,14 +170,46 @@ def _store(entry: Path, arrays: Sequence[str], value: dict[str, Any]) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=entry.parent))
     try:
-        for name in arrays:
-            np.save(temporary / f"{name}.npy", value[name])
-        index = value | {name: digest(value[name]) for name in arrays}
-        (temporary / "index.json").write_text(json.dumps(index))
-        os.replace(temporary, entry)
+        with _locked(temporary):
+            for name in arrays:
+                np.save(temporary / f"{name}.npy", value[name])
+            index = value | {name: digest(value[name]) for name in arrays}
+            (temporary / "index.json").write_text(json.dumps(index | {"sha256": _digest(index)}))
+            os.replace(temporary, entry)
     except OSError:
         # Another process may have written the same entry meanwhile, which is as good.
         if not entry.is_dir():
             raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, a link or a folder; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Whether this process could lock the folder, until the end of the block; the system frees it if a process dies."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)
+    except (ImportError, OSError):  # Windows; or it is gone
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        locked = False
+    else:
+        locked = True
+    try:
+        yield locked
+    finally:
+        os.close(handle)

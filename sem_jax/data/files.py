@@ -13,16 +13,19 @@ import os
 import stat
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sem_jax.data.refusing import refusing
+from sem_jax.data.refusing import read_file, refusing, regular
 from sem_jax.errors import DataError
 
 MEMBER_LIMIT = 1 << 30  # bytes of one unpacked member; the largest official one (SVHN) has 182 MB
 TOTAL_LIMIT = 4 << 30  # bytes of one unpacked tar, which is held in memory
 HEADER_LIMIT = 1 << 20  # bytes a tar's header may claim for a name or attributes; usual are some hundred
-COUNT_LIMIT = 2_000_000  # members of a tar; an empty one takes about a kilobyte of memory too
+COUNT_LIMIT = 2_000_000  # files of an archive or folder; each takes about a kilobyte of memory
+LINK_LIMIT = 8  # times that links may lead to one folder; links to folders of links double it at each level
+ARCHIVE_LIMIT = 1 << 42  # bytes of an archive itself; it is not read at once
 RATIO_LIMIT = 100  # unpacked / packed size of a zip above TOTAL_LIMIT; pictures hardly shrink
 REMEDY = "Download the archive again, or unpack it yourself and give the folder."
 
@@ -48,7 +51,7 @@ class Files:
 
 
 class FolderFiles(Files):
-    """A folder. Links are followed, since the user made them."""
+    """A folder. Links are followed, since the user made them, except those to a folder above."""
 
     def __init__(self, root: Path, names=None):
         super().__init__(root, _walk(root) if names is None else names)
@@ -57,28 +60,26 @@ class FolderFiles(Files):
         return str(self.root / name)
 
     def read(self, name: str) -> bytes:
-        with refusing(f"cannot read {self.where(name)}", "Put the file back, or make it readable."):
-            status, remedy = (self.root / name).stat(), "Remove it from the folder."
-            if not stat.S_ISREG(status.st_mode):  # reading a pipe or /dev/zero would never end
-                raise DataError(f"{self.where(name)} is a device or a pipe, not a file", remedy)
-            if status.st_size > MEMBER_LIMIT:
-                raise DataError(f"{self.where(name)} has more than {MEMBER_LIMIT} bytes", remedy)
-            return (self.root / name).read_bytes()
+        return read_file(self.root / name, MEMBER_LIMIT)
 
 
 class ZipFiles(Files):
     """A zip, of which single members are read."""
 
     def __init__(self, root: Path):
+        size = regular(root, ARCHIVE_LIMIT)
         with refusing(f"{root} is not a readable zip file", REMEDY):
             self._zip = zipfile.ZipFile(root)
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        if len(infos) > COUNT_LIMIT:
+            raise DataError(f"{root} has more than {COUNT_LIMIT} members", REMEDY)
+        names = set()
         for info in infos:
-            _check_name(root, info.filename)
+            _check_name(root, info.filename, names)
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise DataError(f"{root}: {info.filename} is a link or a device, not a file", REMEDY)
         total = sum(info.file_size for info in infos)
-        if total > TOTAL_LIMIT and total > RATIO_LIMIT * root.stat().st_size:
+        if total > TOTAL_LIMIT and total > RATIO_LIMIT * size:
             raise DataError(f"{root} unpacks to too much: {total} bytes, {RATIO_LIMIT} times its own size", REMEDY)
         super().__init__(root, [info.filename for info in infos])
 
@@ -99,13 +100,14 @@ class TarFiles(Files):
 
     def __init__(self, root: Path):
         self._content: dict[str, bytes] = {}
-        total = 0
+        total, names = 0, set()
+        regular(root, ARCHIVE_LIMIT)
         with refusing(f"{root} is not a readable tar archive", REMEDY):
             with _decompressed(root) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
                 for count, member in enumerate(tar):
-                    _check_name(root, member.name)
                     if count >= COUNT_LIMIT:
                         raise DataError(f"{root} has more than {COUNT_LIMIT} members", REMEDY)
+                    _check_name(root, member.name, set() if member.isdir() else names)
                     if member.isdir():
                         continue
                     file = tar.extractfile(member) if member.isreg() else None
@@ -167,8 +169,9 @@ def open_files(path: Path) -> Files:
     """View of a folder, zip or tar; DataError if it does not exist, is none of these, or is damaged or unsafe."""
     if path.is_dir():
         return FolderFiles(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise DataError(f"{path} does not exist", "Give an existing folder, zip or tar archive.")
+    regular(path, ARCHIVE_LIMIT, "Give a folder, a zip or a tar archive.")
     if path.name.lower().endswith(".zip"):
         return ZipFiles(path)
     if is_archive(path):
@@ -176,25 +179,48 @@ def open_files(path: Path) -> Files:
     raise DataError(f"{path} is neither a folder nor a .zip or .tar.gz archive", "Give one of those.")
 
 
-def _check_name(root: Path, name: str) -> None:
+def _check_name(root: Path, name: str, seen: set[PurePosixPath]) -> None:
+    """Refuses a member whose name leaves the archive, or is one of `seen`, to which it is added."""
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         raise DataError(f"{root}: member {name!r} points outside the archive, so nothing is read", REMEDY)
+    if (path := PurePosixPath(name)) in seen:
+        raise DataError(f"{root} has two members {name!r}, so it is unknown which one counts", REMEDY)
+    seen.add(path)
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _walk(root: Path):
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+def _walk(root: Path) -> Iterator[str]:
+    """Names of all that is not a folder, also of what cannot be read: who needs it says so."""
+    visits: dict[str, int] = {}
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    count = 0
+    while waiting:
+        below, above = waiting.pop()
+        folder = os.path.join(root, below)
         real = os.path.realpath(folder)
-        if real in seen:  # following a link to a folder above would never end
-            folders.clear()
+        if real in above:  # following a link to a folder above would never end
             continue
-        seen.add(real)
-        folders[:] = [f for f in folders if not _hidden(f)]
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        for name in names:
-            yield name if below == "." else f"{below}/{name}"
+        visits[real] = visits.get(real, 0) + 1
+        if visits[real] > LINK_LIMIT:
+            raise DataError(f"{folder}: links lead to this folder more than {LINK_LIMIT} times", "Remove links.")
+        try:
+            # Only links need a call of the system for each.
+            is_dir = lambda entry: os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()  # noqa: E731
+            names = [(f"{below}{entry.name}", is_dir(entry)) for entry in os.scandir(folder)]
+        except OSError as error:
+            if not below:
+                raise DataError(f"cannot look into {root}: {error.strerror}", "Make it readable.") from error
+            names = [(below.rstrip("/"), False)]
+        for name, is_folder in names:
+            if is_folder:
+                if not _hidden(name):
+                    waiting.append((f"{name}/", (*above, real)))
+                continue
+            count += 1
+            if count > COUNT_LIMIT:
+                raise DataError(f"{root} has more than {COUNT_LIMIT} files", "Give the folder of the data alone.")
+            yield name

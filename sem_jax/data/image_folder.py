@@ -4,6 +4,7 @@
 
     --config.data.name=image_folder --config.data.dir=photos [--config.data.image_size=64]
 
+Any file of a class folder is an image, whatever its name, but hidden ones and those of `images.BESIDE`, such as .txt.
 Class names are the folders' names, sorted. Mean and standard deviation are computed from train. Every image becomes
 RGB; with image_size 0 all must have one size. A val/ beside a test/ is not read: data.val_size holds images out of
 train. `read_image_tree` reads a single folder of classes.
@@ -20,7 +21,9 @@ from sem_jax.data.decoded_cache import Labelled, identity, read_splits
 from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
-from sem_jax.data.images import decode_all, is_image
+from sem_jax.data.images import decode_all, holds_image, is_image
+from sem_jax.data.refusing import reading_path
+from sem_jax.data.splits import check_class_names
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
@@ -38,7 +41,7 @@ def load_image_folder(
     """
     path = Path(data_dir).expanduser()
     opened = functools.cache(lambda: open_files(path))
-    if not path.exists():
+    if not (path.is_dir() or path.is_file()):
         opened()  # raises
     encoded = reading.encoded
     if encoded is None:
@@ -50,6 +53,8 @@ def load_image_folder(
         files = opened()
         prefix = find_split(files, split)
         if not prefix:
+            for name in set(SPLIT_FOLDERS[split]) & set(files.names):
+                files.read(name)  # raises if it is a link to nothing
             wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
             message = f"{files.root} has no folder {wanted} with images"
             raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
@@ -122,16 +127,20 @@ def read_image_tree(path: str | os.PathLike, *, classes: Sequence[str] | None = 
       DataError: no images, an empty or unknown class folder, images beside class folders, or an image that cannot be
         used.
     """
-    files = open_files(Path(path).expanduser())
-    prefix = common_prefix(files) if files.root.is_file() else ""
-    raw = read_tree(files, prefix, classes=classes, image_size=image_size)
+    with reading_path(path):
+        files = open_files(Path(path).expanduser())
+        prefix = common_prefix(files) if files.root.is_file() else ""
+        raw = read_tree(files, prefix, classes=classes, image_size=image_size)
     return Split(raw.images, raw.labels), raw.class_names
 
 
 def common_prefix(files: Files) -> str:
     """'top/' if all files of the archive lie in one folder, and the images in folders below it; else ''."""
     tops = {name.split("/")[0] for name in files.names}
-    deep = all(name.count("/") >= 2 for name in files.names if is_image(name))
+    pictures = [name for name in files.names if is_image(name)]
+    deep = any(name.count("/") >= 2 for name in pictures)
+    # One without a suffix may be a note, such as CHANGELOG.
+    deep = deep and all(name.count("/") >= 2 for name in pictures if "." in name.split("/")[-1])
     return f"{tops.pop()}/" if len(tops) == 1 and deep and files.names else ""
 
 
@@ -153,6 +162,8 @@ def list_tree(
     where = files.where(prefix.rstrip("/")) if prefix else str(files.root)
     inside = [name for name in files.names if name.startswith(prefix)]
     names = [name for name in inside if is_image(name)]
+    if any("/" in name[len(prefix) :] for name in names):  # notes may lie beside class folders, but no image
+        names = [name for name in names if "/" in name[len(prefix) :] or holds_image(files.read(name))]
     if not names:
         raise DataError(f"{where} holds no images", "Expected one folder of image files for every class.")
     folders = [name[len(prefix) :].rpartition("/")[0].split("/")[0] for name in names]
@@ -165,6 +176,7 @@ def list_tree(
             raise DataError(f"{files.where(loose)} lies beside class folders", "Move it into the folder of its class.")
         if empty := sorted(_folders(files, prefix, inside) - set(found)):
             raise DataError(f"{where}: class folder {empty[0]!r} holds no images", "Add images or delete the folder.")
+        check_class_names(found, where)
         class_names = tuple(classes or found)
         index = {name: i for i, name in enumerate(class_names)}
         if unknown := [name for name in found if name not in index]:

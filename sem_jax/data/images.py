@@ -1,5 +1,6 @@
 """Decodes image files of every mode to uint8 RGB arrays, with Pillow."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -9,10 +10,15 @@ import numpy as np
 
 from sem_jax.errors import DataError, one_line
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+# Files beside images that are skipped; every other name may be an image's, and the file's first bytes decide.
+BESIDE = tuple(
+    ".txt .md .rst .json .jsonl .xml .yaml .yml .csv .tsv .html .log .ini .db .py .sh .mat .npy .npz .pdf .zip .tar "
+    ".gz .tgz .md5 .sha1 .sha256 license readme copying makefile md5sums sha256sums".split()
+)
 # The formats that Pillow may open, whatever the file's name; its reader of EPS, for one, starts a program.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 MAX_PIXELS = 89_478_485  # the limit of Pillow's own warning: 268 MB of RGB
+RESIZED_PIXELS = 1 << 24  # pixels that resizing may make before the centre is cut out; else only the centre is made
 THREADS = min(8, os.cpu_count() or 1)
 THREADS_FROM = 20_000  # bytes a file; smaller ones decode faster in one thread (measured on 32x32 PNG)
 
@@ -20,8 +26,19 @@ Where = Callable[[int], str]  # index of an image -> its name, for messages
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends like that of an image file."""
-    return name.lower().endswith(EXTENSIONS)
+    """Whether a file of this name may be an image: any name but those of BESIDE and hidden ones."""
+    last = name.rsplit("/", 1)[-1]
+    return not last.startswith(".") and not last.lower().endswith(BESIDE)
+
+
+def holds_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an image in one of FORMATS; it may be damaged further on."""
+    from PIL import Image
+
+    with contextlib.suppress(Exception):  # Pillow raises many kinds
+        Image.open(io.BytesIO(data), formats=FORMATS)
+        return True
+    return False
 
 
 def decode(
@@ -153,8 +170,8 @@ def _to_rgb(image, where: str):
     if image.mode == "F":
         raise DataError(f"{where} has floating-point pixels, whose range is unknown", "Save it as an 8-bit PNG.")
     if image.mode.startswith("I"):  # 16-bit grey; older Pillows open it as 32-bit "I"
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((np.clip(values, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -167,7 +184,11 @@ def _fit(image, size: int, share: float):
     shorter = round(size / share)
     if min(width, height) != shorter:
         scale = shorter / min(width, height)
-        width, height = max(shorter, round(width * scale)), max(shorter, round(height * scale))
-        image = image.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
-    left, top = (width - size) // 2, (height - size) // 2
+        wide, high = max(shorter, round(width * scale)), max(shorter, round(height * scale))
+        if wide * high > RESIZED_PIXELS:  # a line of 60000x1 would become 60000 squares
+            left, top = (wide - size) // 2, (high - size) // 2
+            box = (left * width / wide, top * height / high, (left + size) * width / wide, (top + size) * height / high)
+            return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        image = image.resize((wide, high), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
+    left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))

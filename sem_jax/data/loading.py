@@ -1,12 +1,16 @@
 """`load`: reads a data set by name, checks it and splits it."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from sem_jax.data.facts import DATASETS, DEFAULT, Reading
-from sem_jax.data.splits import channel_stats, check_split, fingerprint, hold_out, take_balanced
+from sem_jax.data.refusing import reading_path
+from sem_jax.data.splits import channel_stats, check_class_names, check_split, fingerprint, hold_out, take_balanced
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
+
+MAX_SIZE = 8192  # pixels of a side that images are resized to
 
 
 def load(
@@ -51,6 +55,14 @@ def load(
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
         raise DataError(message, "Set data.image_size=0; only images of image_folder and tfds are resized.")
+    numbers = {"image_size": image_size, "val_seed": val_seed, "val_size": val_size, "train_size": train_size}
+    for field, value in numbers.items():
+        if not isinstance(value, Integral) or value < 0:
+            raise DataError(f"data.{field}={value!r}, expected an integer of 0 or more")
+    if image_size > MAX_SIZE:
+        raise DataError(f"data.image_size={image_size}, expected at most {MAX_SIZE}")
+    if not 0 < reading.eval_crop <= 1:
+        raise DataError(f"data.eval_crop={reading.eval_crop}, expected above 0 and at most 1")
     if source.own and not data_dir:
         raise DataError(f"data.dir is empty, but {name} needs a folder", "Give --config.data.dir=FOLDER.")
     if not splits or set(splits) - {"train", "test"}:
@@ -60,8 +72,13 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
-    loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
+    with reading_path(data_dir or name):
+        loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
     out = dict(loaded.splits)
+    check_class_names(loaded.class_names, data_dir or name)
+    if "train" in splits and len(loaded.class_names) < 2:
+        message = f"{data_dir or name} has the classes {list(loaded.class_names)}, expected two or more"
+        raise DataError(message, "Give images of another class.")
     for split, value in out.items():
         where = f"{name} {split}" + (f" ({data_dir})" if data_dir else "")
         check_split(value, len(loaded.class_names), where, every_class=split == "train")

@@ -1,8 +1,10 @@
 """Checks, held-out part, statistics and fingerprint of the splits that a loader has read."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from unicodedata import category
 
 import numpy as np
 
@@ -31,6 +33,16 @@ def check_split(split: Split, num_classes: int, where: str, *, every_class: bool
     if every_class and not counts.all():
         message = f"{where}: class {int(counts.argmin())} of {num_classes} has no image"
         raise DataError(message, "Number the classes from 0, without gaps, and give every class an image.")
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuses names that are empty, double, not UTF-8 or hold control characters, which a terminal would obey."""
+    if odd := [name for name in names if not name.strip() or any(category(c) in ("Cc", "Cs") for c in name)]:
+        message = f"{where}: the class name {odd[0]!r} is empty, not UTF-8 or has control characters"
+        raise DataError(message, "Rename the class.")
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"{where}: {count} classes have the name {name!r}", "Give each class a name of its own.")
 
 
 def hold_out(split: Split, *, val_size: int, seed: int) -> tuple[Split, Split]:

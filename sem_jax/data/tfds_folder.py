@@ -16,14 +16,14 @@ import numpy as np
 from sem_jax.data.decoded_cache import Labelled
 from sem_jax.data.facts import PUBLIC
 from sem_jax.data.images import decode_all
-from sem_jax.data.refusing import refusing, remedied
+from sem_jax.data.refusing import refusing, regular, remedied
 from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 from sem_jax.registry import resolve
 
 INFO, FEATURES = "dataset_info.json", "features.json"
-JSON_LIMIT = 64 << 20  # bytes of each; the official ones have some kilobytes
+JSON_LIMIT = 8 << 20  # bytes of each; the official ones have some kilobytes
 _FORMATS = ("array_record", "tfrecord")
 _CHUNK = 512  # records read at a time
 
@@ -160,9 +160,8 @@ def check_metadata(directory: Path) -> None:
 
     It imports any module that features.json names, so a class that is not one of its own features is refused.
     """
-    for name in (INFO, FEATURES):
-        if (size := (directory / name).stat().st_size) > JSON_LIMIT:
-            raise ValueError(f"{name} has {size} bytes")
+    for path in (directory / INFO, directory / FEATURES, *directory.glob("*.json"), *directory.glob("*.txt")):
+        regular(path, JSON_LIMIT)  # the other ones are names of labels and options of features
     waiting = [json.loads((directory / FEATURES).read_text())]
     while waiting:
         value = waiting.pop()
@@ -209,7 +208,8 @@ def _name(directory: Path) -> str:
 
 
 def _info(directory: Path) -> Any:
-    with refusing(f"{directory}/{INFO} or features.json cannot be read", _remedy(directory.parent.name)):
+    remedy = _remedy(directory.parent.name)
+    with remedied(remedy), refusing(f"{directory}/{INFO} or features.json cannot be read", remedy):
         check_metadata(directory)
         import tensorflow_datasets as tfds
 

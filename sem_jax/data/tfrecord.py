@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data.refusing import refusing
+from sem_jax.data.refusing import read_file
 from sem_jax.errors import DataError
 
+FILE_LIMIT = 8 << 30  # bytes of one file, which is read at once; shards have some hundred megabytes
 _HEADER = struct.Struct("<QI")
 _START = bytes.fromhex("54641f64")  # brings a CRC from 0 to 0xFFFFFFFF
 _BATCH_BYTES = 8 << 20  # of one matrix of records, about what the CPU's cache holds
@@ -66,8 +67,7 @@ def masked(crc: np.ndarray) -> np.ndarray:
 def read_records(path: Path) -> list[bytes]:
     """Every record of one file. A DataError names file and record if one is damaged or incomplete."""
     remedy = "The file is damaged: copy or prepare the data set again."
-    with refusing(f"cannot read {path}", remedy):
-        data = path.read_bytes()
+    data = read_file(path, FILE_LIMIT, remedy)
     pieces, expected, at = [], [], 0  # header and content of each record
     while at < len(data):
         number = len(pieces) // 2

@@ -6,7 +6,8 @@
 
 Every suite with data is run. For each other suite a line says what is missing and how to get it. The report is
 eval.html, eval.md and eval.json below WORKDIR/evaluation. The model is rebuilt from the run's config.json; no
-configuration file is executed. Exit status: 0 done, 2 refused (one message says why).
+configuration file is executed, and a custom model is imported only if --trust_model names it. Exit status: 0 done,
+2 refused (one message says why).
 """
 
 import argparse
@@ -14,18 +15,26 @@ import logging
 import sys
 from pathlib import Path
 
-from sem_jax.errors import ConfigError, command_parser, exit_on_error
-from sem_jax.evaluation.options import Options
-from sem_jax.evaluation.suites import SUITES
+from sem_jax.errors import ConfigError, command_parser, exit_on_error, plain
+from sem_jax.runs.reading import own_folder, without_current_folder
 
 
 def _parser() -> argparse.ArgumentParser:
     """Each option has the name of a field of `Options`, except --no-umap and --no-cache."""
+    from sem_jax.evaluation.suites import SUITES
+
     parser = command_parser("sem_jax.evaluation", __doc__)
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
     add("--workdir", default="", metavar="DIR", help="run folder")
     add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"some of {', '.join(SUITES)}; default: all")
     add("--checkpoint", default="final", help="final, best_val, a step, or a folder: a run's or its checkpoints/STEP")
+    add(
+        "--trust_model",
+        "--trust-model",
+        default="",
+        metavar="MODULE:FACTORY",
+        help="custom model of the run that may be imported and executed",
+    )
     add("--data-dir", default="", metavar="DIR", help="folder of the run's data and standard sets; default: the run's")
     add("--shift", **several, metavar="NAME=PATH", help="labelled sets, same classes")
     add("--ood", **several, metavar="NAME=PATH", help="out-of-distribution sets")
@@ -56,14 +65,17 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax.evaluation`."""
-    fields = vars(_parser().parse_args(argv))
-    workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
-    with exit_on_error():
+    with exit_on_error(), without_current_folder():  # before NumPy, matplotlib ... are imported
+        fields = vars(_parser().parse_args(argv))
+        workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
         if not workdir and not Path(checkpoint).expanduser().is_dir():
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
-        fields["out"] = fields["out"] or (str(Path(workdir) / "evaluation") if workdir else "")
+        if workdir and not fields["out"]:
+            fields["out"] = str(own_folder(Path(workdir).expanduser() / "evaluation"))
+        from sem_jax.evaluation.options import Options
+
         options = Options(**fields)
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
         from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start
@@ -74,10 +86,10 @@ def main(argv: list[str] | None = None) -> None:
 
             use_cache()
 
-        run = open_run(workdir, checkpoint)
-        evaluate(run, options, say=lambda line: print(line, flush=True))
+        run = open_run(workdir, checkpoint, trust_model=options.trust_model)
+        evaluate(run, options, say=lambda line: print(plain(line), flush=True))
         folder = Path(options.out or run.folder / "evaluation").expanduser()
-        print(f"{run.name}, {run.checkpoint}, step {run.step}: report in {folder / 'eval.html'}")
+        print(plain(f"{run.name}, {run.checkpoint}, step {run.step}: report in {folder / 'eval.html'}"))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,11 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
             published = open_corrupted(run, Path(options.corruptions_dir), options.corruptions, labels)
         if options.frost_dir:
             read_frost(str(Path(options.frost_dir).expanduser()))
-    compared = (_open_compared(it, run.checkpoint) for it in options.compare if "equivariance" in options.suites)
+    compared = (
+        _open_compared(it, run.checkpoint, options.trust_model)
+        for it in options.compare
+        if "equivariance" in options.suites
+    )
     return Given(shift, ood, published, tuple(compared))
 
 
@@ -88,12 +92,14 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
     return open_published(str(path), **options)
 
 
-def _open_compared(path: str | Path, checkpoint: str) -> Run:
+def _open_compared(path: str | Path, checkpoint: str, trust_model: str) -> Run:
     """Opens a run at the same `checkpoint` ("final", "best_val") as the scored one, or a checkpoint folder."""
     folder = Path(path).expanduser()
     if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
-        return open_run(folder, checkpoint)
-    return open_run("", str(folder.resolve()))  # absolute: a folder may be called 7800 or final
+        return open_run(folder, checkpoint, trust_model=trust_model)
+    return open_run(
+        "", str(folder.resolve()), trust_model=trust_model
+    )  # absolute: a folder may be called 7800 or final
 
 
 def _existing(name: str, path: str) -> Path:

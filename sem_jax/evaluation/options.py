@@ -27,6 +27,7 @@ class Options:
       corruption_items: number of test images to corrupt, chosen by seed; 0 = all.
       corruptions: names of `CORRUPTIONS`, over which the mean is taken.
       frost_dir: folder of the published frost photographs; "" = generated textures.
+      trust_model: the custom model that the run, its scorer and the compared ones may import: see `open_run`.
       compare: runs, or checkpoint folders, to compare with this one in the equivariance suite.
       pairs: number of pairs of images that the equivariance suite mixes.
       umap: whether to draw the picture of two classes by UMAP too, if umap-learn is installed.
@@ -50,6 +51,7 @@ class Options:
     corruption_items: int = 0
     corruptions: Sequence[str] = tuple(CORRUPTIONS)
     frost_dir: str = ""
+    trust_model: str = ""
     compare: Sequence[str | Path] = ()
     pairs: int = 1000
     umap: bool = True

@@ -3,7 +3,8 @@
     cache = Cache(run.folder / "predictions", run.fingerprint, run.precision)
     entry = cache("test", digest(images), lambda: {"logits": logits, "features": features})
 
-An entry is an .npz file with the SHA-256 of every array in it. A damaged entry is computed again.
+An entry is an .npz file, not compressed, with the SHA-256 of every array in it. A damaged entry is computed again. A
+link in place of the folder or of an entry is left alone.
 """
 
 import hashlib
@@ -11,15 +12,16 @@ import json
 import logging
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sem_jax.data.npy_files import read_npy
 from sem_jax.data.splits import digest
-from sem_jax.errors import one_line
+from sem_jax.errors import one_line, plain
+from sem_jax.runs.reading import parse_json
 from sem_jax.runs.records import replacing
 
 FORMAT = 1  # raise it when the meaning of a stored array changes
@@ -37,6 +39,9 @@ class Cache:
 
     def __init__(self, folder: Path | None, checkpoint: str, precision: str):
         self._folder, self._about = folder, (FORMAT, checkpoint, precision)
+        if folder is not None and folder.is_symlink():
+            log.warning("predictions are not kept: %s is a link", plain(str(folder)))
+            self._folder = None
         self._memory: dict[str, Arrays] = {}
 
     def __call__(self, name: str, images: str, make: Callable[[], Arrays], *, wanted: Sequence[str] = ()) -> Arrays:
@@ -58,21 +63,30 @@ class Cache:
 
     @staticmethod
     def _path(folder: Path, name: str, key: str) -> Path:
-        plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[:60] or "set"
-        return folder / f"{plain}-{key[:20]}.npz"
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._")[:60] or "set"
+        return folder / f"{readable}-{key[:20]}.npz"
 
     def _read(self, name: str, key: str) -> Arrays | None:
-        if self._folder is None or not (path := self._path(self._folder, name, key)).is_file():
+        if self._folder is None or not (path := self._path(self._folder, name, key)).is_file() or path.is_symlink():
             return None
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                index = json.loads(stored["index"].tobytes())
-                arrays = {what: stored[what] for what in index["arrays"]}
+            with zipfile.ZipFile(path) as file:
+                entries = {it.filename: it for it in file.infolist()}
+                packed = any(it.compress_type for it in entries.values())
+                if packed or sum(it.file_size for it in entries.values()) > path.stat().st_size:
+                    raise ValueError("its arrays are larger than the file")
+
+                def stored(what: str) -> np.ndarray:
+                    with file.open(entries[f"{what}.npy"]) as member:
+                        return read_npy(member, entries[f"{what}.npy"].file_size, what)
+
+                index = parse_json(stored("index").tobytes())
+                arrays = {what: stored(what) for what in index["arrays"]}
             if index["key"] != key or any(digest(arrays[what]) != sha for what, sha in index["arrays"].items()):
                 raise ValueError("checksum does not agree")
             return arrays
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            log.warning("%s is damaged (%s): computing it again", path, one_line(error))
+        except Exception as error:  # zip, zlib and NumPy raise errors of their own
+            log.warning("%s is damaged (%s): computing it again", plain(str(path)), plain(one_line(error)))
             return None
 
     def _write(self, name: str, key: str, arrays: Arrays) -> None:

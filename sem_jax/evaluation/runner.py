@@ -24,6 +24,7 @@ from sem_jax.evaluation.run_data import load_splits
 from sem_jax.evaluation.suites import SUITES
 from sem_jax.interfaces import Dataset
 from sem_jax.runs.opening import Run, open_run
+from sem_jax.runs.reading import own_folder, read_json
 from sem_jax.runs.records import environment
 
 
@@ -49,7 +50,8 @@ def evaluate(
       SemError: a run, checkpoint, data set or path that cannot be used; or no suite has its data.
     """
     options = options or Options()
-    run = run if isinstance(run, Run) else open_run(run)
+    run = run if isinstance(run, Run) else open_run(run, trust_model=options.trust_model)
+    folder = Path(options.out).expanduser() if options.out else own_folder(run.folder / "evaluation")
     loaded = load_splits(run, data_dir=options.data_dir, dataset=dataset)
     context = Context(run, loaded, options, read_given(run, loaded, options))
     results: dict[str, Result | Missing] = {}
@@ -67,7 +69,6 @@ def evaluate(
         for result in done:
             result.figures.clear()
             result.captions.clear()
-    folder = Path(options.out or run.folder / "evaluation").expanduser()
     figures = {name: figure for result in done for name, figure in result.figures.items()}
     _write(_record(run, results), figures, folder)
     if options.items:
@@ -101,9 +102,9 @@ def _write(record: dict, figures: dict, folder: Path) -> None:
     """Writes the report and deletes the pictures of the report before it that are not written again."""
     old = folder / "eval.json"
     try:
-        before = json.loads(old.read_text(encoding="utf-8"))["suites"].values() if old.is_file() else ()
+        before = read_json(old)["suites"].values()
         stale = {name for suite in before for name in suite["figures"]} - set(figures)
-    except (ValueError, KeyError, TypeError, AttributeError):  # it is damaged
+    except (ValueError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
         stale = set()
     try:
         page.write_report(record, figures, folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sem_jax.errors import ConfigError
-from sem_jax.registry import Table, lookup, nearest, parameters_of, parse_call, parse_options
+from sem_jax.registry import Table, fits_float32, lookup, nearest, parameters_of, parse_call, parse_options
 
 if TYPE_CHECKING:  # both import jax, which a list of names does not need
     from sem_jax.interfaces import Scorer
@@ -34,6 +34,10 @@ MIXERS: "Table[Callable[..., Mixer]]" = Table(
     }
 )
 """name -> make(*, alpha, ...) -> Mixer. An option out of range raises a ConfigError."""
+
+
+LARGEST, MOST_VALUES = 10**6, 100
+BOUNDS = f"at most {LARGEST} in size, 0 or at least 1e-30, with {MOST_VALUES} entries or less"
 
 
 def options_of(make: Callable) -> dict[str, Any]:
@@ -77,5 +81,13 @@ def make_mixer(name: str, *, alpha: float | None = None, options: str = "", scor
                 value = float(value)
             if type(value) is not expected:
                 raise ConfigError(f"mixer.options: {option} of {name} must be like {known[option]!r}, got {value!r}")
+            if not _in_bounds(value):
+                raise ConfigError(f"mixer.options: {option} of {name} must be finite and {BOUNDS}, got {value!r:.60}")
             given[option] = value
     return make(**given)
+
+
+def _in_bounds(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    numbers = [x for x in values if isinstance(x, int | float)]
+    return len(values) <= MOST_VALUES and all(fits_float32(x) and abs(x) <= LARGEST for x in numbers)

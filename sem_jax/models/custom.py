@@ -3,17 +3,20 @@
     model = make_model(name="my_nets:make_net", num_classes=10, width=32)
     features, logits = model.apply(variables, images, train=False)
 
-`make_net(num_classes=..., dtype=...)` returns a Linen module, which is called as `net(images, train=...)`. An NNX
-factory also takes `rngs`; its module is called as `net(images)` after `net.train()` or `net.eval()`. Both modules
-return (features f32[b d], logits f32[b k]), with logits that are linear in the features.
+A factory is the class of the module, or a function that is annotated (or says in its docstring) to return one; nothing
+else is called. `make_net(num_classes=..., dtype=...)` returns a Linen module, which is called as
+`net(images, train=...)`. An NNX factory also takes `rngs`; its module is called as `net(images)` after `net.train()` or
+`net.eval()`. Both modules return (features f32[b d], logits f32[b k]), with logits that are linear in the features.
 
-Naming a module imports it, which executes it. It may lie in the current working directory.
+Naming a module imports it, which executes it. It may lie in the current working directory. A name that comes from a run
+folder is imported only if the user gives the same one: `open_run(..., trust_model="my_nets:make_net")`.
 """
 
 import functools
 import hashlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,13 +27,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 
-from sem_jax.errors import ConfigError
+from sem_jax.errors import ConfigError, SemError, one_line
 from sem_jax.interfaces import Key, Model, Outputs
 from sem_jax.registry import parameters_of
 
 
 def find_factory(name: str) -> Callable:
-    """The factory that `module.path:factory` names.
+    """The factory that `module.path:factory` names; it is looked at but not called.
 
     Raises:
       ConfigError: the module is not found or fails when imported, or has no such factory.
@@ -41,19 +44,47 @@ def find_factory(name: str) -> Callable:
         sys.path.insert(0, "")
     try:
         found = importlib.import_module(module)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        factory = getattr(found, attribute, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a module may do anything
         raise ConfigError(
-            f"model.name={name!r}: importing {module!r} failed: {reason}",
+            f"model.name={name!r}: importing {module!r} failed: {type(error).__name__}: {one_line(error)}",
             "It must be in the current working directory or where Python finds packages.",
         ) from error
     finally:
         if here:
             sys.path.remove("")
-    factory = getattr(found, attribute, None)
     if not callable(factory):
-        raise ConfigError(f"model.name={name!r}: {found.__name__} has no factory {attribute!r}")
+        raise ConfigError(f"model.name={name!r}: {module} has no factory {attribute!r}")
+    if not _makes_module(factory):
+        raise ConfigError(
+            f"model.name={name!r} is neither a Linen or NNX module class nor a function said to return one; "
+            "it was not called",
+            f"Name the class, or annotate the function: def {attribute}(...) -> flax.linen.Module, or nnx.Module.",
+        )
     return factory
+
+
+def _makes_module(factory: Callable) -> bool:
+    """Whether a factory is a module class, or a Python function annotated or documented to return a module."""
+    if isinstance(factory, functools.partial):
+        return _makes_module(factory.func)
+    if inspect.isclass(factory):
+        return issubclass(factory, (nn.Module, nnx.Module))
+    function: Any = inspect.unwrap(factory)
+    if not inspect.isfunction(function):
+        return False
+    returned: Any = function.__annotations__.get("return")
+    if isinstance(returned, str):  # looked up, not evaluated
+        first, *rest = returned.strip("'\"").split(".")
+        returned = functools.reduce(lambda it, name: getattr(it, name, None), rest, function.__globals__.get(first))
+    if inspect.isclass(returned):
+        return issubclass(returned, (nn.Module, nnx.Module)) or returned is Model
+    documented = re.search(
+        r"\breturn.*\b(linen|nnx|flax|nn\.Module)\b", function.__doc__ or "", re.DOTALL | re.IGNORECASE
+    )
+    return returned is None and documented is not None
 
 
 def make_custom(name: str, factory: Callable, *, num_classes: int, dtype: jnp.dtype, **options: Any) -> Model:
@@ -65,17 +96,22 @@ def make_custom(name: str, factory: Callable, *, num_classes: int, dtype: jnp.dt
       num_classes, dtype, **options: arguments of the factory; `dtype` only where it takes one.
 
     Raises:
-      ConfigError: the factory does not take the arguments, or returns something else.
+      ConfigError: the factory does not name the arguments, fails, or returns something else.
     """
-    names = parameters_of(factory)
+    names = {it for it, p in parameters_of(factory).items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     arguments = {"num_classes": num_classes, "dtype": dtype} | options
-    if "dtype" not in names and not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+    if "dtype" not in names:
         del arguments["dtype"]
     make = functools.partial(factory, **arguments)
     try:
+        if unknown := sorted(set(arguments) - names):  # a factory that takes anything is given its own names alone
+            raise TypeError(f"it names no argument {unknown[0]!r}")
         module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if "rngs" in names else make()
-    except TypeError as error:
-        raise ConfigError(f"model.name={name!r} cannot be called with {_spell(arguments)}: {error}") from error
+    except (KeyboardInterrupt, SemError):
+        raise
+    except BaseException as error:  # SystemExit too: it is not our code
+        reason = one_line(error) if isinstance(error, TypeError) else f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(f"model.name={name!r} cannot be called with {_spell(arguments)}: {reason}") from error
     label = f"{name}({_spell(arguments)})"
     if isinstance(module, nnx.Module) and "rngs" in names:
         return CustomNnx(label, make, module, dtype)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from sem_jax.interfaces import Model, Outputs, StageHook
 from sem_jax.models.layers import check_fields, drop_path, no_hook, outputs
-from sem_jax.models.tokens import STAGES, Mlp, check_width, layer_norm, patches, token_blocks
+from sem_jax.models.tokens import STAGES, Mlp, check_size, layer_norm, patches, token_blocks
 
 
 class MixerBlock(nn.Module):
@@ -75,6 +75,6 @@ def make_mlp_mixer(
       dropout: rate in [0, 1), after both layers of every MLP.
       stochastic_depth: rate of the last block, in [0, 1).
     """
-    check_width(width, model="mlp_mixer")
+    check_size(width, depth, model="mlp_mixer")
     check_fields(dropout=dropout, stochastic_depth=stochastic_depth)
     return MlpMixer(num_classes, patch_size, width, depth, dropout, stochastic_depth, dtype)

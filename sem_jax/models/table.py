@@ -23,6 +23,7 @@ MODELS: "Table[Callable[..., Model]]" = Table(
 """name -> make(*, num_classes, dtype, ...) -> Model. A wrong option raises a ConfigError."""
 
 DTYPES = ("auto", "float32", "bfloat16")
+MAX_PARAMETERS = 10**10  # every device holds all of them, their gradient and the state of the optimizer
 
 
 def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str = "", **fields: Any) -> "Model":
@@ -69,3 +70,12 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str
                 remedy = f"It has: {', '.join(known)}."
                 raise ConfigError(f"model.{option} is no option of {name}, got {given[option]!r}", remedy)
     return make(num_classes=num_classes, dtype=jax.numpy.dtype(dtype), **given)
+
+
+def check_count(model: str, parameters: int) -> None:
+    """Raises a ConfigError for more parameters than MAX_PARAMETERS."""
+    if parameters > MAX_PARAMETERS:
+        raise ConfigError(
+            f"model.name={model!r} would have {parameters:.1e} parameters, at most {MAX_PARAMETERS:.0e} are possible",
+            "Every device holds all of them: lower model.width, model.depth or the size of the images.",
+        )

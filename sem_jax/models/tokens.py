@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import StageHook
 from sem_jax.models.layers import MakeBlock, drop_rates
+from sem_jax.models.table import check_count
 
 EMBED_INIT = nn.initializers.truncated_normal(0.02)
 STAGES = 3
@@ -24,8 +25,9 @@ def check_grid(images: jax.Array, patch_size: int, *, model: str, times: int = 1
         raise ConfigError(f"{model} needs {many} to divide the image, {height}x{width} pixels; got {patch_size}")
 
 
-def check_width(width: int, *, model: str) -> None:
-    """Raises a ConfigError for a width that is too small for a model of patches."""
+def check_size(width: int, depth: int, *, model: str) -> None:
+    """Raises a ConfigError for a width that is too small for a model of patches, or for too many parameters."""
+    check_count(model, 8 * depth * width**2)  # of the MLPs alone
     if width < MIN_WIDTH:
         raise ConfigError(
             f"model.width of {model} must be >= {MIN_WIDTH}, got {width}",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Model, Outputs, StageHook
 from sem_jax.models.layers import check_fields, drop_path, no_hook, one_of, outputs
-from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_width, layer_norm, patches, token_blocks
+from sem_jax.models.tokens import EMBED_INIT, STAGES, Mlp, check_size, layer_norm, patches, token_blocks
 
 POOLS = ("token", "mean")
 HEAD_WIDTH = 64  # of all the published sizes
@@ -98,7 +98,7 @@ def make_vit(
       dropout: rate in [0, 1), after the positions, the attention and both layers of the MLP.
       stochastic_depth: rate of the last block, in [0, 1).
     """
-    check_width(width, model="vit")
+    check_size(width, depth, model="vit")
     heads = heads or max(1, width // HEAD_WIDTH)
     if width % heads:
         raise ConfigError(f"model.heads of vit must divide model.width = {width}, got {heads}")

@@ -16,6 +16,7 @@ from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Model, Outputs, StageHook
 from sem_jax.models import layers
 from sem_jax.models.layers import HE_INIT, he_conv, no_hook, norm
+from sem_jax.models.table import check_count
 
 
 class WideBlock(nn.Module):
@@ -80,4 +81,5 @@ def make_wide_resnet(
     if depth < 10 or (depth - 4) % 6:
         raise ConfigError(f"model.depth of wide_resnet must be 10, 16, 22, 28, ... (4 + 6 n), got {depth}")
     layers.check_fields(stem=stem, norm=norm, dropout=dropout)
+    check_count("wide_resnet", 3 * (depth - 4) * (64 * width) ** 2)  # of the last stage alone
     return WideResNet(num_classes, (depth - 4) // 6, width, dropout, stem, norm, dtype)

@@ -14,7 +14,6 @@ is therefore a finished checkpoint, or a damaged one, which is moved to <folder>
 import contextlib
 import functools
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,8 +24,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
-from sem_jax.errors import RunError, one_line
-from sem_jax.runs.manifest import Damaged, flush_folder, read_manifest, read_verified, write_manifest
+from sem_jax.errors import RunError, one_line, plain
+from sem_jax.runs.folders import holding, move_aside, remove
+from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
 
@@ -90,7 +90,7 @@ class Checkpoints:
       keep: number of latest checkpoints to keep.
       best: name of a metric, higher is better; its best checkpoint is kept too. None: no such metric.
       steps: checkpoints of these steps are kept too.
-      about: JSON about the run, for the manifests; `restore` compares its "data" and "seed".
+      about: JSON about the run, for the manifests; `restore` compares its "data", "seed" and "config".
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.iterdir():  # left by a process that was killed
                 if path.name.startswith((_SAVING, _DELETING)):
-                    shutil.rmtree(path)
+                    remove(path)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -159,16 +159,20 @@ class Checkpoints:
             write()
             if is_lead():
                 write_manifest(temporary, about)
-                os.rename(temporary, self._folder / str(step))
+                there = self._folder / str(step)
+                if os.path.lexists(there):  # something else of that name; a checkpoint would have been restored
+                    move_aside(there)
+                os.rename(temporary, there)
                 flush_folder(self._folder)
                 self._delete_others(step)
         except Exception as error:  # orbax raises many types for a disk that is full
             self._error = error
             for path in self._folder.glob(f"{_SAVING}*") if is_lead() else ():
-                shutil.rmtree(path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    remove(path)
 
     def _delete_others(self, step: int) -> None:
-        """Deletes all but the latest, the best and the named ones. Renames them first: nobody reads half of one."""
+        """Deletes all but the latest, the best and the named ones; one that is being read, after the next save."""
         there, scores = steps(self._folder), {}
         kept = set(there[-self._keep :]) | self._steps | {step}
         for other in there:
@@ -178,9 +182,11 @@ class Checkpoints:
         if scores:
             kept.add(max(scores, key=lambda other: (scores[other], other)))  # of equals the later
         for other in set(there) - kept:
-            leaving = self._folder / f"{_DELETING}{other}"
-            os.rename(self._folder / str(other), leaving)
-            shutil.rmtree(leaving)
+            path, leaving = self._folder / str(other), self._folder / f"{_DELETING}{other}"
+            with holding(path, alone=True) as free:
+                if free:
+                    os.rename(path, leaving)
+            remove(leaving)
 
     def wait(self) -> None:
         """Returns when the last save is on the disk.
@@ -222,17 +228,12 @@ class Checkpoints:
             manifest = read_manifest(path)
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
-        for name in ("data", "seed"):
-            there, here = manifest.get(name), self._about.get(name)
-            if None not in (there, here) and there != here:
-                raise RunError(
-                    f"Checkpoint {path} is of another run: {name} {there!s:.12} there, {here!s:.12} now",
-                    "Remove it, or choose another folder with --workdir.",
-                )
         _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
         found = _read(path, _items(like))
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         self._latest = step
+        if is_lead():
+            self._delete_others(step)  # which a kill may have left
         state = TrainState(counter, **found["model"], **found["trainer"])
         return Restored(state, manifest["progress"], manifest["metrics"])
 
@@ -241,12 +242,13 @@ class Checkpoints:
         bad = {}
         for step in reversed(steps(self._folder)):
             try:
-                read_verified(self._folder / str(step))
+                manifest = read_verified(path := self._folder / str(step))
+                check_identity(path, manifest, **{name: self._about.get(name) for name in ("seed", "data", "config")})
             except Damaged as error:
-                bad[step] = str(error)
+                bad[step] = plain(str(error))
                 continue
             for other, reason in bad.items():
-                moved = _move_aside(self._folder / str(other))
+                moved = move_aside(self._folder / str(other))
                 tqdm.write(f"Checkpoint {other} is damaged ({reason}): moved to {moved}, using that of step {step}.")
             return step
         if bad:
@@ -258,42 +260,35 @@ class Checkpoints:
         return _NONE
 
 
-def _move_aside(path: Path) -> Path:
-    folder = path.parent / "damaged"
-    folder.mkdir(exist_ok=True)
-    number = 0
-    while (moved := folder / (path.name + (f"-{number}" if number else ""))).exists():
-        number += 1
-    os.rename(path, moved)
-    return moved
-
-
 def steps(folder: str | Path) -> list[int]:
     """Steps of the checkpoints in a folder, ascending."""
     names = [p.name for p in Path(folder).iterdir() if p.is_dir()] if Path(folder).is_dir() else []
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 
-def load_model(folder: str | Path, step: int | str, like: Any) -> Any:
+def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | None = None) -> Any:
     """The model of one checkpoint: {"params", "batch_stats"}, float32, on the first device.
 
     Args:
       folder: the run's checkpoints folder.
       step: one of `steps(folder)`, or the name of a checkpoint folder that was renamed.
       like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes.
+      about: "seed", "data" and "config" of the run, as far as they are known; see `manifest.check_identity`.
 
     Raises:
-      RunError: it is not there, is damaged, is of another model or cannot be read.
+      RunError: it is not there, is damaged, is of another run or model, or cannot be read.
     """
     path = Path(folder).absolute() / str(step)
     if not path.is_dir():
         known = ", ".join(map(str, steps(folder))) or "none"
         raise RunError(f"{folder} has no checkpoint of step {step}; there are: {known}")
-    try:
-        manifest = read_verified(path)
-    except Damaged as error:
-        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
-    there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
-    _check_shapes(path, there, _shapes({"model": like}))
-    first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return _read(path, {"model": like}, first_device)["model"]
+    with holding(path):  # orbax reads in threads that do not bear a file's vanishing
+        try:
+            manifest = read_verified(path)
+            check_identity(path, manifest, **(about or {}))
+        except Damaged as error:
+            raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+        there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
+        _check_shapes(path, there, _shapes({"model": like}))
+        first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return _read(path, {"model": like}, first_device)["model"]

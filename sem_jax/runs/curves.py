@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sem_jax.runs.records import read_metrics
+from sem_jax.runs.records import read_metrics, replacing
 
 # Colours of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -16,7 +16,7 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
     from matplotlib.figure import Figure
 
     folder = Path(folder)
-    log = read_metrics(folder)
+    log = [record for record in read_metrics(folder) if record.get("epoch") is not None]
     if not log:
         return None
 
@@ -41,10 +41,11 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
     plot(penalty, "penalty_relative", "penalty / feature norm", PURPLE)
     penalty.set(title="SEM penalty, relative", ylabel="")
     rate = penalty.twinx()
-    rate.plot([r["epoch"] for r in log], [r["learning_rate"] for r in log], color="0.6", lw=1, ls="--")
+    rates = [(r["epoch"], r["learning_rate"]) for r in log if r.get("learning_rate") is not None]
+    rate.plot(*zip(*rates, strict=True), color="0.6", lw=1, ls="--")
     rate.set_ylabel("learning rate (dashed)", color="0.4")
     rate.set_ylim(bottom=0)
-    switch = next((r["epoch"] - 1 for r in log if not r["mixing"]), None)
+    switch = next((r["epoch"] - 1 for r in log if not r.get("mixing", True)), None)
     for axis in (accuracy, loss, penalty):
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.25)
@@ -56,5 +57,6 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
         penalty.text(0.5, 0.5, "no penalty in this run", transform=penalty.transAxes, ha="center", color="0.5")
     figure.suptitle(title or folder.name)
     path = folder / "curves.png"
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     return path

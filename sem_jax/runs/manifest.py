@@ -2,6 +2,7 @@
 
     write_manifest(folder, {"step": 390, ...})     # all files are flushed to the disk
     about = read_verified(folder)                  # raises Damaged("model/_METADATA: 763 bytes, expected 764")
+    check_identity(folder, about, seed=0)          # raises Damaged("it is the checkpoint of step 390")
 
 manifest.json holds the format version, what the caller gives (step, metrics, configuration, versions ...), the size and
 SHA-256 of every other file, and a digest of itself. It is written last: a checkpoint without it is not finished.
@@ -10,13 +11,19 @@ SHA-256 of every other file, and a digest of itself. It is written last: a check
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from sem_jax.config import RENAMED, flatten, get_default
 from sem_jax.errors import RunError
+from sem_jax.runs.reading import parse_json, read_bytes
 
 FORMAT = 1  # of a checkpoint folder; raise it when a checkpoint of the version before could be misread
 NAME = "manifest.json"
-LIMIT = 16 << 20  # bytes of it; a checkpoint may come from a stranger
+# What the run of a checkpoint may have changed: places, what is kept, and the switch of a run that branches off.
+_MAY_DIFFER = ("runtime.", "data.dir", "mixer.scorer", "mixer.stop_epoch")
+_MAY_DIFFER += ("train.keep", "train.checkpoint_every", "train.eval_every")
 
 
 class Damaged(Exception):
@@ -51,13 +58,11 @@ def read_manifest(folder: Path) -> dict:
       RunError: its format is newer than this version knows.
     """
     try:
-        if (size := (folder / NAME).stat().st_size) > LIMIT:
-            raise Damaged(f"{NAME} has {size} bytes, which no run writes")
-        manifest = json.loads((folder / NAME).read_bytes())
+        manifest = parse_json(read_bytes(folder / NAME))
     except FileNotFoundError:
         raise Damaged(f"no {NAME}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{NAME}: {error}") from None
+    except ValueError as error:  # RunError too
+        raise Damaged(f"{NAME}: {str(error).splitlines()[0]}") from None
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if type(version) is not int or not isinstance(manifest.get("files"), dict):
         raise Damaged(f"{NAME} is none")
@@ -69,17 +74,75 @@ def read_manifest(folder: Path) -> dict:
             f"{folder} has checkpoint format {version}, this version knows formats up to {FORMAT}",
             "Use a newer sem_jax: pip install --upgrade sem-jax",
         )
+    for name, (kind, inner) in _KINDS.items():
+        value: Any = body.get(name)
+        if type(value) is not kind or (inner and not all(type(it) in inner for it in value.values())):
+            raise Damaged(f"{NAME}: {name} is {value!r:.60}, which no run writes")
+    for name, expected in body["files"].items():
+        if type(expected.get("bytes")) is not int or type(expected.get("sha256")) is not str:
+            raise Damaged(f"{NAME}: {name!r:.60} has no size and SHA-256")
     return body
+
+
+_KINDS = {  # of a manifest: type, and types of the values in it
+    "step": (int, ()),
+    "progress": (dict, ()),
+    "metrics": (dict, (int, float)),
+    "arrays": (dict, (str,)),
+    "files": (dict, (dict,)),
+}
+
+
+def check_identity(
+    folder: Path, manifest: dict, *, seed: int | None = None, data: str | None = None, config: Mapping | None = None
+) -> None:
+    """Compares a checkpoint with its folder's name and with the run; None and what the manifest lacks are left out.
+
+    Args:
+      folder: of the checkpoint. A name that is no number is not compared.
+      manifest: from `read_manifest`.
+      seed, data, config: of the run; `data` is a fingerprint, `config` nested as in config.json, of any version.
+
+    Raises:
+      Damaged: it is another step's or another run's checkpoint.
+    """
+    if folder.name.isdecimal() and int(folder.name) != manifest["step"]:
+        raise Damaged(f"it is the checkpoint of step {manifest['step']}")
+    for name, here in (("seed", seed), ("data", data)):
+        there = manifest.get(name)
+        if None not in (there, here) and there != here:
+            raise Damaged(f"it is of another run: {name} {there!s:.12} there, {here!s:.12} in this run")
+    if config is not None and isinstance(manifest.get("config"), dict):
+        there, here = _settings(manifest["config"]), _settings(config)
+        if names := sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name)):
+            name = names[0]
+            found = f"{name} {there.get(name)!r:.40} there, {here.get(name)!r:.40} in this run"
+            raise Damaged(f"it is of another run: {found}")
+
+
+def _settings(values: Any) -> dict[str, Any]:
+    """Settings by name, today's names and defaults, of a configuration of any version; without what may differ."""
+    flat = dict(flatten(get_default())) | {RENAMED.get(name, name): value for name, value in flatten(values)}
+    flat = {name: RENAMED.get(f"{name}={value}", value) for name, value in flat.items()}
+    flat = {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+    return {name: value for name, value in flat.items() if not name.startswith(_MAY_DIFFER)}
 
 
 def read_verified(folder: Path) -> dict:
     """The manifest of a folder, after a check of every file in it.
 
     Raises:
-      Damaged: names the first file that differs.
+      Damaged: names the first file that differs, or that orbax would read although the manifest does not know it.
       RunError: as `read_manifest`.
     """
     manifest = read_manifest(folder)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise Damaged(f"{name}: a link, pipe or device")
+        unknown = path.is_file() and name not in manifest["files"] and not path.name.startswith(".")
+        if unknown and ("/" in name or name.startswith("_CHECKPOINT")):
+            raise Damaged(f"{name}: not in {NAME}")
     for name, expected in manifest["files"].items():
         if ".." in Path(name).parts or Path(name).is_absolute() or not (folder / name).is_file():
             raise Damaged(f"{name}: no such file")

@@ -3,7 +3,8 @@
     run = open_run("runs/wrn_c10", "best_val")
     run.model.apply(run.variables, images, train=False)
 
-config.json and data.json are read as data. No configuration file is executed and the trainer is not imported.
+config.json and data.json are read as data. No configuration file is executed and the trainer is not imported. A model
+named module:factory in config.json is imported only if the caller gives the same text as `trust_model`.
 """
 
 import hashlib
@@ -22,9 +23,12 @@ from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
 from sem_jax.runs.checkpoint import load_model, steps
-from sem_jax.runs.records import read_json, read_metrics
+from sem_jax.runs.manifest import Damaged, read_manifest
+from sem_jax.runs.reading import read_json, without_current_folder
+from sem_jax.runs.records import read_metrics
 
 MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
+MAX_COPIES, MAX_REST = 8, 64 << 20  # of the model in a checkpoint, optimizer and teacher included; bytes beside them
 
 
 class DataFacts(NamedTuple):
@@ -70,17 +74,25 @@ class Run(NamedTuple):
         return f"{jnp.dtype(self.model.dtype).name}-{jax.default_backend()}"
 
 
-def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
+def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: str = "") -> Run:
     """Rebuilds the model of a checkpoint from config.json and data.json.
 
     Args:
       workdir: the run folder, or one of its checkpoints/STEP. Ignored if `checkpoint` is a folder.
       checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder as above.
+      trust_model: the custom model that may be imported, which executes its code: "my_nets:Net", as in the run's
+        config.json; several with commas between them.
 
     Raises:
-      RunError: no such run or checkpoint, it does not fit its configuration, or there is no val to choose by.
+      RunError: no such run or checkpoint, it does not fit its configuration, there is no val to choose by, or its model
+        is a custom one that `trust_model` does not name.
       ConfigError: config.json is of another version or damaged.
     """
+    with without_current_folder():
+        return _open_run(workdir, checkpoint, trust_model)
+
+
+def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> Run:
     workdir, checkpoint = Path(workdir).expanduser(), str(checkpoint)
     if checkpoint == "final" and not (workdir / "checkpoints").is_dir() and _holds_checkpoint(workdir):
         checkpoint = str(workdir.resolve())  # absolute: a folder may be called 7800 or final
@@ -89,12 +101,14 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     if not isinstance(values, dict):
         found = type(values).__name__
         raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {found}")
+    _check_trust(values, folder / "config.json", trust_model)
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
         classes = f"config.json has {cfg.model.num_classes} classes, data.json {len(facts.class_names)}"
         raise RunError(f"{folder}: {classes}", "The two files are not of one run.")
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    name, variables = _load(workdir, checkpoint, abstract_variables(model, facts.image_shape))
+    about = {"seed": cfg.seed, "data": facts.fingerprint, "config": values}
+    name, variables = _load(workdir, checkpoint, abstract_variables(model, facts.image_shape), about)
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -108,18 +122,30 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final") -> Run:
     )
 
 
-def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None) -> Scorer:
+def _check_trust(values: dict, where: Path, trust_model: str) -> None:
+    """Refuses a configuration that was found and names code, unless the user has named the same."""
+    trusted = [name.strip() for name in trust_model.split(",")]
+    for field, name in config_lib.flatten(values):
+        if field == "model.name" and ":" in str(name) and name not in trusted:
+            raise RunError(
+                f"{where} names the model {str(name)!r:.200}, which is code and was not imported",
+                "If you trust it, give the same name with --trust_model=MODULE:FACTORY (in Python: trust_model=...).",
+            )
+
+
+def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None, trust_model: str = "") -> Scorer:
     """Opens the frozen net of a saliency mixer, which tells where the object is in another run's images.
 
     Args:
       folder: run folder of the frozen net (mixer.scorer).
       image_shape, mean, std: of the other run's images, (h, w, c) and per channel.
       sharding: of the net's parameters.
+      trust_model: as for `open_run`.
 
     Raises:
       RunError: no such run. ConfigError: it was trained on images of another shape.
     """
-    run = open_run(folder)
+    run = open_run(folder, trust_model=trust_model)
     if run.data.image_shape != tuple(image_shape):
         expected = f"mixer.scorer must be trained on images of shape {tuple(image_shape)}"
         raise ConfigError(f"{expected}, got {run.data.image_shape} in {folder}")
@@ -139,15 +165,30 @@ def abstract_variables(model: Model, image_shape: tuple[int, ...]) -> dict[str, 
     return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
-def _load(workdir: Path, checkpoint: str, like: Any) -> tuple[str, Any]:
+def _load(workdir: Path, checkpoint: str, like: Any, about: dict) -> tuple[str, Any]:
     """(name, variables) of a checkpoint. Another one is chosen if a trainer deletes it while it is read."""
     while True:
         _, checkpoints, name = _locate(workdir, checkpoint)
         try:
-            return name, load_model(checkpoints, name, like)
+            _check_size(checkpoints / name, like)
+            return name, load_model(checkpoints, name, like, about=about)
         except RunError:
             if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
                 raise
+
+
+def _check_size(path: Path, like: Any) -> None:
+    """Refuses a checkpoint of more bytes than its arrays need; one that is not there is left to `load_model`."""
+    if not path.is_dir():
+        return
+    try:
+        size = sum(file["bytes"] for file in read_manifest(path)["files"].values())
+    except Damaged as error:
+        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    if size > MAX_COPIES * needed + MAX_REST:
+        found = f"its files have {size} bytes, its model needs {needed}"
+        raise RunError(f"Checkpoint {path} is damaged: {found}", "Choose another one with --checkpoint.")
 
 
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
@@ -185,7 +226,7 @@ def _choose(folder: Path, which: str) -> int:
         return there[-1]
     if which != "best_val":
         return int(which)
-    scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if r.get("val_accuracy") is not None}
+    scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if type(r.get("val_accuracy")) in (int, float)}
     if not scores:
         remedy = "The run held no data out (data.val_size 0): use --checkpoint=final."
         raise RunError(f"{folder} has no val_accuracy in metrics.jsonl, so there is no best_val checkpoint", remedy)

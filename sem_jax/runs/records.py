@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,17 +25,18 @@ from typing import Any, BinaryIO
 from sem_jax import __version__
 from sem_jax.config import flatten
 from sem_jax.errors import RunError
+from sem_jax.runs.reading import METRICS_LIMIT, parse_json, read_bytes, read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
-JSON_LIMIT = 16 << 20  # bytes of config.json, data.json ...; a run folder may come from a stranger
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which replaces `path` at the end, so that nobody reads half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # never through a link that lies there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,37 +52,45 @@ def write_json(path: Path, value: Any) -> None:
         file.write(f"{text}\n".encode())
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+def sweep(folder: Path) -> None:
+    """Deletes the temporary files of `replacing` whose process was killed."""
+    for path in folder.glob(".*.*") if folder.is_dir() and not folder.is_symlink() else ():
+        if (match := re.fullmatch(r"\..+\.(\d{1,9})", path.name)) and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
-    Raises:
-      RunError: it is not there, is not JSON, or is larger than any run writes.
-    """
-    if not path.exists():
-        raise RunError(f"{path} is missing: not the folder of a run")
-    if (size := path.stat().st_size) > JSON_LIMIT:
-        raise RunError(f"{path} has {size} bytes, which no run writes", "Take the run's own file.")
+
+def _is_alive(process: int) -> bool:
+    """Whether another process of that number is there; on Windows, where asking would end it, always True."""
+    if os.name == "nt":
+        return True
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not valid JSON: {error}") from None
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
-    """The metrics log, one dict an epoch; a last line that was cut off is left out.
+    """The metrics log, one dict of numbers (or None) an epoch; a last line that was cut off is left out.
 
     Raises:
-      RunError: another line is damaged.
+      RunError: another line is damaged, or the file is not as a run writes it.
     """
     path = Path(folder) / "metrics.jsonl"
-    records = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    records, lines = [], []
+    with contextlib.suppress(FileNotFoundError):
+        lines = read_bytes(path, limit=METRICS_LIMIT).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not isinstance(record, dict) or type(record.get("step")) is not int:
                 raise ValueError("no record of a step")
-        except (ValueError, RecursionError) as error:
+            if bad := [k for k, v in record.items() if not isinstance(v, int | float | None)]:
+                raise ValueError(f"{bad[0]} is no number")
+        except ValueError as error:
             if number == len(lines):
                 break
             raise RunError(f"{path}, line {number} is damaged: {error}", "Delete that line.") from None
@@ -147,6 +157,9 @@ class RunFolder:
         except ImportError:  # Windows
             fcntl = None
         self.path.mkdir(parents=True, exist_ok=True)
+        for name in (".lock", "checkpoints", "tensorboard"):  # what is appended to or deleted from
+            if (self.path / name).is_symlink():
+                raise RunError(f"{self.path / name} is a link; a run writes through none.", self._remedy)
         self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
         try:
             if fcntl:
@@ -162,6 +175,8 @@ class RunFolder:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self._lock.flush()
+        for folder in (self.path, self.path / "evaluation", self.path / "predictions"):
+            sweep(folder)
         return self
 
     def __exit__(self, *_) -> None:
@@ -173,8 +188,8 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def claim(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
-        """Writes config.json and data.json. If they are there, they must be of this run.
+    def check(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
+        """Compares the config.json and data.json that are there with this run; writes nothing.
 
         Args:
           config: nested plain values.
@@ -201,27 +216,34 @@ class RunFolder:
                 more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
                 raise RunError(f"{self.path} holds a run of another configuration ({shown}{more}).", self._remedy)
             if (self.path / "data.json").exists():
-                found, now = read_json(self.path / "data.json").get("fingerprint"), data["fingerprint"]
+                facts, now = read_json(self.path / "data.json"), data["fingerprint"]
+                found = facts.get("fingerprint") if isinstance(facts, dict) else None
                 if found != now:
                     differ = f"fingerprint {str(found)[:12]} there, {now[:12]} now ({data['name']})"
                     raise RunError(f"{self.path} holds a run on other data: {differ}.", self._remedy)
-        elif self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+        elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
             raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
+
+    def claim(self, config: dict, data: dict, **options: Any) -> None:
+        """Writes config.json and data.json. If they are there, they must be of this run; arguments as of `check`."""
+        self.check(config, data, **options)
         if not self._writer:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
+        write_json(self.path / "config.json", config)
         write_json(self.path / "data.json", data)
 
     _remedy = "Choose another folder with --workdir, or delete that one to start afresh."
 
-    def rewind(self, step: int) -> list[dict]:
-        """Drops what was logged after `step` and returns the rest."""
-        log = [line for line in read_metrics(self.path) if line["step"] <= step]
+    def rewind(self, step: int, *, every: int = 1) -> list[dict]:
+        """Drops what was logged after `step`, twice, or at no multiple of `every` steps, and returns the rest."""
+        found = {line["step"]: line for line in read_metrics(self.path) if 0 < line["step"] <= step}
+        log = [found[number] for number in sorted(found) if number % every == 0]
         if self._writer:
             with replacing(self.path / "metrics.jsonl") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in log).encode())
-            (self.path / "result.json").unlink(missing_ok=True)
+            for name in ("result.json", "curves.png"):
+                (self.path / name).unlink(missing_ok=True)
             from tensorboardX import SummaryWriter
 
             self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
@@ -254,6 +276,8 @@ class RunFolder:
             self._events = None
 
     def result(self) -> dict | None:
-        """The contents of result.json; None if the run is not finished."""
-        path = self.path / "result.json"
-        return read_json(path) if path.exists() else None
+        """The contents of result.json; None if it is not there or damaged: the run is not finished."""
+        with contextlib.suppress(RunError):
+            found = read_json(self.path / "result.json")
+            return found if isinstance(found, dict) else None
+        return None

@@ -8,9 +8,20 @@
 The first signal is only noted; a second one of the same kind ends the process at once.
 """
 
+import os
 import signal
 import threading
 from typing import Any
+
+
+def end_at_interrupt() -> None:
+    """Makes Ctrl-C end the process at once, with status 130, wherever no `StopRequest` is in force.
+
+    KeyboardInterrupt would be lost in a callback of jax, or become another error in an import. What is written at such
+    a time is swept by the next start. Where SIGINT is ignored, as in a background job of a shell, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 
 class Interrupted(SystemExit):

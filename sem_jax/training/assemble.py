@@ -1,5 +1,6 @@
 """Makes the parts of a training run from a configuration. Pure functions: nothing is compiled, read or written.
 
+    check(cfg, dataset, on=Platform(name="cpu", devices=1))     # ConfigError if they do not work together
     lengths = assemble.lengths(cfg, num_images=50_000)
     model = assemble.model(cfg, num_classes=10)
     learning_rate = assemble.learning_rate(cfg, lengths)
@@ -11,21 +12,28 @@ that trains.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from sem_jax.config.fields import Rules, enforce
 from sem_jax.data.pipeline import make_fetch
-from sem_jax.interfaces import Dataset, Model, Scorer
+from sem_jax.errors import ConfigError
+from sem_jax.interfaces import Batch, Dataset, Model, Scorer
 from sem_jax.mixers import make_mix, make_mixer
 from sem_jax.mixers.saliency import gradient_saliency
 from sem_jax.mixers.strength import make_strength
 from sem_jax.models import make_model
+from sem_jax.models.table import check_count
 from sem_jax.objectives.build import Gamma, has_penalty, make_objective, needs_clean_pass
 from sem_jax.objectives.sem import rising
+from sem_jax.registry import blamed
+from sem_jax.runs.state import init_state
 from sem_jax.training import shortcuts
 from sem_jax.training.draw import draw_clean, make_draw
 from sem_jax.training.forward import make_forward
@@ -55,6 +63,58 @@ class Platform(NamedTuple):
         """Whether the passes are run in one call; on several devices that would move images between them."""
         alone = self.devices == 1 and self.name != "cpu"
         return cfg.runtime.passes == "stacked" or (cfg.runtime.passes == "auto" and alone)
+
+
+def check(cfg: ConfigDict, dataset: Dataset, *, on: Platform, scorer: Scorer | None = None) -> None:
+    """Refuses a configuration that cannot work with its data. Functions are traced; nothing is compiled or allocated.
+
+    Args:
+      cfg: a configuration that `config.validate` accepts.
+      scorer: as `mixing_steps` takes it.
+
+    Raises:
+      ConfigError: names the field. What a model or mixer raises while it is traced becomes one, too.
+    """
+    train, classes, batch_size = dataset.splits["train"], len(dataset.class_names), cfg.train.batch_size
+    shape, of_run = train.images.shape[1:], lengths(cfg, len(train.labels))
+    enforce(cfg, _rules_with_data(cfg, of_run, shape, len(train.labels), classes))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = jax.eval_shape(
+        lambda: Batch(jnp.zeros((batch_size, *shape)), jnp.zeros(batch_size, jnp.int32), jnp.ones(batch_size))
+    )
+    named = f"model.name={cfg.model.name!r}"
+    with blamed(f"{named} cannot take images of {'x'.join(map(str, shape))}"):
+        net, tx = model(cfg, classes), optimizer(cfg, learning_rate(cfg, of_run))
+        state = jax.eval_shape(lambda key: init_state(net, tx, key, image_shape=shape), key)
+        check_count(cfg.model.name, sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)))
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        found = jax.eval_shape(lambda v, images: net.apply(v, images, train=False), variables, batch.images)
+    if found.features.shape[:-1] != (batch_size,) or found.logits.shape != (batch_size, classes):
+        got = f"{found.features.shape} and {found.logits.shape}"
+        raise ConfigError(
+            f"{named} must return features [{batch_size} d] and logits [{batch_size} {classes}], got {got}"
+        )
+    with blamed(f"{named} does not work with mixer.name={cfg.mixer.name!r} and mixer.options={cfg.mixer.options!r}"):
+        if _mixing_steps_of(cfg, of_run):
+            step = mixing_steps(cfg, of_run, net, tx, on=on, scorer=scorer)[0]  # the plain step is a part of it
+        else:
+            step = plain_step(cfg, net, tx, on=on)
+        jax.eval_shape(step, state, batch, key)
+
+
+def _mixing_steps_of(cfg: ConfigDict, lengths: Lengths) -> int:
+    return 0 if cfg.mixer.name == "none" else cfg.mixer.stop_epoch * lengths.epoch
+
+
+def _rules_with_data(cfg: ConfigDict, lengths: Lengths, shape: tuple[int, ...], count: int, classes: int) -> Rules:
+    yield "model.num_classes", cfg.model.num_classes in (0, classes), f"0 or {classes}, the classes of the data"
+    yield "train.batch_size", cfg.train.batch_size <= count, f"at most {count}, the training images"
+    most = (2**31 - 1) // max(lengths.epoch, 1)
+    yield "train.epochs", cfg.train.epochs <= most, f"at most {most}: an int32 counts the {lengths.epoch} steps of each"
+    side, mixing = min(shape[:2]), _mixing_steps_of(cfg, lengths)
+    yield "data.crop_padding", cfg.data.crop_padding <= side, f"at most {side}, the side of the images"
+    every = cfg.objective.penalty_every
+    yield "objective.penalty_every", every <= max(mixing, 1), f"at most {mixing}, the steps with mixing"
 
 
 def lengths(cfg: ConfigDict, num_images: int) -> Lengths:

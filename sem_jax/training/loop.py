@@ -9,6 +9,7 @@ import contextlib
 import math
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +35,15 @@ from sem_jax.training.step import QUANTITIES
 SECONDS_PER_CALL = 1.0
 
 
-def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) -> TrainState:
+def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False, trust_model: str = "") -> TrainState:
     """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
 
     Args:
       cfg: a configuration; validated here.
       workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
-        result.json.
+        result.json. It is made when configuration, data, model and steps have been checked.
       profile: capture a trace of a few steps in its folder profile/.
+      trust_model: `module:factory` names, with commas, that the run of mixer.scorer may import; cfg.model.name may.
 
     Returns:
       The final state.
@@ -49,7 +51,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
     Raises:
       SemError: before the first step, a configuration, data or folder that cannot be used; later, numbers that are not
         finite (with train.on_nan = "stop") or a full disk.
-      Interrupted: after SIGINT or SIGTERM, when the state is saved.
+      Interrupted: after SIGINT or SIGTERM, when the state is saved, or the result after the last epoch.
     """
     if "://" in str(workdir):  # a local folder of that name would be made
         raise ConfigError(
@@ -58,23 +60,35 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False) 
         )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
     dataset = _load(cfg)
-    _check_against_data(cfg, dataset)
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
+    facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
     best = "val_accuracy" if cfg.data.val_size else None
     per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
     kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
-    try:
-        with records.RunFolder(workdir, writer=hosts.is_lead()) as folder:
-            folder.claim(values, DataFacts.of(dataset).to_json(), ignore=config_lib.SPEED_ONLY, defaults=defaults)
+    folder = records.RunFolder(workdir, writer=hosts.is_lead())
+    with _naming(folder):
+        folder.check(values, facts, **options)
+    with contextlib.closing(Programs(cfg, dataset, trust_model=f"{cfg.model.name},{trust_model}")) as programs:
+        with _naming(folder), folder:  # nothing has been written before
+            folder.claim(values, facts, **options)
             with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
-                run = _Run(cfg, dataset, folder, checkpoints, stop, profile)
-                with contextlib.closing(run.programs):
-                    return run.train()
+                programs.trace_dir = str(folder.path / "profile") if profile else ""
+                state = _Run(cfg, dataset, programs, folder, checkpoints, stop).train()
+                if stop.signal:  # while the result was written
+                    raise Interrupted(stop.signal)
+                return state
+
+
+@contextlib.contextmanager
+def _naming(folder: records.RunFolder):
+    """Turns an error of the file system into one message."""
+    try:
+        yield
     except OSError as error:
-        name = error.filename or workdir
+        name = error.filename or folder.path
         raise RunError(
-            f"Cannot write the run folder {workdir}: {error.strerror or error} ({name}).",
+            f"Cannot write the run folder {folder.path}: {error.strerror or error} ({name}).",
             "The checkpoints are safe: mend that, then start the same command again.",
         ) from error
 
@@ -94,23 +108,13 @@ def _load(cfg: ConfigDict) -> Dataset:
     )
 
 
-def _check_against_data(cfg: ConfigDict, dataset: Dataset) -> None:
-    classes, count = len(dataset.class_names), len(dataset.splits["train"].labels)
-    if cfg.model.num_classes not in (0, classes):
-        raise ConfigError(
-            f"model.num_classes must be 0 or {classes}, the classes of the data, got {cfg.model.num_classes}"
-        )
-    if cfg.train.batch_size > count:
-        raise ConfigError(f"train.batch_size must be at most {count}, the training images, got {cfg.train.batch_size}")
-
-
 class _Run:
     """One call of `train_and_evaluate`."""
 
-    def __init__(self, cfg, dataset, folder, checkpoints, stop, profile):
+    def __init__(self, cfg, dataset, programs, folder, checkpoints, stop):
         self.cfg, self.dataset, self.folder, self.checkpoints, self.stop = cfg, dataset, folder, checkpoints, stop
-        self.programs = Programs(cfg, dataset, trace_dir=str(folder.path / "profile") if profile else "")
-        self.state = self.programs.initial_state()
+        self.programs: Programs = programs
+        self.state = programs.initial_state()
         self.monitor = "val" if "val" in dataset.splits else "test"
         self.scored = "test" if "test" in dataset.splits else "val"  # at the end, for the result
 
@@ -120,12 +124,18 @@ class _Run:
         progress, start = {}, 0
         if restored := self.checkpoints.restore(self.state):
             self.state, progress, start = restored.state, restored.progress, int(restored.state.step)
-        if start >= total and (done := self.folder.result()):
-            accuracy = done[f"{self.scored}_accuracy"]
+        if start >= total and (done := self.folder.result()) and {*self._names} <= done.keys():
+            self._draw_curves()
+            self._check_result(done)
+            accuracy = done[self._names[0]]
             self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
-        self.folder.rewind(start)
+        log = self.folder.rewind(start, every=per_epoch)
         self._announce(start)
+        if lost := start // per_epoch - len(log):
+            self._say(
+                f"metrics.jsonl lacks {lost} of the {start // per_epoch} epochs so far; the curves lack them too."
+            )
         hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal only
         with tqdm(total=total, initial=start, unit="step", disable=hidden, smoothing=0.1, dynamic_ncols=True) as bar:
             for epoch in range(start // per_epoch, cfg.train.epochs):
@@ -141,7 +151,7 @@ class _Run:
                     self.checkpoints.save(record["step"], self.state, {}, scores)
                 self._say(line_of(record, cfg.train.epochs))
                 stop, _ = self._agree()
-                if stop and not last:
+                if stop:
                     self._leave(stop, {})
         self.checkpoints.wait()
         self._finish()
@@ -234,19 +244,17 @@ class _Run:
         """Scores test, or val without test; writes the result and draws the curves."""
         scores = self.programs.evaluate(self.state, self.scored)
         self._check_scores(scores, self.programs.lengths.total)
-        if not hosts.is_lead():
-            return
         log = records.read_metrics(self.folder.path)
-        method = config_lib.method_of(self.cfg)
         result = {
-            **scores,
-            "method": method,
+            **{name: value if math.isfinite(value) else None for name, value in scores.items()},
+            "method": config_lib.method_of(self.cfg),
             "objective": dict(self.cfg.objective),
             "seed": self.cfg.seed,
             "steps": self.programs.lengths.total,
             "epochs": self.cfg.train.epochs,
             "schedule": choose_schedule(self.cfg.optim.schedule, self.cfg.train.epochs),
-            "wall_time_s": round(sum(r["seconds"] for r in log), 3),
+            "skipped_steps": sum(r.get("skipped_steps") or 0 for r in log),
+            "wall_time_s": round(sum(r.get("seconds") or 0.0 for r in log), 3),
             "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
             "devices": [device.device_kind for device in self.programs.devices],
             "dtype": jnp.dtype(self.programs.model.dtype).name,
@@ -254,9 +262,33 @@ class _Run:
         }
         if scored := [r for r in log if r.get("val_accuracy") is not None]:
             best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # the later of equals, as `Checkpoints`
-            result["best_val"] = {name: best[name] for name in ("step", "epoch", "val_accuracy")}
+            result["best_val"] = {name: best.get(name) for name in ("step", "epoch", "val_accuracy")}
         self.folder.finish(result)
-        picture = curves.draw_curves(self.folder.path, title=f"{self.dataset.name}, {method}")
-        accuracy, nll = (scores[f"{self.scored}_{name}"] for name in ("accuracy", "nll"))
-        print(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
-        print(f"Learning curves: {picture}")
+        picture = self._draw_curves()
+        self._check_result(result)
+        accuracy, nll = (scores[name] for name in self._names)
+        self._say(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
+        self._say(f"Learning curves: {picture}")
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return f"{self.scored}_accuracy", f"{self.scored}_nll"
+
+    def _draw_curves(self) -> Path | None:
+        """Draws curves.png where it is missing: a finished run may have been killed before."""
+        path = self.folder.path / "curves.png"
+        if not hosts.is_lead() or path.exists():
+            return path
+        title = f"{self.dataset.name}, {config_lib.method_of(self.cfg)}"
+        return curves.draw_curves(self.folder.path, title=title)
+
+    def _check_result(self, result: dict) -> None:
+        """Ends a run that finished with train.on_nan=skip and learned nothing that has a score."""
+        total, skipped = self.programs.lengths.total, result.get("skipped_steps", 0)
+        bad = [name for name in self._names if not isinstance(result[name], int | float)]
+        if bad or skipped == total:
+            reason = f"{', '.join(bad)} not finite" if bad else "nothing was learned"
+            raise RunError(
+                f"{self.folder.path}: {reason}; {skipped} of {total} steps were skipped (train.on_nan=skip).",
+                "Lower optim.learning_rate, and choose another folder with --workdir, or delete that one.",
+            )

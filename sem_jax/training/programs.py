@@ -51,9 +51,13 @@ class Programs:
     Args:
       cfg: a validated configuration.
       dataset: the one that it names; batch size and classes agree.
-      trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
+      trust_model: see `runs.opening.open_run`; for the run of mixer.scorer.
+
+    Raises:
+      SemError: model, mixer and data cannot work together, or mixer.scorer is no run; nothing has been compiled.
 
     Attributes:
+      trace_dir: folder for a profiler trace of the second call of `run`; "" = none.
       devices, model: those of the run.
       lengths: steps of an epoch and of the run.
       steps_per_call: as configured; 0 = any number.
@@ -61,23 +65,24 @@ class Programs:
       mixing, plain: the stages; the mixing one has no steps where mixer.name is "none".
     """
 
-    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trace_dir: str = ""):
+    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trust_model: str = ""):
         self._cfg, self._dataset = cfg, dataset
         self.devices = jax.devices()[: cfg.runtime.devices or None]
         mesh = jax.make_mesh((len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices)
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self._by_batch = NamedSharding(mesh, PartitionSpec(None, "data"))
+        on = assemble.Platform(self.devices[0].platform, len(self.devices))
+        scorer = self._open_scorer(trust_model)
+        assemble.check(cfg, dataset, on=on, scorer=scorer)
         self._key = jax.jit(lambda: jax.random.key(cfg.seed), out_shardings=self.replicated)()
 
         train = dataset.splits["train"]
-        on = assemble.Platform(self.devices[0].platform, len(self.devices))
         self.lengths = assemble.lengths(cfg, len(train.labels))
         self.model = assemble.model(cfg, len(dataset.class_names))
         self.learning_rate = assemble.learning_rate(cfg, self.lengths)
         self._tx = assemble.optimizer(cfg, self.learning_rate)
         self.mixing = Stage("mixing", ())
         if cfg.mixer.name != "none":
-            scorer = self._open_scorer()
             self.mixing.steps = assemble.mixing_steps(cfg, self.lengths, self.model, self._tx, on=on, scorer=scorer)
         self.plain = Stage("plain", (assemble.plain_step(cfg, self.model, self._tx, on=on),))
 
@@ -87,15 +92,15 @@ class Programs:
         self._fetch = assemble.fetch(cfg, dataset, batched=isinstance(self._feed, EncodedFeed), sharding=by_item)
         self._looped = on.looped(cfg)
         self._monitor = Monitor(self.model, dataset, batch_size=cfg.runtime.eval_batch_size, sharding=self._by_batch)
-        self._trace_dir, self._runs = trace_dir, 0
+        self.trace_dir, self._runs = "", 0
 
-    def _open_scorer(self) -> Scorer | None:
+    def _open_scorer(self, trust_model: str) -> Scorer | None:
         """The frozen net of a saliency mixer, as a function of this run's normalised images."""
         if not self._cfg.mixer.scorer:
             return None
         data = self._dataset
         shape = {"image_shape": data.splits["train"].images.shape[1:], "mean": data.mean, "std": data.std}
-        return open_scorer(self._cfg.mixer.scorer, **shape, sharding=self.replicated)
+        return open_scorer(self._cfg.mixer.scorer, **shape, sharding=self.replicated, trust_model=trust_model)
 
     def _make_feed(self) -> Feed:
         cfg, train = self._cfg, self._dataset.splits["train"]
@@ -166,10 +171,10 @@ class Programs:
     ) -> tuple[TrainState, Sums]:
         """Runs the steps with the rows order[first : first + count]; state and sums are donated."""
         self._runs += 1
-        if self._trace_dir and self._runs == 2:  # the first run loads programs and makes buffers
-            with jax.profiler.trace(self._trace_dir):
+        if self.trace_dir and self._runs == 2:  # the first run loads programs and makes buffers
+            with jax.profiler.trace(self.trace_dir):
                 out = jax.block_until_ready(self._run(stage, state, sums, order, first, count))
-            tqdm.write(f"Trace of {count} steps: {self._trace_dir} (tensorboard --logdir, or xprof)")
+            tqdm.write(f"Trace of {count} steps: {self.trace_dir} (tensorboard --logdir, or xprof)")
             return out
         return self._run(stage, state, sums, order, first, count)
 

@@ -83,6 +83,12 @@ def test_every_field_refuses_a_value_out_of_its_range_by_name(field, value):
     assert len(str(caught.value).splitlines()) <= 3
 
 
+def test_a_number_that_python_cannot_spell_is_refused():
+    for value in (10**5000, (10**5000,)):
+        with pytest.raises(ConfigError, match="must be .*, got a number of too many digits"):
+            FIELDS["train.keep_epochs" if isinstance(value, tuple) else "train.keep"].check(value)
+
+
 @pytest.mark.parametrize("allowed", [Range(0), Range(0, 1, "[)"), Range(0, 1, "(]"), Range(0, ends="()"), Range(-1)])
 def test_a_range_says_what_it_holds(allowed):
     """Its text, read as Python: "in [0, 1)" holds 0 and not 1."""

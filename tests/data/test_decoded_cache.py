@@ -1,6 +1,10 @@
 """The cache of decoded arrays: used, checked, made anew when its source changes, and never needed."""
 
+import os
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from sem_jax.data import Reading, load
 from sem_jax.data import decoded_cache as cache
@@ -53,3 +57,37 @@ def test_no_cache_writes_nothing(tmp_path):
     load("image_folder", data_dir=str(write_tree(tmp_path / "photos")), reading=Reading(cache=False))
     load("arrays", data_dir=str(write_arrays(tmp_path / "arrays")))
     assert not cache.cache_dir().exists()
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_noticed(tmp_path):
+    root = write_tree(tmp_path / "photos")
+    first, path = load("image_folder", data_dir=str(root)), root / "train/cat/1.png"
+    status, content = path.stat(), path.read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert len(content) == path.stat().st_size  # random pixels do not shrink
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load("image_folder", data_dir=str(root)).fingerprint != first.fingerprint
+
+
+def test_what_a_killed_process_left_is_swept_but_not_what_another_is_writing(tmp_path):
+    entry = tmp_path / "decoded" / "x"
+    left, busy = (entry.with_name(f".incomplete-{name}") for name in ("left", "busy"))
+    for folder in (left, busy):
+        folder.mkdir(parents=True)
+        (folder / "images.npy").write_bytes(b"half")
+    with cache._locked(busy) as mine:
+        assert mine
+        cache.kept(entry, ["a"], lambda: {"a": np.zeros(3)})
+        assert busy.exists() and not left.exists()
+    cache.kept(entry, ["a"], lambda: pytest.fail("made again"))
+    assert [path.name for path in entry.parent.iterdir()] == ["x"]
+
+
+def test_damage_is_said_once(tmp_path, caplog):
+    root = write_tree(tmp_path / "photos")
+    load("image_folder", data_dir=str(root))
+    for path in (cache.cache_dir() / "decoded").glob("image_folder-train-*"):
+        (path / "labels.npy").write_bytes(b"")
+    load("image_folder", data_dir=str(root))
+    load("image_folder", data_dir=str(root))
+    assert caplog.text.count("damaged") == 1

@@ -1,6 +1,8 @@
 """Decoding: every image mode, resizing, bombs and garbage, more than the memory."""
 
 import io
+import resource
+import time
 
 import numpy as np
 import pytest
@@ -67,3 +69,20 @@ def test_more_than_the_memory_is_refused():
     with pytest.raises(DataError) as caught:
         images_module.decode_all(10**12, lambda i: data, lambda i: f"{i}.png")
     check_message(caught.value, "0.png", "data.image_size", "GB")
+
+
+@pytest.mark.parametrize("size, share", [((60, 45), 0.8), ((7, 300), 1.0), ((300, 7), 0.875)])
+def test_the_centre_is_the_same_whether_cut_before_or_after_resizing(monkeypatch, size, share):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+    after = np.asarray(images_module._fit(image, 16, share)).astype(int)
+    monkeypatch.setattr(images_module, "RESIZED_PIXELS", 0)
+    assert np.abs(np.asarray(images_module._fit(image, 16, share)) - after).max() <= 1
+
+
+def test_a_long_line_of_pixels_takes_little_memory_and_time():
+    file = io.BytesIO()
+    Image.new("L", (1, 60_000), 7).save(file, "PNG")
+    peak, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    assert (decode(file.getvalue(), "x", 224) == 7).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 64 << 10  # KiB; it was 12 GB
+    assert time.process_time() - start < 1

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sem_jax.data import DATASETS, PUBLIC, load
+from sem_jax.data import DATASETS, PUBLIC, Reading, load
 from sem_jax.data.splits import channel_stats
 from sem_jax.errors import ConfigError, DataError
 from tests.helpers.data_sets import check_message
@@ -49,6 +49,10 @@ def test_rows_have_facts_without_data():
     assert DATASETS["image_folder"].num_classes is None and DATASETS["arrays"].mean is None
 
 
+OFFLINE = Reading(download=False)
+ODD = ("~nobody/x", "a\0b", "x" * 300, "/dev/zero", "\udcff")
+
+
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ConfigError, match="cifar10"):
         load("cifar")
@@ -63,6 +67,11 @@ def test_wrong_arguments(tmp_path):
         dict(name="arrays"),
         dict(name="arrays", data_dir=str(tmp_path / "nowhere")),
         dict(name="image_folder", data_dir=str(tmp_path / "nowhere")),
+        *(dict(name=name, data_dir=d, reading=OFFLINE) for name in ("image_folder", "arrays", "cifar10") for d in ODD),
+        dict(name="digits", val_seed=-1, val_size=10),
+        dict(name="digits", train_size=2.5),
+        dict(name="image_folder", data_dir=str(tmp_path), image_size=10**8),
+        dict(name="image_folder", data_dir=str(tmp_path), reading=Reading(eval_crop=float("nan"))),
     ):
         with pytest.raises(DataError) as caught:
             load(**wrong)

@@ -9,6 +9,7 @@ Read by tests/data/test_broken.py and by experiments/drills.
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import zipfile
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sem_jax.data import load
+from sem_jax.data.decoded_cache import cache_dir
 from sem_jax.data.tfrecord import read_records
 from tests.helpers.data_sets import (
     cifar10_archive,
@@ -478,6 +481,126 @@ RAW_FAULTS += [
 ]
 
 
+def _linked(root, name, target="/nowhere"):
+    """An image folder in which `name` was replaced by a link."""
+    path = write_tree(root) / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return "image_folder", path.name
+
+
+def dangling_image(root):
+    return _linked(root, "train/cat/1.png")
+
+
+def dangling_class(root):
+    return _linked(root, "train/cat")
+
+
+def dangling_split(root):
+    _linked(root, "test")
+    return "image_folder", "test is a link to /nowhere"
+
+
+def image_linked_to_itself(root):
+    return _linked(root, "train/cat/1.png", "1.png")
+
+
+def class_that_is_not_utf8(root):
+    for split in ("train", "test"):
+        (write_tree(root, splits=(split,)) / split / "cat").rename(root / split / "c\udce4t")  # latin-1
+    return "image_folder", "'c\\udce4t'"
+
+
+def class_that_colours_the_terminal(root):
+    for split in ("train", "test"):
+        (write_tree(root, splits=(split,)) / split / "cat").rename(root / split / "c\x1b[31mt")
+    return "image_folder", "control characters"
+
+
+def file_of_a_class_that_is_no_image(root):
+    (write_tree(root) / "train/cat/weights").write_bytes(b"\1" * 900)
+    return "image_folder", "weights"
+
+
+def file_beside_classes(root):
+    write_tree(root)
+    shutil.copy(root / "train/cat/1.png", root / "train/cover")
+    return "image_folder", "cover"
+
+
+def one_class(root):
+    write_tree(root, classes=("cat",))
+    return "image_folder", "'cat'"
+
+
+def one_class_of_arrays(root):
+    write_arrays(root, classes=1)
+    return "arrays", "'0'"
+
+
+def fewer_rows_than_the_file(root):
+    path = write_arrays(root) / "train_data.npy"
+    path.write_bytes(path.read_bytes().replace(b"(12, 8, 8, 3)", b"(11, 8, 8, 3)"))
+    return "arrays", "too many"
+
+
+def arrays_of_arrays(root):
+    path = write_arrays(root) / "train_data.npy"
+    content = path.read_bytes().replace(b"'|u1'", b"('|u1',(8,8,3))").replace(b"(12, 8, 8, 3)", b"(12,)        ")
+    path.write_bytes(content.replace(b" " * 10, b"", 1))  # the header keeps its length
+    return "arrays", "train_data.npy holds"
+
+
+def doubled_class_names(root):
+    (write_arrays(root) / "class_names.txt").write_text("a\nb\na\n")
+    return "arrays", "'a'"
+
+
+def dangling_class_names(root):
+    (write_arrays(root) / "class_names.txt").symlink_to("/nowhere")
+    return "arrays", "class_names.txt"
+
+
+def zip_with_doubles(root):
+    path = root / flipped_zip(root)[1]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("train/cat/1.png", "train/./cat/1.png"):
+            archive.writestr(name, b"x")
+    return "image_folder", "photos.zip has two members"
+
+
+def tar_with_doubles(root):
+    root.mkdir()
+    with tarfile.open(root / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        for name in ("test_batch.bin", "./test_batch.bin"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return "cifar10", "cifar-10-binary.tar.gz has two members"
+
+
+RAW_FAULTS += [
+    dangling_image,
+    dangling_class,
+    dangling_split,
+    image_linked_to_itself,
+    class_that_is_not_utf8,
+    class_that_colours_the_terminal,
+    file_of_a_class_that_is_no_image,
+    file_beside_classes,
+    one_class,
+    one_class_of_arrays,
+    fewer_rows_than_the_file,
+    arrays_of_arrays,
+    doubled_class_names,
+    dangling_class_names,
+    zip_with_doubles,
+    tar_with_doubles,
+]
+
+
 RAMP = (np.arange(64, dtype=np.uint8).reshape(8, 8) * 3).astype(np.uint8)  # no symmetry: a turn is seen
 
 
@@ -566,6 +689,115 @@ def several_sizes(root):
     return "image_folder", {"image_size": 8}, check
 
 
+def images_of_any_name(root):
+    """The suffixes .jfif and .jpe are those of JPEG; the third name has none."""
+
+    def save(path):
+        for name in ("0.jfif", "1.jpe", "2"):
+            Image.fromarray(RAMP).save(path.with_name(name), "PNG")
+        for name in ("0.png", "2.png"):
+            path.with_name(name).unlink()
+
+    return handled(root, save, rgb(RAMP))
+
+
+def line_of_pixels(root):
+    """Resized before it is cropped, it would take 12 GB."""
+    picture(root, lambda path: Image.new("RGB", (60_000, 1), (7, 7, 7)).save(path))
+
+    def check(dataset):
+        assert (dataset.splits["train"].images[1] == 7).all()
+
+    return "image_folder", {"image_size": 64}, check
+
+
+def test_linked_to_train(root):
+    write_tree(root, splits=("train",))
+    (root / "test").symlink_to("train")
+
+    def check(dataset):
+        np.testing.assert_array_equal(*(dataset.splits[name].images for name in ("train", "test")))
+
+    return "image_folder", {}, check
+
+
+test_linked_to_train.__test__ = False
+
+
+def notes_beside_classes(root):
+    """Of any name; such a file in a class folder is refused."""
+    for name in ("CHANGELOG", "train/_SUCCESS", "test/list.lst"):
+        (write_tree(root) if name == "CHANGELOG" else root).joinpath(name).write_text("")
+
+    def check(dataset):
+        assert len(dataset.splits["train"].labels) == 6
+
+    return "image_folder", {}, check
+
+
+def link_to_a_folder_above(root):
+    (write_tree(root) / "train/cat/again").symlink_to("..")
+
+    def check(dataset):
+        assert len(dataset.splits["train"].labels) == 6
+
+    return "image_folder", {}, check
+
+
+def _cached(root, damage):
+    """The row of an image folder that was read before, after which `damage` met the entry of train in the cache."""
+    place = cache_dir() / "decoded"
+    before = set(place.glob("*"))
+    expected = load("image_folder", data_dir=str(write_tree(root)))
+    damage(next(path for path in place.glob("image_folder-train-*") if path not in before))
+
+    def check(dataset):
+        assert dataset.fingerprint == expected.fingerprint and dataset.class_names == ("cat", "dog")
+        assert not list(place.glob(".incomplete-*"))
+
+    return "image_folder", {}, check
+
+
+def cache_that_claims_a_terabyte(root):
+    def damage(entry):
+        path = entry / "images.npy"
+        content = path.read_bytes().replace(b"(6, 8, 8, 3), }      ", b"(6000000000, 8, 8, 3)}")
+        path.write_bytes(content.replace(b"3)}  ", b"3)} ", 1))
+
+    return _cached(root, damage)
+
+
+def cache_with_edited_class_names(root):
+    def damage(entry):
+        index = json.loads((entry / "index.json").read_text())
+        (entry / "index.json").write_text(json.dumps(index | {"class_names": ["dog", "cat"]}))
+
+    return _cached(root, damage)
+
+
+def cache_with_a_pipe(root):
+    def damage(entry):
+        (entry / "index.json").unlink()
+        os.mkfifo(entry / "index.json")
+
+    return _cached(root, damage)
+
+
+def cache_that_is_a_link(root):
+    def damage(entry):
+        entry.rename(root / "elsewhere")
+        entry.symlink_to(root / "elsewhere")
+
+    return _cached(root, damage)
+
+
+def cache_that_was_half_written(root):
+    def damage(entry):
+        entry.rename(entry.with_name(".incomplete-abc"))
+
+    return _cached(root, damage)
+
+
 HANDLED = [
     grey_image,
     sixteen_bit_image,
@@ -579,4 +811,14 @@ HANDLED = [
     hidden_files,
     grey_arrays,
     several_sizes,
+    images_of_any_name,
+    line_of_pixels,
+    test_linked_to_train,
+    notes_beside_classes,
+    link_to_a_folder_above,
+    cache_that_claims_a_terabyte,
+    cache_with_edited_class_names,
+    cache_with_a_pipe,
+    cache_that_is_a_link,
+    cache_that_was_half_written,
 ]

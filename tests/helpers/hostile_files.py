@@ -524,3 +524,130 @@ def names_of_ten_gigabytes(root, canary):
     with (write_arrays(root) / "class_names.txt").open("wb") as file:
         file.truncate(TEN_GB)
     return lambda: load("arrays", data_dir=str(root)), "class_names.txt"
+
+
+def _stranger(path: Path, target: str = "") -> None:
+    """Puts a pipe, or a link to `target`, in the place of a file."""
+    path.unlink(missing_ok=True)
+    if target:
+        path.symlink_to(target)
+    else:
+        os.mkfifo(path)
+
+
+@hostile
+def array_that_is_a_pipe(root, canary):
+    _stranger(write_arrays(root) / "train_data.npy")
+    return lambda: load("arrays", data_dir=str(root)), "train_data.npy"
+
+
+@hostile
+def array_that_is_endless(root, canary):
+    _stranger(write_arrays(root) / "train_labels.npy", "/dev/zero")
+    return lambda: load("arrays", data_dir=str(root)), "train_labels.npy"
+
+
+@hostile
+def sparse_array(root, canary):
+    data = npy("'|u1'", f"({TEN_GB // 3072}, 32, 32, 3)")
+    with (write_arrays(root) / "train_data.npy").open("wb") as file:
+        file.write(data)
+        file.truncate(len(data) + TEN_GB // 3072 * 3072)
+    return lambda: load("arrays", data_dir=str(root)), "12 labels"
+
+
+@hostile
+def array_of_arrays_of_endless_nothing(root, canary):
+    return _arrays(root, npy("('|u1',(0,8,3))", f"({10**18},)"))
+
+
+@hostile
+def names_that_are_a_pipe(root, canary):
+    _stranger(write_arrays(root) / "class_names.txt")
+    return lambda: load("arrays", data_dir=str(root)), "class_names.txt"
+
+
+@hostile
+def names_that_are_endless(root, canary):
+    _stranger(write_arrays(root) / "class_names.txt", "/dev/zero")
+    return lambda: load("arrays", data_dir=str(root)), "class_names.txt"
+
+
+def _archive(root: Path, name: str, target: str = ""):
+    root.mkdir()
+    _stranger(root / name, target)
+    return lambda: load("image_folder", data_dir=str(root / name)), name
+
+
+@hostile
+def zip_that_is_a_pipe(root, canary):
+    return _archive(root, "x.zip")
+
+
+@hostile
+def zip_that_is_endless(root, canary):
+    return _archive(root, "x.zip", "/dev/zero")
+
+
+@hostile
+def tar_that_is_a_pipe(root, canary):
+    return _archive(root, "x.tar.gz")
+
+
+@hostile
+def npz_with_doubles(root, canary):
+    root.mkdir()
+    with zipfile.ZipFile(root / "x.npz", "w") as archive:
+        for name in ("images.npy", "labels.npy", "images"):
+            archive.writestr(name, npy("'|u1'", "(3,)", bytes(3)))
+    return lambda: read_array_pair(root / "x.npz"), "x.npz"
+
+
+@hostile
+def mat_that_is_a_pipe(root, canary):
+    _mat(root)
+    _stranger(root / "train_32x32.mat")
+    (root / "test").mkdir()
+    (root / "train").mkdir()
+    return lambda: load("svhn_cropped", data_dir=str(root), reading=Reading(download=False)), "train_32x32.mat"
+
+
+@hostile
+def metadata_that_is_a_pipe(root, canary):
+    return _prepared(root, lambda folder: _stranger(folder / "features.json"))
+
+
+@hostile
+def metadata_of_labels_that_is_endless(root, canary):
+    _prepared(root, lambda folder: _stranger(folder / "label.labels.txt", "/dev/zero"))
+    return lambda: load("cifar10", data_dir=str(root), reading=Reading(download=False)), "label.labels.txt"
+
+
+@hostile
+def folder_of_links_that_multiply(root, canary):
+    """2**30 ways lead to the last folder."""
+    write_tree(root)
+    for level in range(30):
+        (root / f"train/cat/{level}").mkdir(parents=True)
+    for level in range(29):
+        for name in "ab":
+            (root / f"train/cat/{level}/{name}").symlink_to(f"../{level + 1}")
+    return lambda: load("image_folder", data_dir=str(root)), "links lead to"
+
+
+@hostile
+def sixteen_bit_line_of_a_gigapixel(root, canary):
+    return _in_folder(root, lambda path: path.write_bytes(_png(2**31 - 1, 1)))
+
+
+@hostile
+def class_named_like_a_page(root, canary):
+    name = "x" * 200 + "\n" * 30
+    for split in ("train", "test"):
+        (write_tree(root, splits=(split,)) / split / "cat").rename(root / split / name)
+    return lambda: load("image_folder", data_dir=str(root)), "control characters"
+
+
+@hostile
+def image_named_like_a_page(root, canary):
+    return _in_folder(root, lambda path: path.with_name("\n\n1.png").write_text("no image"))

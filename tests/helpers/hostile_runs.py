@@ -1,21 +1,48 @@
 """Run folders of strangers made to harm who scores them, as a table.
 
-    word = row(copy of a run folder, canary)     # open_run(folder) is to raise an error that says `word`, or, where
-                                                 # `word` is "", to read the run as if nothing had happened
+    word = row(copy of a run folder, canary)     # call(row, folder) is to raise an error that says `word`, or, where
+    call(row, folder)                            # `word` is "", to go on as if nothing had happened
 
-`canary` is a path: a payload that runs creates it. Read by test_hostile_runs.py and by experiments/drills/refusals.py.
+`call` is `open_run`, or another way in which a run is opened or scored; it is started in the run folder. `canary` is a
+path: a payload that runs creates it. Read by test_hostile_runs.py and by experiments/drills/refusals.py.
 """
 
+import contextlib
 import json
 import os
 import pickle
+from pathlib import Path
+from unittest import mock
+
+import sem_jax as sj
+from sem_jax.convert import export_weights
+from sem_jax.convert.export import export_run
+from sem_jax.evaluation import Options, evaluate, runner
+from sem_jax.evaluation.given import _open_compared
+from sem_jax.runs.manifest import read_manifest, write_manifest
+from sem_jax.runs.opening import open_run, open_scorer
 
 HOSTILE_RUNS = []  # the rows
 
 
-def hostile(row):
+def hostile(row, *, by=open_run, name=""):
+    row.by, row.__name__ = by, name or row.__name__
     HOSTILE_RUNS.append(row)
     return row
+
+
+def call(row, folder):
+    """What a user does with the folder."""
+    with contextlib.chdir(folder):
+        return row.by(folder)
+
+
+def score(folder, **options):
+    """Scores a run; the report is written to the home folder. Git, which tells the commit, is not asked."""
+    about = {"versions": {}, "commit": "", "platform": ""}
+    options = {"suites": ("clean",), "out": Path.home() / "report", "cached": False} | options
+    with mock.patch.object(runner, "environment", lambda: about):
+        return evaluate(folder, Options.quick(**options))
 
 
 class Payload:
@@ -45,9 +72,15 @@ def python_config_beside_the_checkpoint(run, canary):
 
 @hostile
 def pickles_beside_the_checkpoint(run, canary):
-    for name in ("state.pkl", "checkpoints/3/model.pkl", "checkpoints/3/model/params.pickle"):
+    for name in ("state.pkl", "checkpoints/3/model.pkl", "checkpoints/3/model/.params.pickle"):
         (run / name).write_bytes(pickle.dumps(Payload(canary)))
     return ""
+
+
+@hostile
+def pickle_inside_the_checkpoint(run, canary):
+    (run / "checkpoints/3/model/params.pickle").write_bytes(pickle.dumps(Payload(canary)))
+    return "model/params.pickle: not in manifest.json"
 
 
 @hostile
@@ -80,7 +113,7 @@ def config_nested_in_a_field(run, canary):
     for _ in range(900):
         deep = {"a": deep}
     _edit(run / "config.json", model=deep)
-    return "model.a"
+    return "config.json"
 
 
 @hostile
@@ -105,13 +138,13 @@ def config_with_a_long_name(run, canary):
 @hostile
 def config_with_a_long_value(run, canary):
     _edit(run / "config.json", model__name="x" * 100_000)
-    return "Unknown model"
+    return "model.name"
 
 
 @hostile
 def config_with_a_name_of_many_lines(run, canary):
     _edit(run / "config.json", model__name="a\nb\nc\nd\ne\x1b[2J")
-    return "Unknown model"
+    return "model.name"
 
 
 @hostile
@@ -161,13 +194,13 @@ def config_with_a_foreign_class(run, canary):
 @hostile
 def model_wider_than_any_memory(run, canary):
     _edit(run / "config.json", model__width=10**30)
-    return "heckpoint"
+    return "model.width"
 
 
 @hostile
 def model_wider_than_the_checkpoint(run, canary):
-    _edit(run / "config.json", model__width=4096)
-    return "checkpoint"
+    _edit(run / "config.json", model__width=2)
+    return "heckpoint"
 
 
 @hostile
@@ -207,3 +240,297 @@ def arrays_of_the_checkpoint_are_pickles(run, canary):
         if file.is_file():
             file.write_bytes(pickle.dumps(Payload(canary)))
     return "heckpoint"
+
+
+# A model of config.json that is code. Nothing of it is imported unless the user names it too.
+
+CODE = {
+    "a_shell_command": ("distutils.core:setup", "script_args=['--command-packages', 'evil', 'run']"),
+    "a_log_file": ("logging:basicConfig", "filename='CANARY'"),
+    "an_array_file": ("numpy:savez", "file='CANARY', a=1"),
+    "a_call_of_the_system": ("os:system", "command='touch CANARY'"),
+    "a_layer_of_flax": ("flax.linen:Dense", "features=2"),
+    "a_module_beside_the_checkpoint": ("evil:Net", ""),
+}
+OPENING = {
+    "opened": open_run,
+    "loaded": sj.load,
+    "scored": score,
+    "compared": lambda folder: _open_compared(folder, "final", ""),
+    "a_scorer": lambda folder: open_scorer(folder, image_shape=(32, 32, 3), mean=(0.5,) * 3, std=(0.5,) * 3),
+    "exported": lambda folder: export_run(str(folder), Path.home() / "net.safetensors", kind="safetensors"),
+    "exported_as_a_program": lambda folder: export_run(str(folder), Path.home() / "net.stablehlo", kind="stablehlo"),
+    "converted": lambda folder: export_weights(str(folder), Path.home() / "net.safetensors"),
+}
+
+
+def _write_evil(run, canary):
+    payload = f"open({str(canary)!r}, 'w').close()\n"
+    for name in ("evil.py", "run.py", "numpy.py", "matplotlib.py", "umap.py", "torch.py", "orbax.py", "tensorstore.py"):
+        (run / name).write_text(payload)
+
+
+def _names_code(name, options, word="which is code and was not imported"):
+    def row(run, canary):
+        _write_evil(run, canary)
+        _edit(run / "config.json", model__name=name, model__options=options.replace("CANARY", str(canary)))
+        return word
+
+    return row
+
+
+for what, (factory, arguments) in CODE.items():
+    for how, by in OPENING.items():
+        hostile(_names_code(factory, arguments), by=by, name=f"model_is_{what}_{how}")
+    if factory != "evil:Net":  # what is imported here is the user's choice
+        trusted = lambda folder, factory=factory: open_run(folder, trust_model=factory)  # noqa: E731
+        hostile(_names_code(factory, arguments, factory), by=trusted, name=f"model_is_{what}_trusted")
+
+
+@hostile
+def model_is_named_outside_its_group(run, canary):
+    _write_evil(run, canary)
+    values = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({"model.name": "evil:Net"} | values))
+    return "which is code and was not imported"
+
+
+@hostile
+def modules_beside_the_checkpoint(run, canary):
+    _write_evil(run, canary)
+    return ""
+
+
+# Checkpoints of another step or run than they say.
+
+
+def _rewrite(checkpoint, **about):
+    """The manifest with other contents, and digests that agree."""
+    values = read_manifest(checkpoint) | about
+    (checkpoint / "manifest.json").unlink()
+    write_manifest(checkpoint, {name: value for name, value in values.items() if name not in ("format", "files")})
+
+
+@hostile
+def checkpoint_renamed_to_a_later_step(run, canary):
+    (run / "checkpoints/2").rename(run / "checkpoints/95")
+    return "it is the checkpoint of step 2"
+
+
+@hostile
+def checkpoint_in_place_of_the_last(run, canary):
+    (run / "checkpoints/3").rename(run / "checkpoints/4")
+    (run / "checkpoints/1").rename(run / "checkpoints/3")
+    (run / "checkpoints/4").rename(run / "kept")
+    return "it is the checkpoint of step 1"
+
+
+@hostile
+def checkpoint_of_another_seed(run, canary):
+    _rewrite(run / "checkpoints/3", seed=7)
+    return "it is of another run: seed 7 there, 0"
+
+
+@hostile
+def checkpoint_of_other_data(run, canary):
+    _rewrite(run / "checkpoints/3", data="0" * 64)
+    return "it is of another run: data 000000000000 there"
+
+
+@hostile
+def checkpoint_of_another_configuration(run, canary):
+    values = json.loads((run / "config.json").read_text())
+    values["optim"]["learning_rate"] = 0.5
+    _rewrite(run / "checkpoints/3", config=values)
+    return "it is of another run: optim.learning_rate 0.5 there, 0.1"
+
+
+MANIFESTS = {
+    "step": "3",
+    "progress": [],
+    "metrics": {"val_accuracy": "high"},
+    "arrays": {"['model']": 1},
+    "seed": {"a": 1},
+}
+for field, value in MANIFESTS.items():
+
+    def manifest(run, canary, field=field, value=value):
+        _rewrite(run / "checkpoints/3", **{field: value})
+        return f"{field} "
+
+    hostile(manifest, name=f"manifest_with_another_{field}")
+
+
+@hostile
+def manifest_of_files_without_a_size(run, canary):
+    from sem_jax.runs.manifest import _digest
+
+    path = run / "checkpoints/3/manifest.json"
+    values = read_manifest(path.parent) | {"files": {"model/x": {}}}
+    path.write_text(json.dumps(values | {"sha256": _digest(values)}))
+    return "manifest.json: 'model/x' has no size"
+
+
+@hostile
+def checkpoint_with_a_sparse_file(run, canary):
+    from sem_jax.runs.manifest import _digest
+
+    with (run / "checkpoints/3/trainer/more").open("wb") as file:
+        file.truncate(20 << 30)
+    values = read_manifest(run / "checkpoints/3")
+    values["files"]["trainer/more"] = {"bytes": 20 << 30, "sha256": "0" * 64}
+    (run / "checkpoints/3/manifest.json").write_text(json.dumps(values | {"sha256": _digest(values)}))
+    return "its files have 214"
+
+
+# Files that are none, endless or larger than any memory.
+
+
+def _pipe(path):
+    os.mkfifo(path)
+
+
+def _device(path):
+    path.symlink_to("/dev/zero")
+
+
+def _folder(path):
+    path.mkdir()
+
+
+def _link_out(path):
+    outside = path.parent.parent / "outside.json"
+    outside.write_text("{}")
+    path.symlink_to(outside)
+
+
+def _circle(path):
+    path.symlink_to(path.name)
+
+
+def _sparse(path):
+    with path.open("wb") as file:
+        file.truncate(20 << 30)
+
+
+def _nested(path):
+    path.write_text('{"step": ' + "[" * 100 + "]" * 100 + "}\n{}\n")
+
+
+def _digits(path):
+    path.write_text('{"step": ' + "9" * 5000 + "}\n{}\n")
+
+
+def _half_a_character(path):
+    path.write_text('{"step": 1, "name": "\\ud800"}\n{}\n')
+
+
+READ = {  # file -> how it is read
+    "config.json": open_run,
+    "data.json": open_run,
+    "metrics.jsonl": lambda folder: open_run(folder, "best_val"),
+    "checkpoints/3/manifest.json": open_run,
+}
+for file, by in READ.items():
+    for made in (_pipe, _device, _folder, _link_out, _circle, _sparse, _nested, _digits, _half_a_character):
+
+        def replaced(run, canary, file=file, made=made):
+            (run / file).unlink()
+            made(run / file)
+            return Path(file).name
+
+        hostile(replaced, by=by, name=f"{Path(file).stem}_is_{made.__name__[1:]}")
+
+
+ORBAX = "_CHECKPOINT_DELETION model/_sharding model/array_metadatas/process_0 model/_METADATA model/d trainer/x".split()
+for file in ORBAX:
+    for made in (_pipe, _device, _link_out):
+
+        def inside(run, canary, file=file, made=made):
+            path = run / "checkpoints/3" / file
+            if path.is_dir():
+                path.rename(run / "kept")
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+            made(path)
+            return "is damaged: "
+
+        hostile(inside, name=f"{file.replace('/', '_')}_of_the_checkpoint_is_{made.__name__[1:]}")
+
+
+FIELDS = {
+    "model__depth": 6_000_004,
+    "model__width": 10**9,
+    "model__heads": 10**9,
+    "model__patch_size": 10**9,
+    "model__num_classes": 10**9,
+    "data__image_size": 10**8,
+    "runtime__eval_batch_size": 10**60,
+}
+for field, value in FIELDS.items():
+
+    def large(run, canary, field=field, value=value):
+        _edit(run / "config.json", **{field: value})
+        return field.replace("__", ".")
+
+    hostile(large, name=f"{field}_of_{value:.0e}")
+
+
+# Scoring: what is written stays in the run folder; what is shown is text.
+
+
+def _linked(name):
+    def row(run, canary):
+        (run.parent / "outside").mkdir()
+        (run / name).symlink_to(run.parent / "outside")
+        return "evaluation is a link" if name == "evaluation" else ""
+
+    return row
+
+
+hostile(_linked("evaluation"), by=lambda folder: score(folder, out=""), name="evaluation_is_a_link")
+hostile(_linked("predictions"), by=lambda folder: score(folder, cached=True), name="predictions_are_a_link")
+
+
+def _score_over_a_pipe(folder):
+    old = Path.home() / "report over a pipe" / "eval.json"
+    if not old.exists():
+        old.parent.mkdir(exist_ok=True)
+        os.mkfifo(old)
+    return score(folder, out=old.parent)
+
+
+@hostile
+def report_of_before_is_a_pipe(run, canary):
+    return ""
+
+
+report_of_before_is_a_pipe.by = _score_over_a_pipe
+
+
+def _score_and_read(folder):
+    score(folder)
+    for suffix in ("md", "html"):
+        shown = (Path.home() / f"report/eval.{suffix}").read_text(encoding="utf-8")
+        assert shown.replace("\n", "").isprintable(), suffix
+
+
+@hostile
+def names_of_classes_that_a_terminal_obeys(run, canary):
+    names = [
+        "\x1b[2J",
+        "\x1b]0;title\x07",
+        "a\nb\rc",
+        "<script>x</script>",
+        "\u202egnp",
+        "$x^{$",
+        "_",
+        "x" * 9999,
+        "\x9b",
+        " ",
+    ]
+    _edit(run / "data.json", class_names=names)
+    return ""
+
+
+names_of_classes_that_a_terminal_obeys.by = _score_and_read

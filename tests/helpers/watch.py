@@ -60,14 +60,20 @@ def _hook(event: str, arguments: tuple) -> None:
         seen.executed.append(f"exec {arguments[0].co_filename}")
     elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         _note(arguments[0], seen, allowed)
-    elif event in CHANGING:
-        _note(arguments[CHANGING[event]], seen, allowed)
+    elif event in CHANGING and not isinstance(arguments[CHANGING[event]], int):
+        path = os.fsdecode(arguments[CHANGING[event]])
+        if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # from shutil.rmtree: the number of a folder
+            path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), path)
+        follow = event in ("os.chmod", "os.truncate")
+        if not follow:  # the others change a link itself
+            path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        _note(path, seen, allowed, follow)
 
 
-def _note(path, seen: Seen, allowed: tuple[str, ...]) -> None:
+def _note(path, seen: Seen, allowed: tuple[str, ...], follow: bool = True) -> None:
     if isinstance(path, int) or path is None:
         return
-    real = os.path.realpath(os.fsdecode(path))
+    real = os.path.realpath(os.fsdecode(path)) if follow else path
     # Python keeps the bytecode of its own modules when it first imports them.
     if not real.startswith(allowed) and real != os.devnull and "__pycache__" not in real:
         seen.written.append(real)

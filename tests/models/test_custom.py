@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sem_jax import config as config_lib
-from sem_jax.errors import ConfigError
+from sem_jax.errors import ConfigError, RunError
 from sem_jax.interfaces import Batch, Outputs
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import make_model
@@ -24,6 +24,7 @@ from sem_jax.training.forward import make_forward
 from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
 from sem_jax.training.step import make_train_step
+from tests.helpers.watch import watch
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 EXTRA = """
@@ -34,15 +35,36 @@ from flax import nnx as _nnx
 NOT_A_FACTORY = 3
 
 
-def takes_nothing():
+def takes_nothing() -> LinenNet:
     return LinenNet(2, jnp.float32)
 
 
-def returns_a_number(num_classes, dtype):
+def returns_a_number(num_classes, dtype) -> nn.Module:
     return num_classes
 
 
-def built_nnx(num_classes, dtype):
+def says_nothing(num_classes, dtype):
+    return LinenNet(num_classes, dtype)
+
+
+def documented(num_classes, dtype):
+    '''Returns a Linen module.'''
+    return LinenNet(num_classes, dtype)
+
+
+def in_words(num_classes, dtype) -> "nn.Module":
+    return LinenNet(num_classes, dtype)
+
+
+def takes_anything(num_classes, **options) -> nn.Module:
+    return LinenNet(num_classes, **options)
+
+
+def leaves(num_classes) -> nn.Module:
+    raise SystemExit(3)
+
+
+def built_nnx(num_classes, dtype) -> _nnx.Module:
     return NnxNet(num_classes=num_classes, dtype=dtype, rngs=_nnx.Rngs(0))
 
 
@@ -93,7 +115,11 @@ def test_the_example_of_the_page_trains_resumes_and_is_scored(name, my_nets):
     cfg.runtime.devices, cfg.runtime.progress = 1, False
     state = loop.train_and_evaluate(cfg, "run")
     again = loop.train_and_evaluate(cfg, "run")  # finished: restored from the checkpoint
-    run = open_run("run")
+    with pytest.raises(RunError, match=f"config.json names the model 'my_nets:{name}'.*\n.*--trust_model"):
+        open_run("run")
+    with pytest.raises(RunError, match="names the model"):
+        open_run("run", trust_model="my_nets:Other")
+    run = open_run("run", trust_model=f"my_nets:Other, my_nets:{name}")
     assert run.config.model.name == f"my_nets:{name}" and f"my_nets:{name}" in repr(run.model)
     for found in (again.params, run.variables["params"]):
         jax.tree.map(np.testing.assert_array_equal, found, state.params)
@@ -161,8 +187,11 @@ def test_a_hook_reaches_a_model_that_takes_it_and_is_refused_by_one_that_does_no
         ("no_such_module:Net", {}, "importing 'no_such_module' failed: ModuleNotFoundError"),
         ("my_nets:Net", {}, "my_nets has no factory 'Net'"),
         ("my_nets:NOT_A_FACTORY", {}, "has no factory 'NOT_A_FACTORY'"),
-        ("my_nets:takes_nothing", {}, "cannot be called with dtype=float32, num_classes=2|unexpected keyword"),
+        ("my_nets:takes_nothing", {}, "cannot be called with num_classes=2: it names no argument .num_classes."),
         ("my_nets:returns_a_number", {}, "must return a Linen module, or an NNX module and take rngs; got int"),
+        ("my_nets:says_nothing", {}, "neither a Linen or NNX module class nor a function said to return one"),
+        ("my_nets:takes_anything", {"options": "width=2"}, "it names no argument 'width'"),
+        ("my_nets:leaves", {}, "cannot be called with num_classes=2: SystemExit: 3"),
         ("my_nets:built_nnx", {}, "and take rngs; got NnxNet"),
         ("my_nets:Counter", {}, "calls is an nnx.Variable; a run keeps nnx.Param and nnx.BatchStat alone"),
         ("my_nets:LinenNet", {"heads": 2}, "model.heads is no option of my_nets:LinenNet, got 2\nIt has: width"),
@@ -175,6 +204,33 @@ def test_what_is_no_model_is_refused_by_name(name, fields, message):
     with pytest.raises(ConfigError, match=message) as caught:
         make_model(name=name, num_classes=2, dtype="float32", **fields)
     assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("name", ["documented", "in_words"])
+def test_a_function_says_that_it_returns_a_module(name):
+    assert make_model(name=f"my_nets:{name}", num_classes=2, dtype="float32").dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    "name",
+    "builtins:max builtins:print os:system os:mkdir logging:basicConfig numpy:savez distutils.core:setup "
+    "subprocess:Popen pathlib:Path flax.serialization:to_bytes jax:jit".split(),
+)
+def test_what_is_no_module_is_not_called(name, tmp_path):
+    """Neither by training nor by name in Python; the module is imported, the function is looked at."""
+    for options in ("", "filename='made'", "file='made'", "script_args=['--version']"):
+        with (
+            watch(allowed=(), suspect=tmp_path) as seen,
+            pytest.raises(ConfigError, match="was not called|failed|stand"),
+        ):
+            make_model(name=name, num_classes=2, dtype="float32", options=options)
+        assert seen == ([], []) and sorted(path.name for path in tmp_path.iterdir()) == ["my_nets.py"]
+
+
+def test_a_module_that_exits_is_an_error_like_others(my_nets):
+    (my_nets / "leaving.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(ConfigError, match="importing 'leaving' failed: SystemExit: 0"):
+        make_model(name="leaving:Net", num_classes=2, dtype="float32")
 
 
 def test_a_model_with_one_output_is_refused():

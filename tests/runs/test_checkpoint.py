@@ -16,6 +16,7 @@ import pytest
 from sem_jax.errors import RunError
 from sem_jax.runs import checkpoint, manifest
 from sem_jax.runs.checkpoint import Checkpoints, load_model, steps
+from sem_jax.runs.folders import holding
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -169,8 +170,37 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with Checkpoints(tmp_path, keep=1, best=None, about={"data": "a" * 64, "seed": 0}) as checkpoints:
         checkpoints.save(1, state(1), {})
     with Checkpoints(tmp_path, keep=1, best=None, about={"data": "b" * 64, "seed": 0}) as checkpoints:
-        with pytest.raises(RunError, match="of another run: data aaaaaaaaaaaa there, bbbbbbbbbbbb now"):
+        with pytest.raises(RunError, match="of another run: data aaaaaaaaaaaa there, bbbbbbbbbbbb in this run"):
             checkpoints.restore(state(0))
+
+
+def test_a_checkpoint_is_not_deleted_while_it_is_read(tmp_path):
+    """Else orbax's threads would print what they think of it, and the reader would have to begin again."""
+    save(tmp_path, 1, 2)
+    with holding(tmp_path / "1"):
+        save(tmp_path, 3, keep=1)
+        assert steps(tmp_path) == [1, 3]
+    save(tmp_path, 4, keep=1)
+    assert steps(tmp_path) == [4] and [p.name for p in tmp_path.iterdir()] == ["4"]
+    with holding(tmp_path / "1") as free:  # it is gone
+        assert free
+
+
+def test_files_and_links_where_folders_are_expected_end_no_run(saved, tmp_path):
+    folder, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(saved, folder)
+    other.mkdir()
+    (other / "kept").write_text("")
+    for name in (".saving-5", "damaged", "30"):
+        (folder / name).write_text("")
+    for name in (".deleting-5", ".saving-6", "damaged-1"):
+        (folder / name).symlink_to(other)
+    (folder / "20/manifest.json").write_text("")
+    assert restore(folder) == 10
+    assert restore(save(folder, 30)) == 30
+    assert sorted(p.name for p in folder.iterdir()) == ["10", "30", "damaged", "damaged-1", "damaged-2"]
+    assert sorted(p.name for p in (folder / "damaged-2").iterdir()) == ["20", "30"]
+    assert [p.name for p in other.iterdir()] == ["kept"]
 
 
 def test_a_model_of_another_shape_is_refused(saved):

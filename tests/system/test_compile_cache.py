@@ -50,9 +50,13 @@ def test_a_second_process_compiles_nothing_and_a_damaged_entry_is_made_anew(tmp_
     assert run(tmp_path) == 0
     entries = sorted((tmp_path / "compiled").glob("*-cache"))
     assert run(tmp_path) == len(entries) > 0
-    entries[0].write_bytes(entries[0].read_bytes()[:-20])  # as a killed run leaves it
-    assert run(tmp_path) == len(entries) - 1
-    zlib.decompress(entries[0].read_bytes())
+    whole, status = entries[0].read_bytes(), entries[0].stat()
+    # As a killed run leaves it; contents that are no program; each as if it had lain there for long.
+    for damaged in (whole[:-20], b"", zlib.compress(b"\0\0\0\1 no program")):
+        entries[0].write_bytes(damaged)
+        os.utime(entries[0], (status.st_mtime - 1e6,) * 2)
+        assert run(tmp_path) == len(entries) - 1
+        assert run(tmp_path) == len(entries)  # not met again
 
 
 def test_the_oldest_entries_make_room(tmp_path, monkeypatch, settings):

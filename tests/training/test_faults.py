@@ -13,12 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sem_jax.errors import RunError
+from sem_jax.errors import RunError, SemError
 from sem_jax.runs.checkpoint import steps
 from sem_jax.runs.records import RunFolder, read_metrics
 from sem_jax.system.signals import Interrupted, StopRequest
 from sem_jax.training import assemble, loop
-from tests.helpers.training import ROOT, assert_equal, configure, records, run, tiny_backbone, use_tiny  # noqa: F401
+from tests.helpers.training import (  # noqa: F401
+    DRAW_CURVES,
+    ROOT,
+    assert_equal,
+    configure,
+    records,
+    run,
+    tiny_backbone,
+    use_tiny,
+)
 
 
 def faults(*options, limit=120):
@@ -29,11 +38,12 @@ def faults(*options, limit=120):
     return [json.loads(line.split(": ", 1)[1]) for line in done.stdout.splitlines() if line[:6] in ("kills:", "reads:")]
 
 
-def test_five_kills_lose_nothing():
+@pytest.mark.slow
+def test_five_kills_of_the_command_lose_nothing():
     """The experiment's own counts; its exit status is 1 if one of them is not 0."""
-    (kills,) = faults("--kills=5")
+    (kills,) = faults("--kills=5", limit=600)
     assert kills["kills"] == 5 and kills["runs compared"] >= 1
-    assert kills["acknowledged checkpoints lost"] == kills["final parameters differ"] == 0
+    assert kills["acknowledged checkpoints lost"] == kills["final parameters differ"] == kills["report differ"] == 0
 
 
 @pytest.mark.slow
@@ -70,12 +80,16 @@ def test_resumed_at_every_step_of_two_epochs_it_is_the_run_in_one_go(tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(loop, "StopRequest", StopAt)
         for _ in range(10):
-            try:
-                state = run(tmp_path, "parts", **changes)
-            except Interrupted as stopped:
-                assert stopped.code == 143
-                seen.append(steps(tmp_path / "parts/checkpoints")[-1])
-    assert seen == list(range(1, 10)) and int(state.step) == 10
+            with pytest.raises(Interrupted) as stopped:
+                run(tmp_path, "parts", **changes)
+            assert stopped.value.code == 143
+            seen.append(steps(tmp_path / "parts/checkpoints")[-1])
+        assert not (tmp_path / "parts/result.json").exists()
+        with pytest.raises(Interrupted):  # while the result is written
+            run(tmp_path, "parts", **changes)
+    assert seen == list(range(1, 11)) and (tmp_path / "parts/result.json").exists()
+    state = run(tmp_path, "parts", **changes)
+    assert int(state.step) == 10
     assert_equal(state, whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
 
@@ -125,7 +139,7 @@ def inject(monkeypatch, where, at_step, value):
         (step,) = make(*arguments, **options)
 
         def injected(state, batch, key, take=None):
-            bad = jnp.where(state.step == at_step, value, 0.0)
+            bad = jnp.where((state.step == at_step) | (at_step is None), value, 0.0)
             if where == "batch":
                 batch = batch._replace(images=batch.images.at[0, 0, 0, 0].add(bad))
             new, metrics = step(state, batch, key, take)
@@ -206,6 +220,94 @@ def test_a_score_that_is_not_finite_stops_or_is_null_and_never_the_best(tmp_path
     assert json.loads((tmp_path / "run/result.json").read_text())["best_val"]["step"] == 4
 
 
+@pytest.mark.parametrize("every_step", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_a_run_that_learned_nothing_ends_in_one_message_at_every_start(tmp_path, monkeypatch, every_step):
+    changes = {"train__on_nan": "skip", "train__epochs": 1}
+    if every_step:
+        inject(monkeypatch, "batch", None, np.nan)
+    else:  # what was learned has no score
+        evaluate = loop.Programs.evaluate
+        bad = {"test_nll": float("nan")}
+        monkeypatch.setattr(loop.Programs, "evaluate", lambda *args: evaluate(*args) | bad)
+    message = "nothing was learned; 5 of 5 steps" if every_step else "test_nll not finite; 0 of 5 steps"
+    for _ in range(2):
+        with pytest.raises(RunError, match=message) as caught:
+            run(tmp_path, **changes)
+        assert len(str(caught.value).splitlines()) == 2
+        result = json.loads((tmp_path / "run/result.json").read_text())
+        assert (result["test_nll"] is None) == (not every_step) and result["skipped_steps"] == 5 * every_step
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__name": "convnext", "model__patch_size": 4},
+        {"model__name": "vit", "model__patch_size": 3},
+        {"mixer__name": "attentive_cutmix", "mixer__scorer": "nowhere"},
+        {"train__batch_size": 5000},
+        {"model__num_classes": 7},
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_before_the_run_folder_is_made(tmp_path, changes):
+    with pytest.raises(SemError) as caught:
+        run(tmp_path, **changes)
+    assert len(str(caught.value).splitlines()) <= 3 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "to"), [(".lock", "file"), ("checkpoints", "folder"), ("tensorboard", "folder"), ("tensorboard", "")]
+)
+def test_a_run_writes_through_no_link_and_a_file_for_a_folder_is_one_message(tmp_path, name, to):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "run").mkdir()
+    place = tmp_path / "run" / name
+    place.symlink_to(tmp_path / to) if to else place.write_text("")
+    with pytest.raises(RunError, match=name) as caught:
+        run(tmp_path)
+    assert len(str(caught.value).splitlines()) <= 3
+    assert (tmp_path / "file").read_text() == "kept" and not list((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.slow
+def test_a_log_that_was_doubled_or_lost_is_noticed_and_a_renamed_checkpoint_not_believed(tmp_path, monkeypatch, capsys):
+    changes = {"train__epochs": 3}
+    whole = run(tmp_path, "whole", **changes)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(StopAt, "calls", 2)
+        patch.setattr(loop, "StopRequest", StopAt)
+        run(tmp_path, **changes, runtime__steps_per_call=5)
+    shutil.copytree(folder, tmp_path / "lost")
+    shutil.copytree(folder, tmp_path / "renamed")
+    log = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(log + log)
+    assert_equal(run(tmp_path, **changes), whole)
+    assert records(folder) == records(tmp_path / "whole")
+    (tmp_path / "lost/metrics.jsonl").unlink()
+    (tmp_path / "lost/.config.json.99999999").write_text("")  # left by a process that was killed
+    assert_equal(run(tmp_path, "lost", **changes), whole)
+    assert "metrics.jsonl lacks 1 of the 1 epochs" in capsys.readouterr().out
+    assert not list((tmp_path / "lost").glob(".config*"))
+    (tmp_path / "renamed/checkpoints/5").rename(tmp_path / "renamed/checkpoints/15")
+    with pytest.raises(RunError, match=r"the latest \(15\): it is the checkpoint of step 5"):
+        run(tmp_path, "renamed", **changes)
+
+
+def test_a_finished_run_gets_the_curves_that_it_was_killed_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.curves, "draw_curves", DRAW_CURVES)
+    run(tmp_path, train__epochs=1)
+    path = tmp_path / "run/curves.png"
+    whole = path.read_bytes()
+    path.unlink()
+    run(tmp_path, train__epochs=1)
+    assert path.read_bytes() == whole
+    (tmp_path / "run/result.json").write_text("{}")  # damaged: written again
+    run(tmp_path, train__epochs=1)
+    assert "test_accuracy" in json.loads((tmp_path / "run/result.json").read_text())
+
+
 def test_a_second_process_on_a_run_folder_is_refused_until_the_first_is_dead(tmp_path):
     holder = textwrap.dedent(
         f"""
@@ -247,6 +349,22 @@ def test_the_first_signal_is_noted_and_the_second_acts_at_once(number):
     )
     assert f"noted {int(number)}" in done.stdout
     assert done.returncode == -number
+
+
+def test_an_interrupt_before_training_ends_at_once_and_without_a_traceback():
+    code = """
+import os, signal, time
+from sem_jax.system.signals import StopRequest, end_at_interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
+end_at_interrupt()
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    print("noted", stop.signal, flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 130 and "noted 2" in done.stdout and not done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):

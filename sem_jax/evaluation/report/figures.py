@@ -12,6 +12,7 @@ from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from sem_jax.errors import plain
 from sem_jax.evaluation.measures.calibration import Reliability
 from sem_jax.evaluation.measures.equivariance import Embedding, Equivariance, Spread
 
@@ -31,7 +32,7 @@ def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
 
 def _label(text: object, length: int = 24) -> str:
     """A name for matplotlib, which treats "$" and a first underscore specially, cut to a length."""
-    name = " ".join(str(text).split())
+    name = plain(" ".join(str(text).split()))
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 

@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sem_jax.config import flatten
-from sem_jax.errors import RunError
+from sem_jax.errors import RunError, plain
 from sem_jax.evaluation.report.figures import DOTS_PER_INCH, to_png
 from sem_jax.evaluation.report.record import Record, Suite, Table, checked
 from sem_jax.runs.records import replacing
@@ -119,7 +119,7 @@ def _text(value: Any) -> str:
         if value == 0 or 1e-4 <= size < 10:
             return f"{value:.4f}"
         return f"{value:.2f}" if 10 <= size < 1e5 else f"{value:.3g}"
-    return str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+    return plain(str(value) if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False))
 
 
 class _Markdown:

@@ -52,7 +52,7 @@ def represent_own(context: Context, *, count: int) -> OwnMixing:
     run, test = context.run, context.split("test")
     x = run.config.mixer
     shape = {"image_shape": run.data.image_shape, "mean": run.data.mean, "std": run.data.std}
-    scorer = open_scorer(x.scorer, **shape) if x.scorer else None
+    scorer = open_scorer(x.scorer, **shape, trust_model=context.options.trust_model) if x.scorer else None
     # Unlike in training, every pair is mixed and no image is its own partner.
     mix = make_mix(make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer), pairing="roll")
     size = min(BATCH, count, len(test.labels))
