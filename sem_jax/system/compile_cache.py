@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 
 import jax
-from jax._src import compilation_cache
 
 from sem_jax.data.decoded_cache import cache_dir
 
@@ -59,8 +58,17 @@ def _tidy(folder: Path) -> None:
 
 
 def _replace_damaged() -> None:
-    """Makes JAX delete an entry that it cannot read. Its own `put` leaves alone what is there, damaged or not."""
-    read = compilation_cache.get_executable_and_time
+    """Makes JAX delete an entry that it cannot read. Its own `put` leaves alone what is there, damaged or not.
+
+    JAX offers no such hook, so this wraps a private function of it; a version that has no such function compiles the
+    damaged program in every run, as it would without us.
+    """
+    try:
+        from jax._src import compilation_cache
+
+        read = compilation_cache.get_executable_and_time
+    except (ImportError, AttributeError):
+        return
     if read.__module__ == __name__:  # done before
         return
 
