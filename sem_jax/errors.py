@@ -50,8 +50,8 @@ class RunError(SemError):
 def plain(text: str) -> str:
     r"""The text with what a terminal would obey, and what it cannot show, as escapes; newlines stay.
 
-    >>> plain("caf\u00e9 \x1b[2J")
-    'caf\u00e9 \\x1b[2J'
+    >>> plain("red \x1b[31m")
+    'red \\x1b[31m'
     """
     if text.replace("\n", "").isprintable():
         return text

@@ -96,7 +96,7 @@ def forward(backbone):
 def scorer(monkeypatch):
     """An untrained net in the place of the run that is the frozen net of some mixers."""
 
-    def open_run(folder):
+    def open_run(folder, **_):
         state = start("mlp_mixer")
         data = SimpleNamespace(image_shape=(SIDE, SIDE, 3), mean=DATASET.mean, std=DATASET.std)
         model = make_model(name="mlp_mixer", num_classes=K, **BACKBONES["mlp_mixer"])
@@ -277,6 +277,6 @@ def test_where_nothing_is_mixed_the_penalty_is_zero_and_its_gradient_finite(seen
 
 def test_a_scorer_of_other_images_is_refused(seen, monkeypatch):
     data = SimpleNamespace(image_shape=(32, 32, 3))
-    monkeypatch.setattr(loading, "open_run", lambda folder: SimpleNamespace(data=data))
+    monkeypatch.setattr(loading, "open_run", lambda folder, **_: SimpleNamespace(data=data))
     with pytest.raises(ConfigError, match=r"mixer.scorer must be .* shape \(16, 16, 3\), got \(32, 32, 3\)"):
         Programs(configure("vit", "attentive_cutmix"), DATASET)
