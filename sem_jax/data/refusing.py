@@ -23,6 +23,8 @@ def refusing(message: str, remedy: str = ""):
 @contextlib.contextmanager
 def reading_path(path: str | os.PathLike):
     """Turns what the system raises for any path (a loop of links, a name too long, no such user) into a DataError."""
+    if "\0" in str(path):
+        raise DataError(f"{path} cannot be read: a path has no null character", "Give another folder or file.")
     try:
         yield
     except MemoryError as error:

@@ -8,6 +8,7 @@ path: a payload that runs creates it. Read by test_hostile_runs.py and by experi
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import pickle
@@ -259,9 +260,12 @@ OPENING = {
     "compared": lambda folder: _open_compared(folder, "final", ""),
     "a_scorer": lambda folder: open_scorer(folder, image_shape=(32, 32, 3), mean=(0.5,) * 3, std=(0.5,) * 3),
     "exported": lambda folder: export_run(str(folder), Path.home() / "net.safetensors", kind="safetensors"),
-    "exported_as_a_program": lambda folder: export_run(str(folder), Path.home() / "net.stablehlo", kind="stablehlo"),
     "converted": lambda folder: export_weights(str(folder), Path.home() / "net.safetensors"),
 }
+if importlib.util.find_spec("flatbuffers"):  # without it an export is refused for that reason
+    OPENING["exported_as_a_program"] = lambda folder: export_run(
+        str(folder), Path.home() / "net.stablehlo", kind="stablehlo"
+    )
 
 
 def _write_evil(run, canary):
