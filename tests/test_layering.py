@@ -30,6 +30,7 @@ ALLOWED = {
     "training.monitor": BASE | {"runs.state", "runs.predict"},
     "training.programs": PARTS | {"config", "runs", "system", "training"},
     "training.loop": PARTS | {"config", "runs", "system", "training"},
+    "training.summary": PARTS | {"config", "runs", "training"},
     "evaluation": PARTS | {"config", "system", "runs", "evaluation"},
     "convert": PARTS | {"config", "system", "runs", "convert"},
     "api": PARTS | {"config", "system", "runs", "training", "evaluation"},

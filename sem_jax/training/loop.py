@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -26,9 +25,9 @@ from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
 from sem_jax.system import hosts
 from sem_jax.system.signals import Interrupted, StopRequest
+from sem_jax.training import summary
 from sem_jax.training.calls import from_plain, to_plain
 from sem_jax.training.epoch_log import line_of, record_of
-from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
 from sem_jax.training.step import QUANTITIES
 
@@ -227,16 +226,7 @@ class _Run:
         raise Interrupted(stop)
 
     def _announce(self, start: int) -> None:
-        """Says what is trained, and on which devices."""
-        devices, model = self.programs.devices, self.programs.model
-        sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in self.dataset.splits.items())
-        count = sum(x.size for x in jax.tree.leaves(self.state.params))
-        classes = len(self.dataset.class_names)
-        self._say(
-            f"{config_lib.method_of(self.cfg)} | {self.dataset.name}: {sizes}, {classes} classes\n"
-            f"{self.cfg.model.name}: {count:,} parameters | {len(devices)} x {devices[0].device_kind}, "
-            f"{jnp.dtype(model.dtype).name} | run folder: {self.folder.path}"
-        )
+        self._say(summary.announcement(self.cfg, self.dataset, self.programs, self.state, self.folder.path))
         if start:
             self._say(f"Continuing from step {start:,} of {self.programs.lengths.total:,}.")
 
@@ -245,24 +235,7 @@ class _Run:
         scores = self.programs.evaluate(self.state, self.scored)
         self._check_scores(scores, self.programs.lengths.total)
         log = records.read_metrics(self.folder.path)
-        result = {
-            **{name: value if math.isfinite(value) else None for name, value in scores.items()},
-            "method": config_lib.method_of(self.cfg),
-            "objective": dict(self.cfg.objective),
-            "seed": self.cfg.seed,
-            "steps": self.programs.lengths.total,
-            "epochs": self.cfg.train.epochs,
-            "schedule": choose_schedule(self.cfg.optim.schedule, self.cfg.train.epochs),
-            "skipped_steps": sum(r.get("skipped_steps") or 0 for r in log),
-            "wall_time_s": round(sum(r.get("seconds") or 0.0 for r in log), 3),
-            "data": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
-            "devices": [device.device_kind for device in self.programs.devices],
-            "dtype": jnp.dtype(self.programs.model.dtype).name,
-            **records.environment(),
-        }
-        if scored := [r for r in log if r.get("val_accuracy") is not None]:
-            best = max(scored, key=lambda r: (r["val_accuracy"], r["step"]))  # the later of equals, as `Checkpoints`
-            result["best_val"] = {name: best.get(name) for name in ("step", "epoch", "val_accuracy")}
+        result = summary.result_of(self.cfg, self.dataset, self.programs, scores, log)
         self.folder.finish(result)
         picture = self._draw_curves()
         self._check_result(result)
@@ -283,12 +256,4 @@ class _Run:
         return curves.draw_curves(self.folder.path, title=title)
 
     def _check_result(self, result: dict) -> None:
-        """Ends a run that finished with train.on_nan=skip and learned nothing that has a score."""
-        total, skipped = self.programs.lengths.total, result.get("skipped_steps", 0)
-        bad = [name for name in self._names if not isinstance(result[name], int | float)]
-        if bad or skipped == total:
-            reason = f"{', '.join(bad)} not finite" if bad else "nothing was learned"
-            raise RunError(
-                f"{self.folder.path}: {reason}; {skipped} of {total} steps were skipped (train.on_nan=skip).",
-                "Lower optim.learning_rate, and choose another folder with --workdir, or delete that one.",
-            )
+        summary.check_result(result, self._names, self.programs.lengths.total, self.folder.path)
