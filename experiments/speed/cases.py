@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments.speed.flops import count
 from sem_jax.config import get_default, override
-from sem_jax.data.pipeline import DeviceData, epoch_order
+from sem_jax.data.pipeline import DeviceData, as_rows, epoch_order
 from sem_jax.interfaces import Batch, Dataset, Split
 from sem_jax.mixers import make_mix, make_mixer, make_scorer
 from sem_jax.objectives.losses import label_loss, mixed_targets
@@ -137,12 +137,13 @@ class Bench:
         labels = rng.integers(0, setting.classes, setting.items).astype(np.int32)
         names = tuple(map(str, range(setting.classes)))
         self._dataset = Dataset("random", {"train": Split(images, labels)}, names, (0.5,) * 3, (0.25,) * 3, "")
-        self._data = jax.device_put(DeviceData(images, labels))
+        self._data = jax.device_put(as_rows(Split(images, labels)))
         self.key = jax.random.key(0)
         self.order = epoch_order(self.key, 0, num_items=setting.items, batch_size=setting.batch)
         self._on = assemble.Platform(jax.default_backend(), 1)
         self.model = assemble.model(self.configure(Case()), setting.classes)
-        self.cost = count(self.model, image_shape=shape[1:])
+        self._image_shape = shape[1:]
+        self.cost = count(self.model, image_shape=self._image_shape)
         self.runs: dict[str, Callable[[int], None]] = {}
         self.compiled: dict[str, Compiled] = {}
 
@@ -165,18 +166,19 @@ class Bench:
             scorer = self._scorer() if cfg.mixer.name == "attentive_cutmix" else None
             steps = assemble.mixing_steps(cfg, lengths, self.model, tx, on=self._on, scorer=scorer)
         if case.pipeline:
-            return Parts(cfg, tx, steps, assemble.fetch(cfg, self._dataset, batched=False), data)
-        data = data._replace(images=(data.images.astype(jnp.float32) / 255.0 - 0.5) / 0.25)
+            return Parts(cfg, tx, steps, assemble.fetch(cfg, self._dataset, on=self._on, batched=False), data)
+        images = data.images.reshape(-1, *self._image_shape)
+        data = data._replace(images=(images.astype(jnp.float32) / 255.0 - 0.5) / 0.25)
         return Parts(cfg, tx, steps, ready, data)
 
     def _scorer(self):
         """For the mixer that asks a frozen net: this one, untrained, which costs what a trained one does."""
-        variables = self.model.init(self.key, self._data.images[:1].astype(jnp.float32), train=False)
+        variables = self.model.init(self.key, jnp.zeros((1, *self._image_shape)), train=False)
         return make_scorer(self.model, variables)
 
     def arguments(self, parts: Parts) -> tuple:
         """What a call of the parts is given: (state, sums, data, order, first, count, key), from step 0 on."""
-        state = jit_init_state(self.model, parts.tx, image_shape=parts.data.images.shape[1:])(self.key)
+        state = jit_init_state(self.model, parts.tx, image_shape=self._image_shape)(self.key)
         sums = zero_sums(parts.steps, parts.fetch, state, parts.data, self.order[0], self.key)
         return state, sums, parts.data, self.order, 0, 1, self.key
 

@@ -1,8 +1,8 @@
 """From arrays to batches: the order of items and their augmentation are functions of seed, step and index.
 
 order = epoch_order(key, epoch, num_items=50_000, batch_size=128)          # i32[390 128]
-fetch = make_fetch(mean=mean, std=std, crop_padding=4, flip=True)
-batch, take = fetch(DeviceData(images, labels), order[0], key, step)        # inside jit
+fetch = make_fetch(image_shape=(32, 32, 3), mean=mean, std=std, crop_padding=4, flip=True)
+batch, take = fetch(as_rows(Split(images, labels)), order[0], key, step)    # inside jit
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sem_jax.data.augment import apply_augment, draw_augment, normalise
+from sem_jax.data.augment import apply_augment, apply_augment_by_products, draw_augment, normalise
 from sem_jax.interfaces import Batch, Key, Split
 from sem_jax.rngs import key_for
 
@@ -22,8 +22,13 @@ RESIDENCY = ("auto", "device", "host", "disk")
 class DeviceData(NamedTuple):
     """A split, or the rows that a call needs, on every device; or ready batches, sharded by item."""
 
-    images: Any  # u8[n h w c]; ready batches u8[m b h w c]
+    images: Any  # u8[n h*w*c]; ready batches u8[m b h w c]
     labels: Any  # i32[n]; ready batches i32[m b]
+
+
+def as_rows(split: Split) -> DeviceData:
+    """A split with one row of h*w*c pixels an image: an axis of 3 channels would be padded in a TPU's memory."""
+    return DeviceData(split.images.reshape(len(split.images), -1), split.labels)
 
 
 def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
@@ -38,19 +43,23 @@ def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size:
 
 def make_fetch(
     *,
+    image_shape: tuple[int, ...],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     crop_padding: int,
     flip: bool,
+    products: bool = False,
     sharding: jax.sharding.NamedSharding | None = None,
     batched: bool = False,
 ) -> Callable:
     """Makes the function, to be called inside jit, that gathers and augments a training batch.
 
     Args:
+      image_shape: (h, w, c) of the data's rows.
       mean, std: per channel, of pixels in [0, 1].
       crop_padding: pixels of black border for the random crop; 0 = none.
       flip: mirror with probability 0.5.
+      products: crop and mirror by matrix products, for TPUs; the images are the same bit for bit.
       sharding: sharding of a batch's leading axis; None on one device.
       batched: the data are ready batches, and `rows` is the number of one, i32[].
 
@@ -58,6 +67,7 @@ def make_fetch(
       fetch(data, rows i32[b], key, step) -> (Batch, take). `take(pairing)` is `batch.images[pairing]`, gathered from
       the data again, so that between devices only indices travel. Ready batches travel themselves, as uint8.
     """
+    apply = apply_augment_by_products if products else apply_augment
     everywhere = sharding and jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
 
     def local(x):
@@ -71,7 +81,8 @@ def make_fetch(
         draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
 
         def images_of(images, draws):
-            augment = jax.vmap(lambda draw, image: apply_augment(draw, image, padding=crop_padding))
+            augment = jax.vmap(lambda draw, image: apply(draw, image, padding=crop_padding))
+            images = images.reshape(-1, *image_shape)
             return local(normalise(augment(jax.tree.map(local, draws), images), mean, std))
 
         def take(pairing):
@@ -99,7 +110,7 @@ class ArrayFeed:
     def __init__(self, split: Split, *, key: Key, batch_size: int, steps: int, sharding, by_batch):
         self.steps = steps
         self._split, self._batch_size, self._sharding = split, batch_size, sharding
-        self._data = None if steps else jax.device_put(DeviceData(*split), sharding)
+        self._data = None if steps else jax.device_put(as_rows(split), sharding)
 
         def order(epoch):
             return epoch_order(key, epoch, num_items=len(split.labels), batch_size=batch_size)
@@ -120,6 +131,6 @@ class ArrayFeed:
         rows = np.asarray(order)[first : first + count].reshape(-1)
         # All calls have one shape: the last one of an epoch is filled with rows that no step reads.
         rows = np.pad(rows, (0, self.steps * self._batch_size - len(rows)))
-        data = DeviceData(self._split.images[rows], self._split.labels[rows])
+        data = as_rows(Split(self._split.images[rows], self._split.labels[rows]))
         local = np.arange(len(rows), dtype=np.int32).reshape(self.steps, self._batch_size)
         return jax.device_put(data, self._sharding), local, 0

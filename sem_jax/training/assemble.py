@@ -60,8 +60,11 @@ class Platform(NamedTuple):
         return cfg.runtime.loop == "device" or (cfg.runtime.loop == "auto" and self.name != "cpu")
 
     def stacked(self, cfg: ConfigDict) -> bool:
-        """Whether the passes are run in one call; on several devices that would move images between them."""
-        alone = self.devices == 1 and self.name != "cpu"
+        """Whether the passes are run in one call.
+
+        On several devices that would move images between them. On a TPU it is slower by XLA's own estimate.
+        """
+        alone = self.devices == 1 and self.name == "gpu"
         return cfg.runtime.passes == "stacked" or (cfg.runtime.passes == "auto" and alone)
 
 
@@ -148,10 +151,25 @@ def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.G
     return tx
 
 
-def fetch(cfg: ConfigDict, dataset: Dataset, *, batched: bool, sharding: jax.sharding.NamedSharding | None = None):
+def fetch(
+    cfg: ConfigDict,
+    dataset: Dataset,
+    *,
+    on: Platform,
+    batched: bool,
+    sharding: jax.sharding.NamedSharding | None = None,
+):
     """The function that makes a training batch of rows of the data set; see `data.pipeline.make_fetch`."""
-    augment = {"crop_padding": cfg.data.crop_padding, "flip": cfg.data.flip}
-    return make_fetch(mean=dataset.mean, std=dataset.std, **augment, sharding=sharding, batched=batched)
+    return make_fetch(
+        image_shape=dataset.splits["train"].images.shape[1:],
+        mean=dataset.mean,
+        std=dataset.std,
+        crop_padding=cfg.data.crop_padding,
+        flip=cfg.data.flip,
+        products=on.name == "tpu",
+        sharding=sharding,
+        batched=batched,
+    )
 
 
 def mixing_steps(

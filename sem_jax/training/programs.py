@@ -89,7 +89,7 @@ class Programs:
         self._feed = self._make_feed()
         self.steps_per_call = cfg.runtime.steps_per_call or self._feed.steps
         by_item = NamedSharding(mesh, PartitionSpec("data"))
-        self._fetch = assemble.fetch(cfg, dataset, batched=isinstance(self._feed, EncodedFeed), sharding=by_item)
+        self._fetch = assemble.fetch(cfg, dataset, on=on, batched=isinstance(self._feed, EncodedFeed), sharding=by_item)
         self._looped = on.looped(cfg)
         self._monitor = Monitor(self.model, dataset, batch_size=cfg.runtime.eval_batch_size, sharding=self._by_batch)
         self.trace_dir, self._runs = "", 0

@@ -1,10 +1,12 @@
 """Crop and flip against NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sem_jax.data.augment import AugmentDraw, apply_augment, draw_augment, normalise
+from sem_jax.data.augment import AugmentDraw, apply_augment, apply_augment_by_products, draw_augment, normalise
 
 
 def test_crop_and_flip_as_numpy_does(rng):
@@ -15,6 +17,22 @@ def test_crop_and_flip_as_numpy_does(rng):
         expected = expected[:, ::-1] if flip else expected
         draw = AugmentDraw(jnp.asarray([row, column]), jnp.asarray(flip))
         np.testing.assert_array_equal(apply_augment(draw, jnp.asarray(image), padding=2), expected)
+
+
+def test_products_give_the_pixels_of_slices(rng):
+    """Bit for bit after normalising, for every offset, mirrored or not, compiled, on a side that is no power of two."""
+    images = jnp.asarray(rng.integers(0, 256, (98, 9, 7, 3), dtype=np.uint8))
+    offsets = np.stack(np.meshgrid(range(7), range(7)), -1).reshape(-1, 2)
+    draws = AugmentDraw(jnp.asarray(np.tile(offsets, (2, 1))), jnp.arange(98) < 49)
+
+    @jax.jit
+    def results(draws, images):
+        functions = (apply_augment, apply_augment_by_products)
+        return [normalise(jax.vmap(partial(f, padding=3))(draws, images), (0.4,), (0.2,)) for f in functions]
+
+    sliced, multiplied = results(draws, images)
+    assert multiplied.dtype == jnp.float32
+    np.testing.assert_array_equal(sliced, multiplied)
 
 
 def test_draws_cover_all_offsets_and_both_sides():

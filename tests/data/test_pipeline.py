@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sem_jax.data.pipeline import ArrayFeed, DeviceData, epoch_order, make_fetch
+from sem_jax.data.pipeline import ArrayFeed, as_rows, epoch_order, make_fetch
 from sem_jax.interfaces import Split
 
 
@@ -24,10 +24,12 @@ def split(rng):
     return Split(rng.integers(0, 256, (30, 6, 6, 3), dtype=np.uint8), np.arange(30, dtype=np.int32))
 
 
-def test_take_gives_the_batch_by_index(split):
+@pytest.mark.parametrize("products", [False, True], ids=["slices", "products"])
+def test_take_gives_the_batch_by_index(split, products):
     """The partners' images, gathered again from the data with the same crops, are those of the batch."""
-    fetch = make_fetch(mean=(0.5,) * 3, std=(0.2,) * 3, crop_padding=2, flip=True)
-    data, pairing = DeviceData(*map(jnp.asarray, split)), jnp.asarray([2, 0, 1, 3])
+    images = {"image_shape": (6, 6, 3), "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    fetch = make_fetch(**images, crop_padding=2, flip=True, products=products)
+    data, pairing = jax.device_put(as_rows(split)), jnp.asarray([2, 0, 1, 3])
 
     @jax.jit
     def both(step):

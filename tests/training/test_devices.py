@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
+from sem_jax.data.pipeline import DeviceData, as_rows, epoch_order, make_fetch
+from sem_jax.interfaces import Split
 from sem_jax.runs.state import jit_init_state
 from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.optim import make_optimizer
@@ -24,18 +25,20 @@ def program(devices, mixer="cutmix", gamma=0.3, batched=False):
     everywhere, by_item = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (100, SIZE, SIZE, 3), dtype=np.uint8)
-    data = DeviceData(images, rng.integers(0, 4, 100).astype(np.int32))
+    split = Split(images, rng.integers(0, 4, 100).astype(np.int32))
     model, key = TinyNet(num_classes=4), jax.device_put(jax.random.key(0), everywhere)
     tx = make_optimizer(0.1)
-    fetch = make_fetch(mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=2, flip=True, sharding=by_item, batched=batched)
+    images = {"image_shape": (SIZE, SIZE, 3), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    fetch = make_fetch(**images, crop_padding=2, flip=True, sharding=by_item, batched=batched)
     step = build_step(model, tx, mixer=mixer, clean=gamma > 0, gamma=gamma)
-    state, data = jax.device_put((jit_init_state(model, tx, image_shape=(SIZE, SIZE, 3))(key), data), everywhere)
+    state = jit_init_state(model, tx, image_shape=(SIZE, SIZE, 3))(key)
+    state, data = jax.device_put((state, as_rows(split)), everywhere)
     order = jax.device_put(
         epoch_order(key, 0, num_items=100, batch_size=B), NamedSharding(mesh, PartitionSpec(None, "data"))
     )
     if batched:
         place = NamedSharding(mesh, PartitionSpec(None, "data"))
-        data = jax.device_put(DeviceData(data.images[order], data.labels[order]), place)
+        data = jax.device_put(DeviceData(split.images[order], split.labels[order]), place)
         order = np.arange(3, dtype=np.int32)
     sums = jax.device_put(zero_sums([step], fetch, state, data, order[0], key), everywhere)
     arguments = state, sums, data, order, 0, 3, key

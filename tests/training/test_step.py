@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sem_jax.data.pipeline import DeviceData, epoch_order, make_fetch
-from sem_jax.interfaces import Batch
+from sem_jax.data.pipeline import as_rows, epoch_order, make_fetch
+from sem_jax.interfaces import Batch, Split
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
@@ -216,10 +216,9 @@ def calls(setup):
     """Compiled calls, looped on the device and stepped on the host, with their arguments."""
     _, _, tx = setup
     rng = np.random.default_rng(1)
-    data = DeviceData(
-        jnp.asarray(rng.integers(0, 256, (50, 8, 8, 3)), jnp.uint8), jnp.asarray(rng.integers(0, K, 50), jnp.int32)
-    )
-    fetch = make_fetch(mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=1, flip=True)
+    images, labels = rng.integers(0, 256, (50, 8, 8, 3), np.uint8), rng.integers(0, K, 50, np.int32)
+    data = jax.device_put(as_rows(Split(images, labels)))
+    fetch = make_fetch(image_shape=(8, 8, 3), mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=1, flip=True)
     step, key = build(tx), jax.random.key(0)
     order = epoch_order(key, 0, num_items=50, batch_size=B)
 
