@@ -12,6 +12,7 @@ import numpy as np
 
 Key = jax.Array
 Metrics = dict[str, jax.Array]
+HEADS = ("classifier", "head", "fc")  # names of the layer that makes logits of features; ours have the first
 
 
 class Batch(NamedTuple):

@@ -128,6 +128,9 @@ TABLE = (
     Field("optim.boundaries", (0.5, 0.75), None, "step: the rate falls tenfold after these fractions of training."),
     Field("optim.warmup_epochs", 0.0, Range(0, MANY),
           "Epochs of a linear rise from 0; schedules step, cosine, constant."),
+    Field("optim.freeze", "", None,
+          "Parameters that stay as they are: patterns of their names with commas between them, as in stem*, stage1*; "
+          "features = all but the head (a linear probe)."),
 
     Field("train.epochs", EPOCHS, Range(1, MANY), "Passes over the training images."),
     Field("train.batch_size", 128, Range(1, MANY), "Images of a step, on all devices; an epoch drops the remainder."),

@@ -37,6 +37,7 @@ from sem_jax.runs.state import init_state
 from sem_jax.training import shortcuts
 from sem_jax.training.draw import draw_clean, make_draw
 from sem_jax.training.forward import make_forward
+from sem_jax.training.freeze import Frozen, names_of
 from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import choose_schedule, make_optimizer, make_schedule
 from sem_jax.training.step import TrainStep, make_train_step
@@ -90,6 +91,7 @@ def check(cfg: ConfigDict, dataset: Dataset, *, on: Platform, scorer: Scorer | N
         net, tx = model(cfg, classes), optimizer(cfg, learning_rate(cfg, of_run))
         state = jax.eval_shape(lambda key: init_state(net, tx, key, image_shape=shape), key)
         check_count(cfg.model.name, sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)))
+        _check_frozen(cfg, state.params)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         found = jax.eval_shape(lambda v, images: net.apply(v, images, train=False), variables, batch.images)
     if found.features.shape[:-1] != (batch_size,) or found.logits.shape != (batch_size, classes):
@@ -120,6 +122,15 @@ def _rules_with_data(cfg: ConfigDict, lengths: Lengths, shape: tuple[int, ...], 
     yield "objective.penalty_every", every <= max(mixing, 1), f"at most {mixing}, the steps with mixing"
 
 
+def _check_frozen(cfg: ConfigDict, params: Any) -> None:
+    frozen = Frozen(cfg.optim.freeze)
+    if frozen:
+        frozen.check(params)
+        probe = frozen.only_head(names_of(params))
+        none = f"0 with optim.freeze={cfg.optim.freeze!r}: frozen features have no gradient of the penalty"
+        enforce(cfg, iter([("objective.gamma", not probe or cfg.objective.gamma == 0, none)]))
+
+
 def lengths(cfg: ConfigDict, num_images: int) -> Lengths:
     """The lengths of a run; an epoch drops the remainder."""
     epoch = num_images // cfg.train.batch_size
@@ -146,6 +157,7 @@ def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.G
     """The optimizer; with an average of the weights where the clean features are a teacher's."""
     names = ("name", "momentum", "nesterov", "weight_decay")
     tx = make_optimizer(learning_rate, **{name: cfg.optim[name] for name in names})
+    tx = Frozen(cfg.optim.freeze).optimizer(tx)
     if cfg.objective.clean_features == "ema_teacher":
         return shortcuts.with_teacher(tx, decay=cfg.objective.ema_decay)
     return tx
@@ -239,6 +251,7 @@ def _strength(cfg: ConfigDict, lengths: Lengths):
 
 
 def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) -> TrainStep:
+    model = Frozen(cfg.optim.freeze).model(model)
     forward = make_forward(model, stacked=on.stacked(cfg), bn_running=cfg.objective.bn_running, remat=cfg.runtime.remat)
     gradient_of = make_gradient(
         forward,
