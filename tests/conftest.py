@@ -64,3 +64,23 @@ def key():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """URL of a server of buckets with the bucket gs://sem-jax-test, which STORAGE_EMULATOR_HOST names."""
+    from tests.helpers import bucket_server as helper
+
+    with helper.server() as url:
+        helper.make_bucket(url, "sem-jax-test")
+        yield url
+
+
+@pytest.fixture
+def gate(bucket_server, monkeypatch):
+    """A gate before that server, which makes faults; STORAGE_EMULATOR_HOST names the gate."""
+    from tests.helpers.bucket_server import Gate
+
+    with Gate(bucket_server) as gate:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gate.url)
+        yield gate
