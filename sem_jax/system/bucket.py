@@ -149,11 +149,10 @@ class Bucket:
 
     def stat(self, name: str) -> Stat | None:
         """What the server says of an object; None if it is not there."""
-        with contextlib.suppress(FileNotFoundError):
-            blob = self._ask(name, lambda: self._objects().get_blob(self._prefix + name, **self._retry()))
-            if blob is None and not self._exists():
-                raise self._no_bucket()
-            return blob and _stat(blob)
+        blob = self._ask(name, lambda: self._objects().get_blob(self._prefix + name, **self._retry()))
+        if blob is None and not self._exists():
+            raise self._no_bucket()
+        return blob and _stat(blob)
 
     def list(self, prefix: str = "") -> dict[str, Stat]:
         """The objects whose names begin with `prefix`, by name; those that are no paths (`is_plain`) are left out.
@@ -214,13 +213,13 @@ class Bucket:
 
     def delete(self, name: str, generation: int) -> None:
         """Deletes one generation of an object; nothing if that one is gone."""
-        options = {"if_generation_match": generation, **self._retry()}
         with contextlib.suppress(FileNotFoundError, Conflict):
-            self._ask(name, lambda: self._blob(name, generation).delete(**options))
+            blob = self._blob(name, generation)
+            self._ask(name, lambda: blob.delete(if_generation_match=generation, **self._retry()))
 
     def upload(self, files: Mapping[str, Path], *, write: Callable[[str, Path], Any] | None = None) -> None:
         """Writes files in parallel, with `write(name, path)` where it is given. The first error ends it."""
-        _parallel(lambda item: (write or self.write)(*item), files.items())
+        parallel(lambda item: (write or self.write)(*item), files.items())
 
     def download(self, name: str, path: Path, *, sha256: str = "", generation: int | None = None) -> None:
         """Downloads an object to a file, which gets its name when all of it is there. One process at a time.
@@ -264,7 +263,7 @@ class Bucket:
 
     def fetch(self, files: Iterable[tuple[str, Path, str]]) -> None:
         """`download(name, path, sha256=...)` of several files in parallel. The first error ends it."""
-        _parallel(lambda item: self.download(item[0], item[1], sha256=item[2]), files)
+        parallel(lambda item: self.download(item[0], item[1], sha256=item[2]), files)
 
     def _blob(self, name: str, generation: int | None = None) -> Any:
         if not is_plain(str(PurePosixPath(name))) or name != str(PurePosixPath(name)):
@@ -280,7 +279,8 @@ def _stat(blob: Any) -> Stat:
     return Stat(int(blob.generation), int(blob.size), md5, blob.updated)
 
 
-def _parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+def parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """`work(item)` of several items at a time; the first error ends it."""
     with ThreadPoolExecutor(THREADS) as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
