@@ -18,6 +18,7 @@ from sem_jax.system.signals import end_at_interrupt
 COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
     "train": ("sem_jax.main", "train a configuration, or continue its run"),
     "evaluate": ("sem_jax.evaluation.__main__", "score a checkpoint and write the report"),
+    "predict": ("sem_jax.runs.__main__", "classes of pictures, by the net of a run"),
     "prepare": ("sem_jax.data.__main__", "download and prepare a public data set"),
     "mixers": ("sem_jax.mixers.__main__", "draw what the mixers do, list their options"),
     "convert": ("sem_jax.convert.__main__", "PyTorch weights into a run folder, and back"),

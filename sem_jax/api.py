@@ -1,17 +1,18 @@
 """The functions that users call: train a configuration, open a run, predict, score and draw it."""
 
 import runpy
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from sem_jax.config import apply_method, get_default, override, validate
-from sem_jax.errors import ConfigError, DataError
+from sem_jax.errors import ConfigError
 from sem_jax.registry import nearest
 from sem_jax.runs import opening, records
+from sem_jax.runs.inputs import Inputs, from_array, list_inputs
+from sem_jax.runs.results import Evaluation, Prediction, Records
 
 # configs/ in the working directory, then in the checkout that the package is imported from.
 _CONFIGS = (Path("configs"), Path(__file__).resolve().parent.parent / "configs")
@@ -102,20 +103,6 @@ def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: s
     return Run(opening.open_run(workdir, checkpoint, trust_model=trust_model))
 
 
-class Prediction(NamedTuple):
-    """The predictions of n images, NumPy arrays with one row an image; from `Run.predict`.
-
-    >>> Prediction._fields
-    ('labels', 'names', 'probabilities', 'features', 'logits')
-    """
-
-    labels: np.ndarray  # i[n], the most probable class
-    names: list[str]  # of these classes
-    probabilities: np.ndarray  # f32[n k]
-    features: np.ndarray  # f32[n d], g(x)
-    logits: np.ndarray  # f32[n k], f(x)
-
-
 class Run:
     """One checkpoint of a run, from `train` or `load`.
 
@@ -135,69 +122,80 @@ class Run:
         self.opened = opened
         self.folder, self.step, self.config = opened.folder, opened.step, opened.config
         self.class_names = opened.data.class_names
-        self._predictor = None
+        self._predictors = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, step {self.step})"
 
-    def predict(self, images: np.ndarray | str | Path | Sequence[str | Path]) -> Prediction:
+    def predict(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 0,
+        skip_broken: bool = False,
+        progress: bool = True,
+    ) -> Prediction:
         """Classes, probabilities and features of images, in evaluation mode.
 
         Args:
-          images: u8[n h w c] of the size that the model was trained on; or a picture file, a folder of them or a list
-            of them, which are resized.
+          images: a picture file, a folder of pictures, an .npy file, or a list of these; or an array of one image or
+            several, or a list of arrays. Pictures are resized as in training: the shorter side to the model's, the
+            centre cut out. Arrays have the model's size, [n h w c], [n h w], [h w c] or [h w], as pixels in 0..255 or
+            floats in [0, 1]. Grey becomes RGB for a model of RGB, alpha is left out, and colours become luma for a
+            model of one channel.
+          batch_size: images that are run at a time; 0 = the run's runtime.eval_batch_size.
+          skip_broken: leave out pictures that cannot be read; `files` of the result are those that remain.
+          progress: draw a bar, on a terminal or in a notebook.
+
+        Returns:
+          One row an image, in the order given; those of a folder in the order of their paths.
 
         Raises:
-          DataError: another size or dtype, or a picture that cannot be read.
+          DataError: another size or range of values, or a picture that cannot be read.
         """
+        predictor, shape = self._predictor(batch_size, progress), self.opened.data.image_shape
+        paths = [images] if isinstance(images, str | Path) else images
+        if not (isinstance(paths, list | tuple) and any(isinstance(path, str | Path) for path in paths)):
+            features, logits = predictor.outputs(from_array(images, shape))
+            return Prediction.of(features, logits, self.class_names, [])
+        inputs = Inputs(list_inputs(paths), shape, eval_crop=self.config.data.eval_crop, skip_broken=skip_broken)
+        outputs = predictor.outputs(inputs, label="predicting")
+        kept = [row for row in range(len(inputs)) if row not in inputs.broken]
+        files = inputs.names
+        features, logits = (array[kept] for array in outputs)
+        return Prediction.of(features, logits, self.class_names, [files[row] for row in kept])
+
+    def _predictor(self, batch_size: int, progress: bool):
         from sem_jax.runs.predict import make_predictor
 
-        if not isinstance(images, np.ndarray):
-            images = _read_pictures(images, self.opened.data.image_shape)
-        if images.dtype != np.uint8 or images.shape[1:] != self.opened.data.image_shape or not len(images):
-            expected = list(self.opened.data.image_shape)
-            raise DataError(f"images are {images.dtype}{list(images.shape)}, expected uint8 [n, *{expected}], n >= 1")
-        if self._predictor is None:
-            self._predictor = make_predictor(self.opened)
-        features, logits = self._predictor.outputs(images)
-        labels = logits.argmax(axis=1)
-        names = [self.class_names[label] for label in labels]
-        likely = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return Prediction(labels, names, likely / likely.sum(axis=1, keepdims=True), features, logits)
+        wanted = batch_size, progress
+        if wanted not in self._predictors:
+            self._predictors[wanted] = make_predictor(self.opened, batch_size=batch_size, progress=progress)
+        return self._predictors[wanted]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, one an epoch, as `pandas.DataFrame` takes them."""
-        return records.read_metrics(self.folder)
+    def metrics(self) -> Records:
+        """The records of metrics.jsonl, a list with one dict an epoch; `to_pandas()` makes a DataFrame of it."""
+        return Records(records.read_metrics(self.folder))
 
-    def evaluate(self, **options: Any) -> dict[str, Any]:
+    def evaluate(self, *, say: Callable[[str], Any] | None = None, **options: Any) -> Evaluation:
         """Scores the checkpoint, writes the report and returns the record of eval.json.
 
         Args:
+          say: called with a line when a suite is done, as in `say=print`; None says nothing.
           **options: those of `sem_jax.evaluation.Options`: suites=("clean", "ood"), data_dir=..., out=...
+
+        Returns:
+          A dict; its `to_pandas()` is a DataFrame of the main numbers.
+
+        Raises:
+          SemError: data or an option that cannot be used.
         """
         from sem_jax.evaluation import Options, evaluate
 
-        return evaluate(self.opened, Options(**options))
+        return Evaluation(evaluate(self.opened, Options(**options), say=say or (lambda line: None)))
 
     def plot(self) -> Path | None:
         """Draws the learning curves and returns the path of curves.png; None without records."""
         from sem_jax.runs.curves import draw_curves
 
         return draw_curves(self.folder)
-
-
-def _read_pictures(paths: str | Path | Sequence[str | Path], shape: tuple[int, int, int]) -> np.ndarray:
-    """u8[n h w c] of picture files; for a square `shape` the shorter side is resized and the centre cropped."""
-    from sem_jax.data.images import decode_all, is_image
-
-    files = [Path(path).expanduser() for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    where = files[0] if files else "an empty list"
-    if len(files) == 1 and files[0].is_dir():
-        files = sorted(path for path in files[0].rglob("*") if is_image(path.name) and not path.is_dir())
-    if not files:
-        raise DataError(f"{where} holds no pictures")
-    if missing := [path for path in files if not path.is_file()]:
-        raise DataError(f"{missing[0]} does not exist")
-    size = shape[0] if shape[0] == shape[1] else 0
-    images = decode_all(len(files), lambda i: files[i].read_bytes(), lambda i: str(files[i]), image_size=size)
-    return images if shape[2] == 3 else images.mean(axis=-1, keepdims=True).round().astype(np.uint8)

@@ -8,8 +8,10 @@ that imports the package sees an ordinary ValueError.
 
 import argparse
 import contextlib
+import difflib
 import re
 import sys
+from typing import NoReturn
 
 MAX_LINE = 480  # characters of one line of a message
 
@@ -64,10 +66,32 @@ def one_line(error: BaseException, limit: int = 120) -> str:
     return " ".join(text.split())[:limit] or type(error).__name__
 
 
-def command_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
+class CommandParser(argparse.ArgumentParser):
+    """Takes --data-dir for --data_dir and the other way round; a wrong option is answered in two lines."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As of `argparse`."""
+        return super().parse_known_args([self._known(it) for it in (sys.argv[1:] if args is None else args)], namespace)
+
+    def _known(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        spelt = {option.replace("_", "-"): option for option in self._option_string_actions}
+        known = name in self._option_string_actions or not name.startswith("--")
+        return argument if known else spelt.get(name.replace("_", "-"), name) + equals + value
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong, with the nearest option for an unknown one, and ends with status 2."""
+        unknown = message.removeprefix("unrecognized arguments: ").split("=")[0].split(" ")[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown.startswith("--") else ()
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(plain(f"ConfigError: {message}.{hint}\n{self.prog} --help lists the options."), file=sys.stderr)
+        raise SystemExit(2)
+
+
+def command_parser(command: str, doc: str | None) -> CommandParser:
     """A parser for `python -m <command>`; its --help shows the module's docstring."""
     summary, _, more = (doc or "").partition("\n")
-    return argparse.ArgumentParser(
+    return CommandParser(
         prog=f"python -m {command}",
         description=summary,
         epilog=more,

@@ -117,16 +117,16 @@ class RecordImages:
         return found["digest"], found["histogram"]
 
     def _scan(self) -> dict:
-        from tqdm import tqdm
+        from sem_jax.system.progress import bar
 
         state = hashlib.sha256(f"{self.dtype.str}{list(self.shape)}".encode())
         counts = np.zeros((self.shape[-1], 256), np.int64)
-        with tqdm(total=len(self), desc="checking images", unit="img", disable=None, leave=False) as bar:
+        with bar(total=len(self), desc="checking images", unit="img", leave=False) as shown:
             for first in range(0, len(self), CHUNK):
                 images = self[first : first + CHUNK]
                 state.update(np.ascontiguousarray(images).data.cast("B"))
                 counts += histogram(images)
-                bar.update(len(images))
+                shown.update(len(images))
         return {"digest": state.hexdigest(), "histogram": counts}
 
     def _decode(self, index: int) -> np.ndarray:

@@ -125,7 +125,7 @@ def decode_all(
 
 def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, first="", threads=1, progress=""):
     """u8[count *shape] of every `image(i)`; DataError if one has another shape than the image named `first`."""
-    from tqdm import tqdm
+    from sem_jax.system.progress import bar
 
     out = np.empty((count, *shape), np.uint8)
 
@@ -142,9 +142,21 @@ def gather(count: int, image: Callable[[int], np.ndarray], where: Where, shape, 
 
     with ThreadPoolExecutor(threads) as pool:
         done = (pool.map if threads > 1 else map)(fill, range(count))
-        for _ in tqdm(done, progress, count, leave=False, unit="img", disable=None if progress else True):
+        for _ in bar(done, desc=progress, total=count, leave=False, unit="img", shown=bool(progress)):
             pass
     return out
+
+
+def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """u8[h w c], c 1 or 3, resized (antialiased) so that it just covers height x width, and the middle cut out."""
+    from PIL import Image
+
+    scale = max(height / image.shape[0], width / image.shape[1])
+    rows, columns = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return np.asarray(picture.crop((left, top, left + width, top + height))).reshape(height, width, -1)
 
 
 def encode_png(image: np.ndarray) -> bytes:

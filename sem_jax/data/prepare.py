@@ -109,7 +109,8 @@ def _write(spec: PublicSet, splits: Mapping[str, Raw], target: Path) -> None:
 def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, ...], root: Path) -> None:
     """Runs a tensorflow-datasets builder over the arrays. It shuffles by index, as the official builders do."""
     import tensorflow_datasets as tfds
-    from tqdm import tqdm
+
+    from sem_jax.system.progress import bar
 
     features = {
         "id": tfds.features.Text(),
@@ -138,8 +139,8 @@ def _build(spec: PublicSet, splits: Mapping[str, Raw], class_names: tuple[str, .
             return {name: self._generate_examples(name, raw) for name, raw in splits.items()}
 
         def _generate_examples(self, split, raw):
-            bar = tqdm(raw.labels.tolist(), desc=f"writing {spec.name} {split}", unit="img", disable=None, leave=False)
-            for i, label in enumerate(bar):
+            shown = bar(raw.labels.tolist(), desc=f"writing {spec.name} {split}", unit="img", leave=False)
+            for i, label in enumerate(shown):
                 image = raw.encoded[i] if raw.encoded else encode_png(raw.images[i])
                 row = {"id": f"{split}_{i:0{digits}d}", "image": image, "label": label}
                 if spec.coarse:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from sem_jax import data as data_lib
 from sem_jax.data.decoded_cache import cached, identity
 from sem_jax.data.files import is_archive, open_files
-from sem_jax.data.images import decode, is_image
+from sem_jax.data.images import cover, decode, is_image
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 from sem_jax.runs.opening import Run
@@ -135,15 +134,6 @@ def fitted(run: Run, name: str, split: Split, *, crop: bool = False, resized: bo
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
         cut = np.ascontiguousarray(images[:, top : top + height, left : left + width])
         return EvalSet(name, Split(cut, split.labels), f"{was} pixels, the middle {height}x{width} cut out")
-    made = np.stack([_resize(image, height, width) for image in images])
+    made = np.stack([cover(image, height, width) for image in images])
     note = f"{was} pixels, resized to {height}x{width} (shorter side, antialiased, middle)"
     return EvalSet(name, Split(made, split.labels), note)
-
-
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    scale = max(height / image.shape[0], width / image.shape[1])
-    rows, columns = max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale))
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)  # Pillow's resize is antialiased
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return np.asarray(picture.crop((left, top, left + width, top + height))).reshape(height, width, -1)

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from sem_jax.data.augment import normalise
 from sem_jax.errors import RunError
 from sem_jax.interfaces import Images, Model, Outputs, Split
 from sem_jax.runs.opening import Run
+from sem_jax.system.progress import bar
 
 
 class Predictions(NamedTuple):
@@ -165,7 +165,7 @@ class Predictor:
         size = min(self._batch_size, 1 << (count - 1).bit_length())
         size = -(-size // self._count) * self._count
         parts, waiting = [], None
-        with tqdm(total=count, desc=label, unit="img", disable=None if self._progress else True, leave=False) as bar:
+        with bar(total=count, desc=label, unit="img", shown=self._progress, leave=False) as shown:
             for first in range(0, count, size):
                 batch = jax.tree.map(lambda x, first=first: _filled(x[first : first + size], size), arrays)
                 # The device works on this batch while the one before is fetched.
@@ -173,7 +173,7 @@ class Predictor:
                 if waiting is not None:
                     parts.append(jax.device_get(waiting))
                 waiting = started
-                bar.update(min(size, count - first))
+                shown.update(min(size, count - first))
             parts.append(jax.device_get(waiting))
         return jax.tree.map(lambda *rows: np.concatenate(rows)[:count].astype(np.float32), *parts)
 
@@ -184,7 +184,8 @@ def _filled(rows: np.ndarray, size: int) -> np.ndarray:
     return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
 
 
-def make_predictor(run: Run, *, progress: bool = False) -> Predictor:
-    """The Predictor of an opened run, with its runtime.eval_batch_size."""
-    options = {"mean": run.data.mean, "std": run.data.std, "batch_size": run.config.runtime.eval_batch_size}
+def make_predictor(run: Run, *, batch_size: int = 0, progress: bool = False) -> Predictor:
+    """The Predictor of an opened run; with a `batch_size` of 0, its runtime.eval_batch_size."""
+    batch_size = batch_size or run.config.runtime.eval_batch_size
+    options = {"mean": run.data.mean, "std": run.data.std, "batch_size": batch_size}
     return Predictor(run.model, run.variables, **options, progress=progress)

@@ -101,6 +101,17 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not valid JSON: {error}") from None
 
 
+def require_run(workdir: str | Path, checkpoint: str | int = "final") -> None:
+    """Refuses a run folder that is not there, before jax is imported to open it.
+
+    Raises:
+      RunError: `workdir` is no folder, and `checkpoint` names none either.
+    """
+    by_name = str(checkpoint) in ("final", "best_val") or str(checkpoint).isdigit()
+    if by_name and "://" not in str(workdir) and not Path(workdir).expanduser().is_dir():
+        raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
+
+
 def own_folder(path: Path) -> Path:
     """The path of a folder to write to inside a run folder; what a link leads to is not written to.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from sem_jax.data.decoded_cache import cached
 from sem_jax.data.splits import digest
@@ -24,6 +23,7 @@ from sem_jax.evaluation.measures import metrics
 from sem_jax.evaluation.report import figures
 from sem_jax.evaluation.sets import size_text
 from sem_jax.interfaces import Split
+from sem_jax.system.progress import bar
 
 PUBLISHED = {  # data set -> name and source of its corrupted test set
     "cifar10": ("CIFAR-10-C", "https://zenodo.org/records/2535967"),
@@ -130,9 +130,8 @@ def corruptions(context: Context) -> Result:
     source = _published(context, opened, rows) if opened else _generated(context, chosen)
     accuracy, sheet, items = {}, {}, {}
     cells = [(name, severity) for name in options.corruptions for severity in generator.SEVERITIES]
-    bar = tqdm(cells, desc=source.name, unit="set", disable=None if options.progress else True, leave=False)
     try:
-        for name, severity in bar:
+        for name, severity in bar(cells, desc=source.name, unit="set", shown=options.progress, leave=False):
             hits, sheet[name, severity] = _cell(context, source, name, severity, chosen.labels)
             accuracy[name, severity], items[f"correct {name} {severity}"] = float(hits.mean()), hits
     except DataError as error:
