@@ -2,6 +2,7 @@
 
     python -m sem_jax.main --config=configs/digits.py
     python -m sem_jax.main --config=configs/wrn_c10.py:mixup+es+sem --workdir=runs/wrn_c10 --config.data.dir=~/data
+    python -m sem_jax.main --config=configs/wrn_c10.py --plan --target=v5e:2x2    # what it will cost there
 
 A configuration file is Python and is executed: use your own. Exit status: 0 finished, 2 refused or ended (one message
 says why), 130 or 143 stopped by Ctrl-C or SIGTERM after saving.
@@ -40,7 +41,21 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which t
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
 )
-_FLAGS = (_CONFIG, _WORKDIR, _PROFILE, _TRUST, _DISTRIBUTED, _COORDINATOR, _PROCESSES, _PROCESS, _HEARTBEAT)
+_PLAN = flags.DEFINE_bool("plan", False, "say what the run will cost, and end; no folder is made, no data is needed")
+_TARGET = flags.DEFINE_string("target", "", "with --plan: hardware that is not here, such as v5e:2x2, v6e or h100")
+_FLAGS = (
+    _CONFIG,
+    _WORKDIR,
+    _PROFILE,
+    _PLAN,
+    _TARGET,
+    _TRUST,
+    _DISTRIBUTED,
+    _COORDINATOR,
+    _PROCESSES,
+    _PROCESS,
+    _HEARTBEAT,
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -99,6 +114,8 @@ def _train(argv: list[str]) -> None:
             keep_freed_memory()
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)  # orbax logs every file it writes, and failures that we report
+        if _PLAN.value or _TARGET.value:
+            return _plan()
         import jax
 
         from sem_jax.system.compile_cache import use_cache
@@ -129,6 +146,22 @@ def _train(argv: list[str]) -> None:
 
             evaluate(workdir, Options.quick(trust_model=f"{_CONFIG.value.model.name},{_TRUST.value}"))
             print(f"Report: {workdir}/evaluation/eval.html (all suites: {command})")
+
+
+def _plan() -> None:
+    """Prints what the run will cost; refuses one that does not fit."""
+    if not _PLAN.value:
+        raise ConfigError("--target needs --plan: it names hardware that is not here")
+    if _TARGET.value:
+        from sem_jax.system import targets
+
+        targets.find_target(_TARGET.value)
+        targets.stay_off_devices()
+    from sem_jax.training.plan import plan
+
+    found = plan(_CONFIG.value, _TARGET.value)
+    print(found)
+    found.check()
 
 
 def _has_report(folder: Path) -> bool:

@@ -35,6 +35,7 @@ from sem_jax.objectives.sem import rising
 from sem_jax.registry import blamed
 from sem_jax.runs.state import init_state
 from sem_jax.training import shortcuts
+from sem_jax.training.calls import make_advance, make_call
 from sem_jax.training.draw import draw_clean, make_draw
 from sem_jax.training.forward import make_forward
 from sem_jax.training.freeze import Frozen, names_of
@@ -211,6 +212,14 @@ def plain_step(cfg: ConfigDict, model: Model, tx: optax.GradientTransformation, 
     """The step of ERM and of the last stage of ES."""
     objective = make_objective(gamma=0.0, label_smoothing=cfg.objective.label_smoothing)
     return _step(cfg, model, tx, draw_clean, objective, on)
+
+
+def calls(cfg: ConfigDict, steps: tuple[TrainStep, ...], fetch: Callable, *, looped: bool) -> list[Callable]:
+    """The jitted calls of a stage; two where steps with and without penalty alternate and the host chooses."""
+    advances = [make_advance(step, fetch) for step in steps]
+    if looped and len(advances) > 1:
+        advances = [shortcuts.alternate(*advances, every=cfg.objective.penalty_every)]
+    return [make_call(advance, looped=looped) for advance in advances]
 
 
 def _gamma(cfg: ConfigDict, lengths: Lengths) -> Gamma:

@@ -26,9 +26,8 @@ from sem_jax.runs.opening import open_scorer
 from sem_jax.runs.state import TrainState, jit_init_state
 from sem_jax.system.hosts import is_lead
 from sem_jax.training import assemble
-from sem_jax.training.calls import Sums, make_advance, make_call, zero_sums
+from sem_jax.training.calls import Sums, zero_sums
 from sem_jax.training.monitor import Monitor
-from sem_jax.training.shortcuts import alternate
 from sem_jax.training.step import TrainStep
 
 HOST_STEPS_PER_CALL = 16  # how many steps' images are sent at a time from the host's memory
@@ -148,10 +147,7 @@ class Programs:
         data, rows, first = self._feed.example(order)
         sums = zero_sums(stage.steps, self._fetch, state, data, rows[0], self._key)
         sums = jax.device_put(sums, self.replicated)
-        advances = [make_advance(step, self._fetch) for step in stage.steps]
-        if self._looped and len(advances) > 1:
-            advances = [alternate(*advances, every=self._cfg.objective.penalty_every)]
-        calls = [make_call(advance, looped=self._looped) for advance in advances]
+        calls = assemble.calls(self._cfg, stage.steps, self._fetch, looped=self._looped)
         traced = [call.trace(state, sums, data, rows, first, 1, self._key) for call in calls]
         return [call.lower(lowering_platforms=platforms) for call in traced], sums
 
