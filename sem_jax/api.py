@@ -1,6 +1,7 @@
 """The functions that users call: train a configuration, open a run, predict, score and draw it."""
 
 import runpy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def _find_config(name: str) -> Path:
     raise ConfigError(f"There is no configuration {name!r}.{nearest(name, known)}", f"Known ones: {', '.join(known)}.")
 
 
-def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_model: str = "") -> "Run":
+def train(
+    cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_model: str = "", max_minutes: float = 0.0
+) -> "Run":
     """Trains a configuration, or continues its run, exactly as `python -m sem_jax.main` does.
 
     Args:
@@ -57,13 +60,14 @@ def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_
       workdir: the run folder; made if it is not there, refused if it holds another run.
       profile: capture a profiler trace of a few steps in the folder's profile/.
       trust_model: the custom model that the frozen net of `mixer.scorer` may be: see `load`.
+      max_minutes: the run is saved and ended so long after this call began; 0 = no limit.
 
     Returns:
       The run, opened at its last checkpoint.
 
     Raises:
       SemError: a configuration, data or folder that cannot be used, or numbers that are not finite.
-      Interrupted: after Ctrl-C or SIGTERM, when the state is saved; a SystemExit.
+      Interrupted: after Ctrl-C, SIGTERM or max_minutes, when the state is saved; a SystemExit.
 
     >>> import tempfile
     >>> small = {"model.name": "mlp_mixer", "model.depth": 1, "model.width": 16, "model.patch_size": 4}
@@ -74,11 +78,12 @@ def train(cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_
     >>> run, len(run.metrics())  # doctest: +ELLIPSIS
     (Run('...', step 2), 1)
     """
+    deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
     from sem_jax.system.compile_cache import use_cache
     from sem_jax.training.loop import train_and_evaluate
 
     use_cache(cfg.runtime.cache_dir)
-    train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model)
+    train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model, deadline=deadline)
     return load(workdir, trust_model=cfg.model.name)
 
 

@@ -5,7 +5,7 @@
     python -m sem_jax.main --config=configs/wrn_c10.py --plan --target=v5e:2x2    # what it will cost there
 
 A configuration file is Python and is executed: use your own. Exit status: 0 finished, 2 refused or ended (one message
-says why), 130 or 143 stopped by Ctrl-C or SIGTERM after saving.
+says why); after saving, 130 or 143 stopped by Ctrl-C or SIGTERM, 142 the time of --max_minutes was up.
 
 On several hosts, the same command on each, with a run folder that all of them see:
 
@@ -27,6 +27,7 @@ from ml_collections import config_flags
 from sem_jax.errors import ConfigError, exit_on_error
 from sem_jax.registry import nearest
 from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
+from sem_jax.system.signals import BEGAN
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
@@ -41,11 +42,15 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which t
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
 )
+_MINUTES = flags.DEFINE_float(
+    "max_minutes", 0.0, "save and end after so long, counted from the process's start; 0 = no limit", lower_bound=0.0
+)
 _PLAN = flags.DEFINE_bool("plan", False, "say what the run will cost, and end; no folder is made, no data is needed")
 _TARGET = flags.DEFINE_string("target", "", "with --plan: hardware that is not here, such as v5e:2x2, v6e or h100")
 _FLAGS = (
     _CONFIG,
     _WORKDIR,
+    _MINUTES,
     _PROFILE,
     _PLAN,
     _TARGET,
@@ -136,7 +141,9 @@ def _train(argv: list[str]) -> None:
         use_cache(_CONFIG.value.runtime.cache_dir)
 
         workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
-        train_and_evaluate(_CONFIG.value, workdir, profile=_PROFILE.value, trust_model=_TRUST.value)
+        deadline = BEGAN + 60 * _MINUTES.value if _MINUTES.value else None
+        options = {"profile": _PROFILE.value, "trust_model": _TRUST.value, "deadline": deadline}
+        train_and_evaluate(_CONFIG.value, workdir, **options)
         command = f"python -m sem_jax.evaluation --workdir={workdir}"
         if jax.process_count() > 1:
             if jax.process_index() == 0:

@@ -122,6 +122,9 @@ TABLE = (
     Field("optim.weight_decay", 1e-4, Range(0, MANY),
           "Weight decay of every parameter. sgd: added to the gradient, and mixup wants less than the usual 5e-4. "
           "adamw: decoupled, 0.05 is usual."),
+    Field("optim.clip_norm", 0.0, Range(0, MANY),
+          "The gradient's global norm is scaled down to this where it is larger, before weight decay and momentum; "
+          "0 = never. grad_norm in metrics.jsonl is the norm before; transformers often take 1."),
     Field("optim.schedule", "auto", Words("sem_jax.training.optim:SCHEDULES"),
           "Learning rate over the steps. auto = step, as in the paper, or onecycle below 60 epochs, where the plateaus "
           "of step are too short."),

@@ -1,9 +1,9 @@
-"""Lets a run end at a safe point when it is told to stop: Ctrl-C (SIGINT) or preemption (SIGTERM).
+"""Lets a run end at a safe point when it is told to stop: Ctrl-C (SIGINT), preemption (SIGTERM) or the end of its time.
 
 >>> with StopRequest() as stop:
 ...     for step in range(3):
-...         if stop.signal:  # save the state first
-...             raise Interrupted(stop.signal)
+...         if stop.reason:  # save the state first
+...             raise Interrupted(stop.reason)
 
 The first signal is only noted; a second one of the same kind ends the process at once.
 """
@@ -11,7 +11,11 @@ The first signal is only noted; a second one of the same kind ends the process a
 import os
 import signal
 import threading
+import time
 from typing import Any
+
+BEGAN = time.monotonic()  # a command imports this module first, so about the start of its process
+TIME_IS_UP = 14  # the number of SIGALRM, the alarm clock's signal, which Windows lacks
 
 
 def end_at_interrupt() -> None:
@@ -25,7 +29,7 @@ def end_at_interrupt() -> None:
 
 
 class Interrupted(SystemExit):
-    """The run was stopped by a signal after saving; exit status 128 + signal number (130 SIGINT, 143 SIGTERM)."""
+    """The run was stopped after saving; exit status 128 + signal number (130 SIGINT, 142 TIME_IS_UP, 143 SIGTERM)."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)
@@ -33,11 +37,22 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM set `signal` and do not kill; no effect outside the main thread."""
+    """Context in which SIGINT and SIGTERM set `signal` and do not kill; no effect outside the main thread.
 
-    def __init__(self):
+    Args:
+      deadline: the end of the run's time, as `time.monotonic` counts it; None = no end.
+    """
+
+    def __init__(self, deadline: float | None = None):
         self.signal = 0  # number of the signal received, 0 = none
+        self.deadline = deadline
         self._previous: dict[int, Any] = {}  # handlers to put back
+
+    @property
+    def reason(self) -> int:
+        """The signal received, else TIME_IS_UP after the deadline, else 0."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return self.signal or (TIME_IS_UP if late else 0)
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():

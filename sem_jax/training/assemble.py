@@ -156,7 +156,7 @@ def learning_rate(cfg: ConfigDict, lengths: Lengths) -> Callable[..., Any]:
 
 def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """The optimizer; with an average of the weights where the clean features are a teacher's."""
-    names = ("name", "momentum", "nesterov", "weight_decay")
+    names = ("name", "momentum", "nesterov", "weight_decay", "clip_norm")
     tx = make_optimizer(learning_rate, **{name: cfg.optim[name] for name in names})
     tx = Frozen(cfg.optim.freeze).optimizer(tx)
     if cfg.objective.clean_features == "ema_teacher":

@@ -24,7 +24,7 @@ from sem_jax.runs.checkpoint import Checkpoints
 from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
 from sem_jax.system import hosts
-from sem_jax.system.signals import Interrupted, StopRequest
+from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import summary
 from sem_jax.training.calls import from_plain, to_plain
 from sem_jax.training.epoch_log import line_of, record_of
@@ -34,7 +34,14 @@ from sem_jax.training.step import QUANTITIES
 SECONDS_PER_CALL = 1.0
 
 
-def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False, trust_model: str = "") -> TrainState:
+def train_and_evaluate(
+    cfg: ConfigDict,
+    workdir: str,
+    *,
+    profile: bool = False,
+    trust_model: str = "",
+    deadline: float | None = None,
+) -> TrainState:
     """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
 
     Args:
@@ -43,6 +50,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False, 
         result.json. It is made when configuration, data, model and steps have been checked.
       profile: capture a trace of a few steps in its folder profile/.
       trust_model: `module:factory` names, with commas, that the run of mixer.scorer may import; cfg.model.name may.
+      deadline: the first call of steps, or epoch, that ends after it is the last; as `time.monotonic` counts.
 
     Returns:
       The final state.
@@ -50,7 +58,8 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False, 
     Raises:
       SemError: before the first step, a configuration, data or folder that cannot be used; later, numbers that are not
         finite (with train.on_nan = "stop") or a full disk.
-      Interrupted: after SIGINT or SIGTERM, when the state is saved, or the result after the last epoch.
+      Interrupted: after SIGINT, SIGTERM or the deadline, when the state is saved; after a signal in the last epoch's
+        scores, when the result is.
     """
     if "://" in str(workdir):  # a local folder of that name would be made
         raise ConfigError(
@@ -71,7 +80,7 @@ def train_and_evaluate(cfg: ConfigDict, workdir: str, *, profile: bool = False, 
     with contextlib.closing(Programs(cfg, dataset, trust_model=f"{cfg.model.name},{trust_model}")) as programs:
         with _naming(folder), folder:  # nothing has been written before
             folder.claim(values, facts, **options)
-            with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest() as stop:
+            with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest(deadline) as stop:
                 programs.trace_dir = str(folder.path / "profile") if profile else ""
                 state = _Run(cfg, dataset, programs, folder, checkpoints, stop).train()
                 if stop.signal:  # while the result was written
@@ -150,7 +159,7 @@ class _Run:
                     self.checkpoints.save(record["step"], self.state, {}, scores)
                 self._say(line_of(record, cfg.train.epochs))
                 stop, _ = self._agree()
-                if stop:
+                if stop and not (last and stop == TIME_IS_UP):  # nothing is left but the result
                     self._leave(stop, {})
         self.checkpoints.wait()
         self._finish()
@@ -192,11 +201,11 @@ class _Run:
         return record | {"seconds": seconds, "images_per_s": steps * cfg.train.batch_size / seconds}
 
     def _agree(self, seconds: float = 0.0) -> tuple[int, float]:
-        """The signal to stop that any process got (0 = none), and the longest time of a call, in whole milliseconds.
+        """Why any process has to stop (0 = it has not), and the longest time of a call, in whole milliseconds.
 
         All processes of a run have to stop at the same step and to make calls of the same length.
         """
-        stop, milliseconds = hosts.agree([self.stop.signal, max(1, round(1000 * seconds))])
+        stop, milliseconds = hosts.agree([self.stop.reason, max(1, round(1000 * seconds))])
         return stop, milliseconds / 1000
 
     def _check_scores(self, scores: dict, step: int) -> None:
@@ -222,7 +231,8 @@ class _Run:
         self.checkpoints.save(step, self.state, progress)
         self.checkpoints.wait()
         self.folder.close()
-        self._say(f"Saved step {step:,} in {self.folder.path}; the same command continues.")
+        why = "The time is up. " if stop == TIME_IS_UP else ""
+        self._say(f"{why}Saved step {step:,} in {self.folder.path}; the same command continues.")
         raise Interrupted(stop)
 
     def _announce(self, start: int) -> None:

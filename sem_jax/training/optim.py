@@ -57,6 +57,7 @@ def make_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """SGD and AdamW as PyTorch has them; weight decay is on every parameter.
 
@@ -65,8 +66,12 @@ def make_optimizer(
       name: "sgd", which adds weight decay to the gradient before the momentum; or "adamw" (Loshchilov and Hutter 2019),
         with decoupled weight decay, b1 = momentum, b2 = 0.999, eps = 1e-8.
       momentum: 0 = none.
+      clip_norm: the gradient's global norm is scaled down to it where it is larger, before weight decay and momentum,
+        as by `torch.nn.utils.clip_grad_norm_`, which adds 1e-6 to the norm; 0 = as it is.
     """
     if name == "adamw":
-        return optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov)
-    sgd = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
-    return optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd
+        tx = optax.adamw(learning_rate, b1=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    else:
+        tx = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+        tx = optax.chain(optax.add_decayed_weights(weight_decay), tx) if weight_decay else tx
+    return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
