@@ -9,6 +9,7 @@ from sem_jax.errors import ConfigError, RunError, SemError, exit_on_error
 from sem_jax.registry import lookup
 from sem_jax.rngs import key_for
 from sem_jax.runs import records
+from sem_jax.runs.trackers import Tracker
 
 
 def bits(key):
@@ -58,7 +59,7 @@ def test_metrics_survive_a_torn_line_and_are_rewound(tmp_path):
 def test_tensorboard_reads_what_is_written(tmp_path):
     folder = records.RunFolder(tmp_path)
     folder.claim({"seed": 0}, {"fingerprint": "f", "name": "n"})
-    folder.rewind(0)
+    folder.tracker = Tracker("tensorboard", folder.path, step=0, log=folder.rewind(0), config={})
     folder.append({"step": 10, "epoch": 1, "loss": 0.5})
     folder.close()
     (events,) = (tmp_path / "tensorboard").glob("events*")

@@ -8,6 +8,7 @@ The command line sets a field by `--config.objective.gamma=0.5`; docs/settings.m
 package imports no jax.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ METHODS = tuple("erm mixup mixup+sem mixup+es mixup+es+sem cutmix cutmix+sem cut
 
 # Groups whose fields change no reported number; a run may be resumed with other values of them.
 SPEED_ONLY = ("runtime",)
+
+# Fields that may name a place on this machine, which is nobody else's business. So may any text with a slash in it.
+PLACES = ("data.dir", "mixer.scorer", "model.init_from", "runtime.cache_dir")
 
 # Fields that every saved configuration has. Others may be newer than it, so the default of a new field has to mean what
 # was done before.
@@ -115,6 +119,18 @@ def to_dict(cfg: ConfigDict) -> dict:
         name: to_dict(value) if isinstance(value, ConfigDict) else list(value) if isinstance(value, tuple) else value
         for name, value in cfg.items()
     }
+
+
+def without_places(values: Mapping[str, Any], prefix: str = "") -> dict:
+    """A configuration for others: plain values, in which "" stands for paths of this machine; hf:// addresses stay."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping | ConfigDict):
+            value = without_places(value, f"{prefix}{name}.")
+        elif isinstance(value, str) and not value.startswith("hf://"):
+            value = "" if f"{prefix}{name}" in PLACES or re.search(r"[/\\~]", value) else value
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def from_dict(values: dict) -> ConfigDict:

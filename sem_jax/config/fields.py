@@ -171,6 +171,9 @@ TABLE = (
     Field("runtime.keep_host_memory", True, None,
           "Linux without accelerator: memory that a step frees stays with the process instead of going to the kernel."),
     Field("runtime.progress", True, None, "Progress bar on a terminal."),
+    Field("runtime.tracker", "tensorboard", Words("sem_jax.runs.trackers:TRACKERS"),
+          "Where a copy of metrics.jsonl is shown: tensorboard (event files in the run folder), wandb or trackio "
+          "(extras of these names), or none."),
 )
 # fmt: on
 FIELDS = {field.name: field for field in TABLE}

@@ -1,4 +1,4 @@
-"""The files of a run folder beside its checkpoints: JSON files, metrics log, TensorBoard events and lock; no jax.
+"""The files of a run folder beside its checkpoints: JSON files, metrics log and lock; no jax.
 
     with RunFolder("runs/digits") as folder:   # refuses a second process
         folder.claim(config, data)             # refuses a folder of another configuration
@@ -141,7 +141,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, writer: bool = True):
         self.path = Path(path).expanduser()
         self._writer = writer
-        self._events = None
+        self.tracker: Any = None  # `trackers.Tracker`, which gets a copy of the metrics log from now on
         self._lock = None
 
     def __enter__(self) -> "RunFolder":
@@ -157,7 +157,7 @@ class RunFolder:
         except ImportError:  # Windows
             fcntl = None
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (".lock", "checkpoints", "tensorboard"):  # what is appended to or deleted from
+        for name in (".lock", "checkpoints", "tensorboard", "wandb"):  # what is appended to or deleted from
             if (self.path / name).is_symlink():
                 raise RunError(f"{self.path / name} is a link; a run writes through none.", self._remedy)
         self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
@@ -244,13 +244,10 @@ class RunFolder:
                 file.write("".join(json.dumps(line) + "\n" for line in log).encode())
             for name in ("result.json", "curves.png"):
                 (self.path / name).unlink(missing_ok=True)
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
         return log
 
     def append(self, line: dict) -> None:
-        """Adds a line to the metrics log and its numbers to TensorBoard. Numbers that are not finite become null."""
+        """Adds a line to the metrics log, and sends it to the tracker. Numbers that are not finite become null."""
         if not self._writer:
             return
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
@@ -258,22 +255,19 @@ class RunFolder:
             file.write(json.dumps(plain) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if self._events is not None:
-            for name, value in plain.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self._events.add_scalar(name, value, line["step"])
-            self._events.flush()
+        if self.tracker is not None:
+            self.tracker.write(plain)
 
     def finish(self, result: dict) -> None:
-        """Writes result.json and closes the event file."""
+        """Writes result.json and closes the tracker."""
         if self._writer:
             write_json(self.path / "result.json", result)
         self.close()
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        if self.tracker is not None:
+            self.tracker.close()
+            self.tracker = None
 
     def result(self) -> dict | None:
         """The contents of result.json; None if it is not there or damaged: the run is not finished."""

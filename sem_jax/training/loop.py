@@ -23,6 +23,7 @@ from sem_jax.runs import curves, records
 from sem_jax.runs.checkpoint import Checkpoints
 from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
+from sem_jax.runs.trackers import Tracker, check_tracker
 from sem_jax.system import hosts
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import summary
@@ -67,6 +68,7 @@ def train_and_evaluate(
             "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
         )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
+    check_tracker(cfg.runtime.tracker)
     dataset = _load(cfg)
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
     facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
@@ -139,6 +141,8 @@ class _Run:
             self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
         log = self.folder.rewind(start, every=per_epoch)
+        if hosts.is_lead():
+            self.folder.tracker = Tracker(cfg.runtime.tracker, self.folder.path, step=start, log=log, config=cfg)
         self._announce(start)
         if lost := start // per_epoch - len(log):
             self._say(
