@@ -4,7 +4,7 @@
     cfg = make_config(cell)            # the file in configs/, the size, the method, the control's overrides
     cell.id                            # "cpu-preact-cifar10-mixup+sem-s0-3f2a91c4": names folder and ledger entry
 
-A control or another mixer is a method and config overrides, nothing else. Importing this brings no jax.
+The methods, controls and other mixers are in `methods`. Importing this brings no jax.
 """
 
 import hashlib
@@ -17,7 +17,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments.commands import names as split
+from experiments.paper.methods import CONTROLS as CONTROLS
+from experiments.paper.methods import GAMMAS as GAMMAS
+from experiments.paper.methods import MIXING as MIXING
+from experiments.paper.methods import OTHER_MIXERS as OTHER_MIXERS
+from experiments.paper.methods import OWN, base_of
+from experiments.paper.methods import methods_named as methods_named
 from sem_jax.config import METHODS, apply_method, flatten, get_default, override, to_dict
 from sem_jax.errors import ConfigError
 from sem_jax.registry import lookup
@@ -52,11 +57,11 @@ _SHORT = {"optim.schedule": "onecycle", "optim.learning_rate": 0.2, "optim.weigh
 _ADAMW = {"optim.learning_rate": 2e-3, "optim.weight_decay": 0.05}  # peak of the one-cycle of a small net
 _SGD_SAYS, _ADAMW_SAYS = "SGD, peak rate 0.2, weight decay 5e-4", "AdamW, peak rate 0.002, weight decay 0.05"
 SIZES = {
-    "paper": Size("200 epochs, full nets, the recipe of configs/", {"train.eval_every": 1}),
+    "paper": Size("200 epochs, full nets, the paper's literal reading as configs/ has it", {"train.eval_every": 1}),
     "gpu30": Size("full nets, 30 epochs, one-cycle, peak rate 0.2, weight decay 5e-4", _SHORT | {"train.epochs": 30}),
     "cpu": Size(
         "narrow nets, 10,000 training images, 12 epochs, one-cycle",
-        _SHORT | {"train.epochs": 12, "train.eval_every": 3, "data.train_size": 10_000},
+        OWN | _SHORT | {"train.epochs": 12, "train.eval_every": 3, "data.train_size": 10_000},
         pairs=500,
         corruption_items=300,
         nets={
@@ -100,70 +105,6 @@ def size_says(size: str, backbone: str) -> str:
     return f"{SIZES[size].says}; {net.says}" if net and net.says else SIZES[size].says
 
 
-class Control(NamedTuple):
-    """A row beside the nine: a method with other settings. `epochs` multiplies the size's."""
-
-    method: str
-    overrides: dict[str, Any]
-    says: str
-    epochs: int = 1
-
-
-CONTROLS = {
-    "mixup+clean": Control(
-        "mixup",
-        {"objective.clean_features": "grad"},
-        "gamma 0 with the clean pass: what BatchNorm seeing it does alone",
-    ),
-    "mixup-x2": Control("mixup", {}, "twice the steps: what SEM's second pass would buy as training", epochs=2),
-    "sem-bn-mixed": Control("mixup+sem", {"objective.bn_running": "mixed"}, "running averages of the mixed pass"),
-    "sem-bn-clean": Control("mixup+sem", {"objective.bn_running": "clean"}, "running averages of the clean pass"),
-    "sem-stopgrad": Control(
-        "mixup+sem", {"objective.clean_features": "stop_gradient"}, "clean representations are targets only"
-    ),
-    "sem-wrong-pairs": Control(
-        "mixup+sem", {"objective.penalty_pairs": "wrong"}, "the mixture of another pair as target: must not help"
-    ),
-    "sem-squared": Control("mixup+sem", {"objective.distance": "squared"}, "squared distance"),
-    "sem-normalised": Control(
-        "mixup+sem", {"objective.distance": "normalised"}, "distance of unit vectors: shrinking gains nothing"
-    ),
-    "cutmix-sem-normalised": Control(
-        "cutmix+sem", {"objective.distance": "normalised"}, "CutMix: distance of unit vectors"
-    ),
-    "sem-warmup": Control(
-        "mixup+sem", {"objective.gamma_warmup": 0.5}, "gamma rises from 0 over the first half of training"
-    ),
-    "cutmix-sem-warmup": Control(
-        "cutmix+sem", {"objective.gamma_warmup": 0.5}, "CutMix: gamma rises from 0 over the first half of training"
-    ),
-    "regmixup": Control(
-        "mixup", {"objective.regmixup": True}, "RegMixup: label loss on the clean images too, half each"
-    ),
-    "sem-gamma0.1": Control("mixup+sem", {"objective.gamma": 0.1}, "gamma 0.1"),
-    "sem-gamma0.5": Control("mixup+sem", {"objective.gamma": 0.5}, "gamma 0.5"),
-    "sem-gamma1": Control("mixup+sem", {"objective.gamma": 1.0}, "gamma 1"),
-}
-GAMMAS = ("sem-gamma0.1", "sem-gamma0.5", "sem-gamma1")
-
-# Mixers beside the paper's two, with their settings; "<name>" and "<name>+sem" are rows. A scorer is given as the
-# method whose run of the same seed is asked.
-OTHER_MIXERS: dict[str, dict[str, Any]] = {
-    "resizemix": {},
-    "fmix": {},
-    "gridmix": {},
-    "smoothmix": {},
-    "saliencymix": {},
-    "attentive_cutmix": {"mixer.scorer": "erm"},
-    "puzzlemix": {"mixer.options": "blocks=(2, 4, 8)"},  # cells of 2 pixels cost ten times the others on CPU
-    "manifold_mixup": {"mixer.alpha": 2.0},
-    # Not the last map: its mean over the places is all that the penalty sees of it, and aligning leaves that as it is.
-    "alignmix": {"mixer.alpha": 2.0, "mixer.options": "stage=-2"},
-    "choice": {},
-}
-MIXING = ("mixup", "cutmix", *OTHER_MIXERS)  # every mixer, as rows without and with SEM
-
-
 class Cell(NamedTuple):
     """One run of the grid. `settings` are further overrides, of all its cells: (("objective.gamma", 0.5), ...)."""
 
@@ -194,22 +135,6 @@ def _config_file(backbone: str, dataset: str) -> Path:
     return path
 
 
-def base_of(method: str) -> tuple[str, dict[str, Any], int]:
-    """(one of the nine, overrides, factor of the epochs) of a method, a control or another mixer.
-
-    Raises:
-      ConfigError: for another name.
-    """
-    if method in METHODS:
-        return method, {}, 1
-    if (name := method.removesuffix("+sem")) in OTHER_MIXERS:
-        return method.replace(name, "mixup"), {"mixer.name": name} | OTHER_MIXERS[name], 1
-    if method not in CONTROLS:
-        lookup(dict.fromkeys((*METHODS, *OTHER_MIXERS, *CONTROLS), ""), "method or control", method)
-    control = CONTROLS[method]
-    return control.method, control.overrides, control.epochs
-
-
 def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
     """The configuration of a cell: file, size, method, control, settings, seed; in this order.
 
@@ -219,9 +144,10 @@ def make_config(cell: Cell, *, data_dir: str = "") -> ConfigDict:
     method, overrides, factor = base_of(cell.method)
     cfg = runpy.run_path(str(_config_file(cell.backbone, cell.dataset)))["get_config"](method)
     net = size.nets[cell.backbone].overrides if cell.backbone in size.nets else {}
-    values = {**size.overrides, **net, **dict(cell.settings), **overrides}
+    chosen = dict(cell.settings)
     if cfg.mixer.name == "none":  # a chosen alpha is of the mixing methods
-        values = {name: value for name, value in values.items() if not name.startswith("mixer.")}
+        chosen = {name: value for name, value in chosen.items() if not name.startswith("mixer.")}
+    values = {**size.overrides, **net, **chosen, **overrides}
     if "sem" not in method:
         values.pop("objective.gamma", None)
     override(cfg, values, where=f" in the settings of {cell.row}")
@@ -279,22 +205,6 @@ def command(cell: Cell, folder: str | Path, data_dir: str = "") -> str:
 
 
 def _flag(value: Any) -> str:
-    return ",".join(map(str, value)) + "," if isinstance(value, tuple) else str(value)
-
-
-def methods_named(names: str) -> list[str]:
-    """Methods of a comma-separated list in which "nine", "controls", "gammas", "mixers" and "all" stand for theirs.
-
-    Raises:
-      ConfigError: for an unknown name.
-    """
-    groups = {
-        "nine": METHODS,
-        "mixers": ("erm", *(method for name in MIXING for method in (name, f"{name}+sem"))),
-        "controls": tuple(CONTROLS),
-        "gammas": GAMMAS,
-        "all": (*METHODS, *CONTROLS),
-    }
-    known = dict.fromkeys((*METHODS, *OTHER_MIXERS, *CONTROLS, *(f"{name}+sem" for name in OTHER_MIXERS)))
-    rows = groups | {name: (name,) for name in known}
-    return list(dict.fromkeys(row for name in split(names) for row in lookup(rows, "method", name)))
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) + "," if value else "()"
+    return str(value)

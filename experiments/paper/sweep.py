@@ -108,7 +108,7 @@ def cells_of(args: argparse.Namespace) -> list[grid.Cell]:
     made = []
     for backbone in backbones:
         for dataset in datasets:
-            for method in grid.methods_named(args.methods):
+            for method in grid.methods_named(args.methods, args.size):
                 for seed in dict.fromkeys(seeds):
                     cell = grid.Cell(args.size, backbone, dataset, method, seed)
                     cell = cell._replace(settings=(*settings_of(args.selected, cell), *given))

@@ -69,6 +69,10 @@ def data(cfg: ConfigDict) -> Rules:
     yield "data.val_size", scored, "> 0 with data.use_test=False, or there is nothing to score"
     known = not source.num_classes or cfg.model.num_classes in (0, source.num_classes)
     yield "model.num_classes", known, f"0 or {source.num_classes}, the classes of {name}"
+    channels, numbers = source.channels, f"() or {source.channels or 'some'} numbers, one a channel"
+    yield "data.mean", not cfg.data.mean or channels in (None, len(cfg.data.mean)), numbers
+    yield "data.std", not cfg.data.std or channels in (None, len(cfg.data.std)), numbers
+    yield "data.std", all(number > 0 for number in cfg.data.std), "of numbers > 0"
     resized = cfg.data.image_size > 0
     yield "data.image_size", not (resized and source.image_size), f"0 for {name} of {source.image_size} pixels"
     if not source.encodes:
@@ -115,8 +119,8 @@ def penalty(cfg: ConfigDict) -> Rules:
     enough = fraction == 1 or round(fraction * batch_size) >= 2
     yield "objective.penalty_fraction", enough, f"large enough for 2 pairs of train.batch_size = {batch_size}"
     clean = needs_clean_pass(gamma, clean_features, objective.regmixup)
-    needed = "both without the clean pass (gamma > 0 or clean_features='grad')"
-    yield "objective.bn_running", clean or objective.bn_running == "both", needed
+    needed = "both or three_passes without the clean pass (gamma > 0 or clean_features='grad')"
+    yield "objective.bn_running", clean or objective.bn_running in ("both", "three_passes"), needed
     cheaper = {
         "clean_features": clean_features == "ema_teacher",
         "penalty_fraction": fraction < 1,

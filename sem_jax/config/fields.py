@@ -48,6 +48,10 @@ TABLE = (
     Field("data.use_test", True, None, "False: the test split is neither read nor scored; needs data.val_size."),
     Field("data.image_size", 0, Range(8, 4096, beside=0),
           "For image folders, in pixels: the shorter side is resized to it, the centre cropped; 0 = as they are."),
+    Field("data.mean", (), None,
+          "What is subtracted from the channels of pixels in [0, 1]; () = the mean of the training images."),
+    Field("data.std", (), None,
+          "What they are divided by; () = the standard deviation of the training images."),
     Field("data.crop_padding", 4, Range(0, 4096), "Pixels of black border, added before a random crop; 0 = no crop."),
     Field("data.crop_scale", 0.0, Range(0, 1),
           "Random resized crop of encoded images (image_folder, tfds): the smallest share of the area that is kept; "
@@ -110,7 +114,8 @@ TABLE = (
     Field("objective.penalty_pairs", "right", Words("sem_jax.objectives.build:PENALTY_PAIRS"),
           "wrong, a control: the target is the mixture of another pair."),
     Field("objective.bn_running", "both", Words("sem_jax.training.forward:BN_RUNNING"),
-          "Images whose statistics enter the running averages of BatchNorm."),
+          "Images whose statistics enter the running averages of BatchNorm. three_passes: as PyTorch has it in the "
+          "three passes of Algorithm 1, mixed, anchors, partners: an update for each, with the unbiased variance."),
     Field("objective.label_smoothing", 0.0, RATE, "Share of a target that is spread evenly over the classes."),
     Field("objective.regmixup", False, None, "RegMixup, a comparator: half of the label loss is on clean images."),
 

@@ -1,4 +1,4 @@
-"""`load`: reads a data set by name, checks it and splits it."""
+"""`load`: reads a data set by name, checks it and splits it. `normalised_with`: another mean and deviation."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -6,7 +6,7 @@ from numbers import Integral
 from sem_jax.data.facts import DATASETS, DEFAULT, Reading
 from sem_jax.data.refusing import reading_path
 from sem_jax.data.splits import channel_stats, check_class_names, check_split, fingerprint, hold_out, take_balanced
-from sem_jax.errors import DataError
+from sem_jax.errors import ConfigError, DataError
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
 
@@ -91,3 +91,23 @@ def load(
     if mean is None or std is None:
         mean, std = channel_stats(out["train" if "train" in out else "test"].images)
     return Dataset(name, out, loaded.class_names, mean, std, fingerprint(out, loaded.class_names))
+
+
+def normalised_with(dataset: Dataset, *, mean: Sequence[float] = (), std: Sequence[float] = ()) -> Dataset:
+    """The data set with another mean and standard deviation, f32[c] of pixels in [0, 1], where they are given.
+
+    Some published recipes divide by numbers that are not the data's, and pretrained weights want those that they were
+    trained with. The run folder keeps what was used (data.json), and evaluation uses it.
+
+    >>> normalised_with(load("digits"), std=(0.5,)).std
+    (0.5,)
+
+    Raises:
+      ConfigError: not one number a channel.
+    """
+    given = {name: tuple(map(float, values)) for name, values in {"mean": mean, "std": std}.items() if values}
+    channels = len(dataset.mean)
+    for name, values in given.items():
+        if len(values) != channels:
+            raise ConfigError(f"data.{name} must be () or {channels} numbers, one a channel, got {values}")
+    return dataset._replace(**given)

@@ -8,18 +8,20 @@ with BatchNorm in training mode too, because its statistics do not depend on the
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sem_jax.interfaces import Hooked, Key, Model, Outputs
+from sem_jax.training.running import change_of, one_after_the_other, watched
 
 Passes = Mapping[str, jax.Array | Hooked]  # "mixed", "clean" -> images f32[b h w c]
 Forward = Callable[..., tuple[dict[str, Outputs], Any]]
 
 PASSES = ("auto", "stacked", "sequential")
-BN_RUNNING = ("both", "mixed", "clean")
+BN_RUNNING = ("both", "mixed", "clean", "three_passes")
 # What is stored for the backward pass: everything; the results of convolutions and matrix products, from which
 # BatchNorm and ReLU are computed again; or the images of a pass alone.
 REMAT: dict[str, Callable[..., Any] | None] = {
@@ -33,7 +35,8 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
     """The forward passes of a training step.
 
     Each pass has BatchNorm statistics of its own. The running averages are updated once a step, with the mean of the
-    passes' statistics ("both") or with those of one pass.
+    passes' statistics ("both") or with those of one pass; or as PyTorch does it in Algorithm 1's three passes, of which
+    the second and third have the same statistics (see `running`).
 
     Args:
       stacked: True runs the passes in one call, vmapped over a leading axis, so that convolutions see one large batch.
@@ -46,7 +49,8 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
       images f32[b h w c], or `Hooked` images, whose hook the model calls at its stages in that pass alone. `teacher`
       are parameters for the clean pass, which then has no gradient.
     """
-    run = _make_run(model, remat)
+    three = bn_running == "three_passes"
+    run = _make_run(model, remat, as_change=three)
 
     def forward(params, batch_stats, passes: Passes, key: Key, teacher=None):
         keys = [jax.random.fold_in(key, i) for i in range(len(passes))]
@@ -64,6 +68,8 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
             }
         outputs = {name: result[0] for name, result in results.items()}
         updates = {name: result[1] for name, result in results.items()}
+        if three:
+            return outputs, one_after_the_other(batch_stats, updates)
         if len(passes) > 1 and bn_running != "both":
             return outputs, updates[bn_running]
         return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates.values())
@@ -71,19 +77,21 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
     return forward
 
 
-def _make_run(model: Model, remat: str) -> Callable[..., tuple[Outputs, Any]]:
-    """One pass: (outputs, new batch_stats)."""
+def _make_run(model: Model, remat: str, as_change: bool) -> Callable[..., tuple[Outputs, Any]]:
+    """One pass: (outputs, new batch_stats, or what it changes of them)."""
 
     def run(params, batch_stats, images, key, at_stage=None):
-        outputs, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-            **({} if at_stage is None else {"at_stage": at_stage}),
-        )
-        return outputs, updated.get("batch_stats", {})
+        with watched() if as_change else nullcontext({}) as seen:
+            outputs, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+                **({} if at_stage is None else {"at_stage": at_stage}),
+            )
+        new = updated.get("batch_stats", {})
+        return outputs, change_of(batch_stats, new, seen) if as_change else new
 
     policy = REMAT[remat]
     return run if policy is None else jax.checkpoint(run, policy=policy, static_argnums=4)

@@ -106,7 +106,7 @@ def _naming(folder: records.RunFolder):
 def _load(cfg: ConfigDict) -> Dataset:
     # Random resized crops need encoded images; "auto" decodes the images if they fit into memory.
     encoded = True if cfg.data.crop_scale else {"disk": True, "auto": None}.get(cfg.runtime.residency, False)
-    return data_lib.load(
+    dataset = data_lib.load(
         cfg.data.name,
         data_dir=cfg.data.dir,
         splits=("train", "test") if cfg.data.use_test else ("train",),
@@ -116,6 +116,7 @@ def _load(cfg: ConfigDict) -> Dataset:
         train_size=cfg.data.train_size,
         reading=data_lib.Reading(encoded=encoded, eval_crop=cfg.data.eval_crop),
     )
+    return data_lib.normalised_with(dataset, mean=cfg.data.mean, std=cfg.data.std)
 
 
 class _Run:

@@ -158,8 +158,10 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path, field, first, seco
 def test_penalty_options_that_contradict_each_other_are_refused():
     cfg = config_lib.get_default()
     cfg.objective.gamma, cfg.objective.bn_running = 0.0, "clean"
-    with pytest.raises(ConfigError, match="objective.bn_running must be both without the clean pass"):
+    with pytest.raises(ConfigError, match="bn_running must be both or three_passes without the clean pass"):
         config_lib.validate(cfg)
+    cfg.objective.bn_running = "three_passes"
+    config_lib.validate(cfg)
     cfg = config_lib.get_default()
     cfg.optim.nesterov, cfg.optim.momentum = True, 0.0
     with pytest.raises(ConfigError, match="nesterov"):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sem_jax.data import DATASETS, PUBLIC, Reading, load
+from sem_jax.data import DATASETS, PUBLIC, Reading, load, normalised_with
 from sem_jax.data.splits import channel_stats
 from sem_jax.errors import ConfigError, DataError
 from tests.helpers.data_sets import check_message
@@ -84,3 +84,11 @@ def test_load_with_val():
     assert len(dataset.splits["train"].labels) == 1337 and (np.bincount(dataset.splits["val"].labels) == 10).all()
     assert dataset.fingerprint != whole.fingerprint
     np.testing.assert_array_equal(dataset.splits["test"].images, whole.splits["test"].images)
+
+
+def test_another_mean_and_deviation_are_one_number_a_channel():
+    dataset = load("digits")
+    assert normalised_with(dataset) == dataset
+    assert normalised_with(dataset, mean=[0.5], std=(1,))[3:5] == ((0.5,), (1.0,))
+    with pytest.raises(ConfigError, match="data.std must be .* 1 numbers, one a channel, got .0.2, 0.2."):
+        normalised_with(dataset, std=(0.2, 0.2))

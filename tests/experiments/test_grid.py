@@ -18,7 +18,7 @@ METHODS_AND_CONTROLS = (*METHODS, *grid.CONTROLS)
 def test_every_method_and_control_is_a_configuration_that_can_work(size):
     dataset = "digits" if size == "smoke" else "cifar10"
     made = {}
-    for method in METHODS_AND_CONTROLS:
+    for method in grid.methods_named("all", size):
         cfg = grid.make_config(grid.Cell(size, "preact", dataset, method, 3))
         validate(cfg)
         assert cfg.seed == 3 and method_of(cfg).split("+")[0] in ("erm", "mixup", "cutmix")
@@ -26,6 +26,21 @@ def test_every_method_and_control_is_a_configuration_that_can_work(size):
         if method in METHODS:
             assert method_of(cfg) == method
     assert len(set(made.values())) == len(made), "two rows with the same settings"
+
+
+def test_the_papers_size_is_the_literal_reading_and_the_cpu_size_the_librarys():
+    def reading(size, backbone, dataset, method="mixup+sem"):
+        cfg = grid.make_config(grid.Cell(size, backbone, dataset, method, 0))
+        return cfg.model.variant, cfg.mixer.scope, cfg.objective.bn_running, tuple(cfg.data.std)
+
+    std = (0.2023, 0.1994, 0.2010)
+    assert reading("paper", "preact", "cifar10") == ("v2", "batch", "three_passes", std)
+    assert reading("paper", "wrn", "cifar100", "erm") == ("", "batch", "three_passes", std)
+    assert reading("paper", "preact", "tiny_imagenet") == ("v2", "batch", "three_passes", ())
+    own = ("", "sample", "both", ())
+    assert reading("paper", "preact", "cifar10", "sem-own") == own == reading("cpu", "wrn", "cifar10")
+    assert reading("cpu", "preact", "cifar10", "erm") == ("v3", *own[1:])
+    assert "sem-own" in grid.methods_named("controls", "paper") and "sem-own" not in grid.methods_named("all", "cpu")
 
 
 def test_every_backbone_and_data_set_of_the_paper_has_a_configuration():

@@ -9,6 +9,8 @@ WRONG = [  # field, value, what the message says
     ("data.val_size", -5, r"data.val_size must be in \[0, 1000000000\], got -5"),
     ("data.image_size", 224, "data.image_size must be 0 for cifar10 of 32 pixels"),
     ("data.crop_padding", -1, "data.crop_padding"),
+    ("data.mean", (0.5,), r"data.mean must be \(\) or 3 numbers, one a channel, got \(0.5,\)"),
+    ("data.std", (0.2, 0.2, 0.0), "data.std must be of numbers > 0"),
     ("model.name", "wide_resent", "Did you mean 'wide_resnet'"),
     ("model.num_classes", 100, "model.num_classes must be 0 or 10"),
     ("model.num_classes", 1, "model.num_classes"),

@@ -27,7 +27,7 @@ from tests.helpers.training import (  # noqa: F401
 
 def test_a_run_and_what_it_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loop.curves, "draw_curves", DRAW_CURVES)
-    state = run(tmp_path, data__val_size=100)
+    state = run(tmp_path, data__val_size=100, data__std=(0.5,))
     folder = tmp_path / "run"
     assert {"config.json", "data.json", "metrics.jsonl", "result.json", "curves.png", "checkpoints", "tensorboard"} <= {
         p.name for p in folder.iterdir()
@@ -43,13 +43,14 @@ def test_a_run_and_what_it_writes(tmp_path, capsys, monkeypatch):
     assert not any("test" in name for r in log for name in r), "test was scored before the end"
     np.testing.assert_allclose(log[0]["loss"], log[0]["label_loss"] + 0.3 * log[0]["penalty"], rtol=1e-5)
     assert json.loads((folder / "config.json").read_text())["objective"]["gamma"] == 0.3
+    assert json.loads((folder / "data.json").read_text())["std"] == [0.5], "what evaluation divides by"
     assert "Final test accuracy" in capsys.readouterr().out
     from PIL import Image
 
     with Image.open(folder / "curves.png") as picture:
         assert picture.size[0] > 1000
 
-    run(tmp_path, data__val_size=100)  # finished: nothing is trained again
+    run(tmp_path, data__val_size=100, data__std=(0.5,))  # finished: nothing is trained again
     assert "is finished" in capsys.readouterr().out
     assert read_metrics(folder) == log
 
