@@ -33,7 +33,7 @@ class Change(NamedTuple):
 class Seen(NamedTuple):
     """Of a BatchNorm that was called."""
 
-    momentum: float
+    momentum: float  # 1 where it used the running averages and left them as they are
     count: int  # values of a channel, over which its statistics are taken
 
 
@@ -43,12 +43,15 @@ def watched() -> Iterator[dict[tuple[str, ...], Seen]]:
     seen: dict[tuple[str, ...], Seen] = {}
 
     def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        module = context.module
+        module, returned = context.module, call(*args, **kwargs)
         if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
             axes = module.axis if isinstance(module.axis, tuple) else (module.axis,)
             shape = args[0].shape
-            seen[module.path] = Seen(module.momentum, math.prod(shape) // math.prod(shape[axis] for axis in axes))
-        return call(*args, **kwargs)
+            count = math.prod(shape) // math.prod(shape[axis] for axis in axes)
+            held = kwargs.get("use_running_average", args[1] if len(args) > 1 else None)
+            held = module.use_running_average if held is None else held  # as in a frozen layer
+            seen[module.path] = Seen(1.0 if held else module.momentum, count)
+        return returned
 
     with nn.intercept_methods(note):
         yield seen
@@ -65,7 +68,9 @@ def change_of(before: Any, after: Any, seen: Mapping[tuple[str, ...], Seen]) -> 
       ConfigError: the collection has something that no `nn.BatchNorm` keeps, so that its rule is not known.
     """
     keep, add = {}, {}
-    for path, new in flatten_dict(after).items():
+    olds: dict[Any, Any] = flatten_dict(before)
+    news: dict[Any, Any] = flatten_dict(after)
+    for path, new in news.items():
         if path[:-1] not in seen or path[-1] not in ("mean", "var"):
             raise ConfigError(
                 f"objective.bn_running='three_passes' knows flax.linen.BatchNorm alone, the model keeps "
@@ -74,9 +79,8 @@ def change_of(before: Any, after: Any, seen: Mapping[tuple[str, ...], Seen]) -> 
             )
         momentum, count = seen[path[:-1]]
         unbiased = count / max(count - 1, 1) if path[-1] == "var" else 1.0
-        old = flatten_dict(before)[path]
         keep[path] = jnp.asarray(momentum, new.dtype)
-        add[path] = unbiased * (new - momentum * old)
+        add[path] = unbiased * (new - momentum * olds[path])
     return Change(unflatten_dict(keep), unflatten_dict(add))
 
 

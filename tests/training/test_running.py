@@ -11,6 +11,7 @@ import pytest
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Outputs
 from sem_jax.training.forward import make_forward
+from sem_jax.training.running import change_of, one_after_the_other, watched
 from tests.helpers.tiny_net import TinyNet
 
 B = 6
@@ -24,7 +25,7 @@ def net():
         name: rng.normal(scale, size=(B, 8, 8, 3)).astype(np.float32) for name, scale in (("mixed", 1), ("clean", 2))
     }
     model = TinyNet(num_classes=4)
-    variables = model.init(jax.random.key(0), images["clean"], train=False)
+    variables = jax.jit(lambda key, x: model.init(key, x, train=False))(jax.random.key(0), images["clean"])
     stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])  # averages that were updated before
     return model, variables["params"], stats, images
 
@@ -59,6 +60,17 @@ def test_a_pass_alone_is_one_update_with_the_unbiased_variance(net):
         mean, var = by_hand(model, params, stats, [images[name]])
         np.testing.assert_allclose(new["mean"], mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(new["var"], var, rtol=1e-5)
+
+
+def test_averages_that_a_pass_uses_stay_bit_for_bit(net):
+    """As those of a frozen layer."""
+    model, params, stats, images = net
+    with watched() as seen:
+        after = model.apply(
+            {"params": params, "batch_stats": stats}, images["clean"], train=False, mutable=["batch_stats"]
+        )
+    changes = dict.fromkeys(images, change_of(stats, after[1]["batch_stats"], seen))
+    jax.tree.map(np.testing.assert_array_equal, one_after_the_other(stats, changes), stats)
 
 
 class Counts(nn.Module):
