@@ -1,6 +1,15 @@
 """GridMix: the partner shows through a regular grid of holes in a random crop of the anchor.
 
 This is the "GridMixup" that libraries ship. The paper GridMix (Baek et al. 2021) also has a loss on labels of patches.
+
+What differs from OpenMixup's:
+
+- A hole may be empty or fill its patch, so that lam reaches 1, and 0 where the crop is the image. There it has at least
+  one pixel and leaves at least one of its patch.
+- The grid of holes is shifted at random within its patch. There every hole lies in its patch's corner.
+- The crop's sides are rounded, fit into the image, and every place is equally likely. There they are cut to integers,
+  may exceed the image at an aspect ratio far from 1, and the last row and column are never reached.
+- Every pair has its own grid (`mixer.scope`). There one serves the batch.
 """
 
 from functools import partial
