@@ -23,6 +23,7 @@ COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
     "mixers": ("sem_jax.mixers.__main__", "draw what the mixers do, list their options"),
     "convert": ("sem_jax.convert.__main__", "PyTorch weights into a run folder, and back"),
     "export": ("sem_jax.convert.export", "write a run's model as safetensors or StableHLO"),
+    "share": ("sem_jax.convert.share", "publish a run with a model card, on a hub or as a folder"),
 }
 
 

@@ -91,7 +91,7 @@ def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: s
     """Opens a run folder; nothing of it is executed.
 
     Args:
-      workdir: the run folder, or one of its checkpoints/STEP.
+      workdir: the run folder, or one of its checkpoints/STEP; or a shared run: its folder, or hf://owner/name.
       checkpoint: "final", "best_val" (the highest val_accuracy among the kept ones) or a step.
       trust_model: the custom model of the run, "my_nets:Net", which is imported and so executed; a run that names
         another one in its config.json is refused.

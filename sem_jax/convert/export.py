@@ -5,13 +5,16 @@
 
     predict = jax.export.deserialize(bytearray(Path("wrn.stablehlo").read_bytes())).call
     features, logits, probabilities = predict(images)       # u8[b h w c], any b; a process with jax and no sem_jax
+    names = json.loads(Path("wrn.stablehlo.json").read_text())["class_names"]
 
-The safetensors hold the checkpoint's arrays under this package's names ("params/stem/kernel"), with config.json and
-data.json as metadata; `python -m sem_jax convert` writes PyTorch's names. The program holds the weights and the
-normalisation, computes in float32 and runs on CPU, CUDA and TPU. JAX guarantees that it can be read for six months.
-Both formats need `pip install sem-jax[export]`.
+The safetensors hold the checkpoint's arrays under this package's names ("params/stem/kernel"); `python -m sem_jax
+convert` writes PyTorch's names. The program holds the weights and the normalisation, computes in float32 and runs on
+CPU, CUDA and TPU. JAX guarantees that it can be read for six months. Both formats carry class names, mean, std and size
+of the images, step and configuration: safetensors as metadata, each a JSON text, the program in a JSON file beside it.
+Both need `pip install sem-jax[export]`.
 """
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -24,13 +27,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
+from sem_jax.config import without_places
 from sem_jax.convert.files import write_bytes, write_safetensors
 from sem_jax.convert.naming import named_leaves
 from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error, one_line
 from sem_jax.models import make_model
-from sem_jax.runs.opening import open_run
+from sem_jax.runs.opening import Run, open_run
 from sem_jax.runs.predict import make_predict_step
-from sem_jax.runs.reading import read_json, without_current_folder
+from sem_jax.runs.reading import without_current_folder
+from sem_jax.runs.records import write_json
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -41,17 +46,29 @@ def flat_arrays(variables: Any) -> dict[str, np.ndarray]:
     return {"/".join(path): np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
-def export_program(workdir: str, *, checkpoint: str = "final", trust_model: str = "") -> bytes:
+def about_model(run: Run) -> dict[str, str]:
+    """What is needed beside a model's arrays, by name, each a JSON text.
+
+    class_names (in the order of the logits), image_shape [h, w, c], mean and std (per channel, of pixels in [0, 1]),
+    step, fingerprint, and the run's config.json and data.json without paths of this machine.
+    """
+    facts = run.data.to_json()
+    found = {name: facts[name] for name in ("class_names", "image_shape", "mean", "std")}
+    found |= {"step": run.step, "fingerprint": run.fingerprint}
+    found |= {"config.json": without_places(run.config), "data.json": facts}
+    return {name: json.dumps(value) for name, value in found.items()}
+
+
+def export_program(run: Run) -> bytes:
     """The predictions of a checkpoint as serialised StableHLO, for any number of images.
 
     The program maps images u8[b h w c] to (features f32[b d], logits f32[b k], probabilities f32[b k]).
 
     Raises:
-      SemError: a run that cannot be opened; flatbuffers is not installed.
+      RunError: flatbuffers is not installed.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise RunError("flatbuffers is not installed", "pip install sem-jax[export], or pip install flatbuffers")
-    run = open_run(workdir, checkpoint, trust_model=trust_model)
     # float32 on every platform: the program must not depend on the machine that exports it.
     model = make_model(**{**run.config.model, "num_classes": len(run.data.class_names), "dtype": "float32"})
     step = make_predict_step(model, mean=run.data.mean, std=run.data.std)
@@ -81,19 +98,23 @@ def load_program(path: Path) -> Callable[..., Any]:
 
 
 def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final", trust_model: str = "") -> None:
-    """Writes a checkpoint to the file `out`, in a format `kind` of FORMATS.
+    """Writes a checkpoint to the file `out`, in a format `kind` of FORMATS; for a program, `out`.json too.
 
     Raises:
       SemError: a run that cannot be opened, or a package that is missing.
     """
     if out.is_dir():
         raise ConfigError(f"--out={out} is a folder; give a file")
-    if kind == "stablehlo":
-        write_bytes(out, export_program(workdir, checkpoint=checkpoint, trust_model=trust_model))
-        return
     run = open_run(workdir, checkpoint, trust_model=trust_model)
-    metadata = {name: json.dumps(read_json(run.folder / name)) for name in ("config.json", "data.json")}
-    write_safetensors(out, flat_arrays(run.variables), metadata | {"step": str(run.step)})
+    about = about_model(run)
+    if kind == "stablehlo":
+        program = export_program(run)
+        write_bytes(out, program)
+        facts = {name: json.loads(text) for name, text in about.items()}
+        facts |= {"sha256": hashlib.sha256(program).hexdigest(), "outputs": ["features", "logits", "probabilities"]}
+        write_json(out.with_name(f"{out.name}.json"), facts | {"jax": jax.__version__})
+        return
+    write_safetensors(out, flat_arrays(run.variables), about)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from sem_jax.errors import ConfigError, command_parser, exit_on_error, plain
-from sem_jax.runs.reading import own_folder, without_current_folder
+from sem_jax.runs.reading import without_current_folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = command_parser("sem_jax.evaluation", __doc__)
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
-    add("--workdir", default="", metavar="DIR", help="run folder")
+    add("--workdir", default="", metavar="DIR", help="run folder, or hf://owner/name")
     add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"some of {', '.join(SUITES)}; default: all")
     add("--checkpoint", default="final", help="final, best_val, a step, or a folder: a run's or its checkpoints/STEP")
     add(
@@ -47,7 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-cache", dest="cached", action="store_false", help="keep no predictions below the run folder")
     add("--seed", type=int, default=0, help="of corruptions, pairs and choices; default: 0")
     add("--items", default="", metavar="FILE", help="write each item's results there (.npz), for paired tests")
-    add("--out", default="", metavar="DIR", help="folder of the report; default: WORKDIR/evaluation")
+    add(
+        "--out",
+        default="",
+        metavar="DIR",
+        help="folder of the report; default: WORKDIR/evaluation, or NAME-evaluation for a run of a hub",
+    )
     return parser
 
 
@@ -73,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
         if workdir and not fields["out"]:
-            fields["out"] = str(own_folder(Path(workdir).expanduser() / "evaluation"))
+            from sem_jax.runs.shared import report_folder
+
+            fields["out"] = str(report_folder(workdir))
         from sem_jax.evaluation.options import Options
 
         options = Options(**fields)

@@ -24,8 +24,9 @@ from sem_jax.evaluation.run_data import load_splits
 from sem_jax.evaluation.suites import SUITES
 from sem_jax.interfaces import Dataset
 from sem_jax.runs.opening import Run, open_run
-from sem_jax.runs.reading import own_folder, read_json
+from sem_jax.runs.reading import read_json
 from sem_jax.runs.records import environment
+from sem_jax.runs.shared import report_folder
 
 
 def evaluate(
@@ -51,7 +52,7 @@ def evaluate(
     """
     options = options or Options()
     run = run if isinstance(run, Run) else open_run(run, trust_model=options.trust_model)
-    folder = Path(options.out).expanduser() if options.out else own_folder(run.folder / "evaluation")
+    folder = Path(options.out).expanduser() if options.out else report_folder(run.source or run.folder)
     loaded = load_splits(run, data_dir=options.data_dir, dataset=dataset)
     context = Context(run, loaded, options, read_given(run, loaded, options))
     results: dict[str, Result | Missing] = {}

@@ -22,10 +22,12 @@ from sem_jax.errors import ConfigError, RunError
 from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
+from sem_jax.runs import shared
 from sem_jax.runs.checkpoint import load_model, steps
 from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, without_current_folder
 from sem_jax.runs.records import read_metrics
+from sem_jax.system.hub import is_hub
 
 MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
 MAX_COPIES, MAX_REST = 8, 64 << 20  # of the model in a checkpoint, optimizer and teacher included; bytes beside them
@@ -67,6 +69,7 @@ class Run(NamedTuple):
     model: Model
     variables: Any  # {"params", "batch_stats"}
     fingerprint: str  # hex SHA-256 of model, variables, mean and std
+    source: str = ""  # address of the shared run, with its commit: hf://owner/name@COMMIT; "" = the folder
 
     @property
     def precision(self) -> str:
@@ -78,7 +81,8 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
     """Rebuilds the model of a checkpoint from config.json and data.json.
 
     Args:
-      workdir: the run folder, or one of its checkpoints/STEP. Ignored if `checkpoint` is a folder.
+      workdir: the run folder, or one of its checkpoints/STEP; or a shared run: its folder, or hf://owner/name. Ignored
+        if `checkpoint` is a folder.
       checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder as above.
       trust_model: the custom model that may be imported, which executes its code: "my_nets:Net", as in the run's
         config.json; several with commas between them.
@@ -93,10 +97,13 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
 
 
 def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> Run:
+    workdir, source = shared.local_folder(workdir)
     workdir, checkpoint = Path(workdir).expanduser(), str(checkpoint)
+    by_name = checkpoint in ("final", "best_val") or checkpoint.isdigit()
+    manifest = shared.read_shared(workdir) if by_name and shared.is_shared(workdir) else None
     if checkpoint == "final" and not (workdir / "checkpoints").is_dir() and _holds_checkpoint(workdir):
         checkpoint = str(workdir.resolve())  # absolute: a folder may be called 7800 or final
-    folder, _, _ = _locate(workdir, checkpoint)
+    folder = workdir if manifest else _locate(workdir, checkpoint)[0]
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         found = type(values).__name__
@@ -108,7 +115,12 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
         raise RunError(f"{folder}: {classes}", "The two files are not of one run.")
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
     about = {"seed": cfg.seed, "data": facts.fingerprint, "config": values}
-    name, variables = _load(workdir, checkpoint, abstract_variables(model, facts.image_shape), about)
+    like = abstract_variables(model, facts.image_shape)
+    if manifest:
+        shared.check_checkpoint(workdir, manifest, checkpoint)
+        name, variables = str(manifest["step"]), shared.load_variables(workdir, manifest, like)
+    else:
+        name, variables = _load(workdir, checkpoint, like, about)
     return Run(
         name=folder.resolve().name,
         folder=folder,
@@ -119,6 +131,7 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
         model=model,
         variables=variables,
         fingerprint=_fingerprint(variables, repr(model), facts),
+        source=source,
     )
 
 
@@ -145,6 +158,8 @@ def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None, tr
     Raises:
       RunError: no such run. ConfigError: it was trained on images of another shape.
     """
+    if is_hub(folder):  # it may be named in a configuration that was found
+        raise ConfigError(f"mixer.scorer must be a folder, got {folder}", "Fetch the run first: `hf download`.")
     run = open_run(folder, trust_model=trust_model)
     if run.data.image_shape != tuple(image_shape):
         expected = f"mixer.scorer must be trained on images of shape {tuple(image_shape)}"

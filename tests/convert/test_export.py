@@ -1,6 +1,9 @@
 """Export: parameters and the inference program, read back and compared; damaged files."""
 
+import hashlib
 import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +15,8 @@ from sem_jax.data import DATASETS
 from sem_jax.errors import RunError
 from sem_jax.runs.opening import open_run
 from tests.helpers.runs import write_run
+
+PAGE_BLOCKS = re.findall(r"```py\n(.*?)```", (Path(__file__).parents[2] / "docs" / "sharing.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,7 @@ def assert_damage_is_named(read, path, damages):
         assert len(str(caught.value).splitlines()) <= 3
 
 
-def test_parameters_as_safetensors(run, tmp_path, capsys):
+def test_parameters_as_safetensors(run, tmp_path, monkeypatch):
     pytest.importorskip("safetensors")
     from safetensors import safe_open
 
@@ -43,17 +48,25 @@ def test_parameters_as_safetensors(run, tmp_path, capsys):
         np.testing.assert_array_equal(arrays[name], expected[name])
     with safe_open(out, framework="numpy") as file:
         metadata = file.metadata()
+    (_, lines) = (block for block in PAGE_BLOCKS if "sem_jax" not in block)
+    monkeypatch.chdir(out.parent)
+    exec(lines, found := {})
+    assert found["about"]["class_names"] == list("0123456789") and set(found["arrays"]) == set(expected)
     assert json.loads(metadata["config.json"])["model"]["name"] == "wide_resnet" and metadata["step"] == "1"
+    assert json.loads(metadata["class_names"]) == list("0123456789")
+    assert json.loads(metadata["image_shape"]) == [8, 8, 1] and json.loads(metadata["mean"]) == list(opened.data.mean)
     assert_damage_is_named(read_safetensors, tmp_path / "bad.safetensors", [b"", out.read_bytes()[:-9], b"\xff" * 64])
 
 
-def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(run, tmp_path, rng):
+def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(run, tmp_path, rng, monkeypatch):
     pytest.importorskip("flatbuffers")
     out = tmp_path / "net.stablehlo"
     main([f"--workdir={run}", f"--out={out}", "--format=stablehlo"])
     assert jax.export.deserialize(bytearray(out.read_bytes())).platforms == ("cpu", "cuda", "tpu")
     opened, predict = open_run(run), load_program(out)
     source = DATASETS["digits"]
+    (program, _) = (block for block in PAGE_BLOCKS if "sem_jax" not in block)
+    monkeypatch.chdir(tmp_path)
     for count in (1, 5):
         images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
         features, logits, probabilities = predict(images)
@@ -63,7 +76,11 @@ def test_the_program_predicts_what_the_checkpoint_does_for_any_number_of_images(
         np.testing.assert_allclose(logits, expected.logits, atol=1e-4, rtol=1e-4)
         exponents = np.exp(np.float64(logits) - np.max(logits))
         np.testing.assert_allclose(probabilities, exponents / exponents.sum(-1, keepdims=True), atol=1e-6)
+    exec(program, found := {"images": images})
+    assert found["names"] == [str(label) for label in np.asarray(logits).argmax(-1)]
+    assert found["about"]["image_shape"] == [8, 8, 1] and found["about"]["step"] == 2
     content = out.read_bytes()
+    assert found["about"]["sha256"] == hashlib.sha256(content).hexdigest()
     damages = [b"", content[: len(content) // 2], b"\x01" * 100]
     assert_damage_is_named(load_program, tmp_path / "bad.stablehlo", damages)
 

@@ -1,0 +1,1 @@
+from tests.helpers.hub import hub  # noqa: F401
