@@ -25,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
 from sem_jax.errors import RunError, one_line, plain
+from sem_jax.runs.array_files import check_array_files, check_size
 from sem_jax.runs.folders import holding, move_aside, remove
 from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
@@ -74,7 +75,10 @@ def _read(path: Path, like: dict, sharding: jax.sharding.Sharding | None = None)
     """The parts of a checkpoint that `like` names, in its shapes and dtypes, on `sharding` or else where `like` is."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), like)
     try:
+        check_array_files(path, like)
         return ocp.load_checkpointables(str(path), shapes)
+    except Damaged as error:
+        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one, or move it away.") from None
     except Exception as error:  # orbax raises many types, bare Exception among them
         raise RunError(
             f"Checkpoint {path} cannot be restored: {_reason(error)}",
@@ -215,7 +219,7 @@ class Checkpoints:
         refusal, step = None, _NONE
         if is_lead():
             try:
-                step = self._choose()
+                step = self._choose(_items(like))
             except RunError as error:
                 refusal, step = error, _REFUSED
         step = from_lead(step)
@@ -237,12 +241,13 @@ class Checkpoints:
         state = TrainState(counter, **found["model"], **found["trainer"])
         return Restored(state, manifest["progress"], manifest["metrics"])
 
-    def _choose(self) -> int:
+    def _choose(self, like: dict) -> int:
         """Step of the newest undamaged checkpoint; newer ones are moved aside."""
         bad = {}
         for step in reversed(steps(self._folder)):
             try:
-                manifest = read_verified(path := self._folder / str(step))
+                check_size(read_manifest(path := self._folder / str(step)), like)
+                manifest = read_verified(path)
                 check_identity(path, manifest, **{name: self._about.get(name) for name in ("seed", "data", "config")})
             except Damaged as error:
                 bad[step] = plain(str(error))

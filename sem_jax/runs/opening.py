@@ -23,6 +23,7 @@ from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
 from sem_jax.models import make_model
 from sem_jax.runs import shared
+from sem_jax.runs.array_files import check_size
 from sem_jax.runs.checkpoint import load_model, steps
 from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, without_current_folder
@@ -30,7 +31,6 @@ from sem_jax.runs.records import read_metrics
 from sem_jax.system.hub import is_hub
 
 MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
-MAX_COPIES, MAX_REST = 8, 64 << 20  # of the model in a checkpoint, optimizer and teacher included; bytes beside them
 
 
 class DataFacts(NamedTuple):
@@ -193,17 +193,13 @@ def _load(workdir: Path, checkpoint: str, like: Any, about: dict) -> tuple[str, 
 
 
 def _check_size(path: Path, like: Any) -> None:
-    """Refuses a checkpoint of more bytes than its arrays need; one that is not there is left to `load_model`."""
+    """Refuses a checkpoint whose files do not fit its arrays; one that is not there is left to `load_model`."""
     if not path.is_dir():
         return
     try:
-        size = sum(file["bytes"] for file in read_manifest(path)["files"].values())
+        check_size(read_manifest(path), like)
     except Damaged as error:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
-    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
-    if size > MAX_COPIES * needed + MAX_REST:
-        found = f"its files have {size} bytes, its model needs {needed}"
-        raise RunError(f"Checkpoint {path} is damaged: {found}", "Choose another one with --checkpoint.")
 
 
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:

@@ -17,7 +17,7 @@ from sem_jax.evaluation.prediction_cache import Cache
 from sem_jax.runs.opening import Run, open_run
 from sem_jax.runs.reading import without_current_folder
 from tests.helpers.hostile_runs import HOSTILE_RUNS, call
-from tests.helpers.watch import watch
+from tests.helpers.watch import most_memory, reset_most_memory, watch
 
 
 @pytest.mark.parametrize("row", HOSTILE_RUNS, ids=lambda row: row.__name__)
@@ -25,7 +25,7 @@ def test_nothing_of_it_is_executed(row, run_dir, own_home, tmp_path):
     folder, canary = tmp_path / "run", tmp_path / "canary"
     shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("predictions"))
     word = row(folder, canary)
-    start = time.process_time()
+    start, memory = time.process_time(), reset_most_memory()
     with watch(allowed=(own_home, Path(os.environ["SEM_JAX_TEST_CACHE"])), suspect=tmp_path) as seen:
         if word:
             with pytest.raises(SemError) as caught:
@@ -35,6 +35,7 @@ def test_nothing_of_it_is_executed(row, run_dir, own_home, tmp_path):
             assert not isinstance(found, Run) or found.fingerprint == open_run(run_dir).fingerprint
     assert seen == ([], []) and not canary.exists()
     assert time.process_time() - start < 5
+    assert most_memory() - memory < 500 << 20
     if word:
         said = str(caught.value)
         assert word in said and len(said.splitlines()) <= 3 and len(said) < 1000, said[:2000]

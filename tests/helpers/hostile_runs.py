@@ -22,6 +22,7 @@ from sem_jax.evaluation import Options, evaluate, runner
 from sem_jax.evaluation.given import _open_compared
 from sem_jax.runs.manifest import read_manifest, write_manifest
 from sem_jax.runs.opening import open_run, open_scorer
+from tests.helpers import bombs
 
 HOSTILE_RUNS = []  # the rows
 
@@ -309,7 +310,7 @@ def modules_beside_the_checkpoint(run, canary):
 
 
 def _rewrite(checkpoint, **about):
-    """The manifest with other contents, and digests that agree."""
+    """The manifest with other contents, if any, and digests that agree with the files."""
     values = read_manifest(checkpoint) | about
     (checkpoint / "manifest.json").unlink()
     write_manifest(checkpoint, {name: value for name, value in values.items() if name not in ("format", "files")})
@@ -385,6 +386,105 @@ def checkpoint_with_a_sparse_file(run, canary):
     values["files"]["trainer/more"] = {"bytes": 20 << 30, "sha256": "0" * 64}
     (run / "checkpoints/3/manifest.json").write_text(json.dumps(values | {"sha256": _digest(values)}))
     return "its files have 214"
+
+
+# Arrays, and what leads to them, that unpack to gigabytes; the digests agree.
+
+NOT_WRITTEN = "which no run writes"
+
+
+def _refolded(chunk_shape, inner=None):
+    def change(about):
+        about["chunk_grid"]["configuration"]["chunk_shape"] = chunk_shape
+        about["codecs"][0]["configuration"]["chunk_shape"] = inner or chunk_shape
+        return about
+
+    return change
+
+
+def _packed_otherwise(*codecs):
+    return lambda about: about | {"codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, *codecs]}
+
+
+BLOSC = {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 4, "blocksize": 0}
+ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+ARRAYS = {
+    "chunks_of_a_terabyte": _refolded([64, 1 << 32]),
+    "a_chunk_for_each_number": _refolded([1 << 20, 10], [1, 1]),
+    "another_shape": lambda about: about | {"shape": [64, 1 << 40]},
+    "another_dtype": lambda about: about | {"data_type": "float64"},
+    "blosc": _packed_otherwise({"name": "blosc", "configuration": BLOSC}),
+    "two_layers_of_zstd": _packed_otherwise(ZSTD, ZSTD),
+    "a_long_text": lambda about: about | {"attributes": {"x": "x" * (1 << 19)}},
+    "many_brackets": lambda about: about | {"attributes": {"x": [[[]] * 10_000] * 10}},
+}
+for what, change in ARRAYS.items():
+
+    def array(run, canary, change=change):
+        bombs.change_array(run / "checkpoints/3", change)
+        _rewrite(run / "checkpoints/3")
+        return NOT_WRITTEN
+
+    hostile(array, name=f"array_with_{what}")
+
+
+@hostile
+def chunk_that_unpacks_to_gigabytes(run, canary):
+    """tensorstore unpacks no more of it than the array needs."""
+    bombs.change_chunk(run / "checkpoints/3", bombs.zeros(4 << 30))
+    _rewrite(run / "checkpoints/3")
+    return "cannot be restored"
+
+
+@hostile
+def tree_that_unpacks_to_gigabytes(run, canary):
+    path = run / "checkpoints/3/model/manifest.ocdbt"
+    begin = b"u" * 16 + bytes([0]) + bombs.varint(100) + bombs.varint(10**8) + bytes([4, 0]) + bombs.varint(1 << 33)
+    path.write_bytes(bombs.node(bombs.MANIFEST, bombs.zeros(4 << 30, begin), 1))
+    _rewrite(run / "checkpoints/3")
+    return NOT_WRITTEN
+
+
+@hostile
+def node_with_a_table_of_a_billion_files(run, canary):
+    files = bytes([0]) + bombs.varint(1 << 33)
+    bombs.replace_tree(run / "checkpoints/3", lambda size: (bombs.zeros((size - 40) // 4 << 17, files), 1))
+    _rewrite(run / "checkpoints/3")
+    return NOT_WRITTEN
+
+
+@hostile
+def node_of_keys_that_share_their_beginnings(run, canary):
+    """65,534 bytes a key, written as three."""
+
+    def keys(size):
+        count = (size - 20) // 4 - 1
+        shared = b"\xfe\xff\x03" * (count - 1)
+        return bytes([0, 0]) + bombs.varint(count) + shared + b"\xff\xff\x03" + b"\1" * (count - 1), 0
+
+    bombs.replace_tree(run / "checkpoints/3", keys)
+    _rewrite(run / "checkpoints/3")
+    return NOT_WRITTEN
+
+
+@hostile
+def metadata_of_the_arrays_is_a_long_list(run, canary):
+    (run / "checkpoints/3/model/_METADATA").write_text("[" + "[]," * (1 << 20) + "[]]")
+    _rewrite(run / "checkpoints/3")
+    return "model/_METADATA: 3145732 bytes, expected at most"
+
+
+@hostile
+def metadata_names_another_format(run, canary):
+    _edit(run / "checkpoints/3/model/_METADATA", use_zarr3=False)
+    _rewrite(run / "checkpoints/3")
+    return "model/_METADATA: use_zarr3 is not true"
+
+
+@hostile
+def model_of_gigabytes_made_of_nothing(run, canary):
+    _edit(run / "config.json", model__width=200)
+    return "its arrays need"
 
 
 # Files that are none, endless or larger than any memory.
