@@ -32,6 +32,7 @@ ALLOWED = {
     "training.ahead_of_time": PARTS | {"config", "runs", "training"},
     "training.costs": BASE | {"system.program_text", "training"},
     "training.plan": PARTS | {"config", "runs", "system", "training"},
+    "training.start": PARTS | {"config", "convert.pretrained", "runs", "training"},
     "training.programs": PARTS | {"config", "runs", "system", "training"},
     "training.loop": PARTS | {"config", "runs", "system", "training"},
     "training.summary": PARTS | {"config", "runs", "training"},

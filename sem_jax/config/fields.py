@@ -49,9 +49,10 @@ TABLE = (
     Field("data.image_size", 0, Range(8, 4096, beside=0),
           "For image folders, in pixels: the shorter side is resized to it, the centre cropped; 0 = as they are."),
     Field("data.mean", (), None,
-          "What is subtracted from the channels of pixels in [0, 1]; () = the mean of the training images."),
+          "What is subtracted from the channels of pixels in [0, 1]; () = that of the source of model.init_from, where "
+          "it is known, or the mean of the training images."),
     Field("data.std", (), None,
-          "What they are divided by; () = the standard deviation of the training images."),
+          "What they are divided by; () = likewise, or the standard deviation of the training images."),
     Field("data.crop_padding", 4, Range(0, 4096), "Pixels of black border, added before a random crop; 0 = no crop."),
     Field("data.crop_scale", 0.0, Range(0, 1),
           "Random resized crop of encoded images (image_folder, tfds): the smallest share of the area that is kept; "
@@ -78,6 +79,9 @@ TABLE = (
     Field("model.stochastic_depth", 0.0, RATE,
           "Rate of the last block; it rises from 0 at the first. Not for preact_resnet and wide_resnet."),
     Field("model.options", "", None, "Custom models: arguments of their factory, as in hidden=64, act='gelu'."),
+    Field("model.init_from", "", None,
+          "Weights to start from: a run folder, a .safetensors or .pth file, or hf://owner/name[@revision][/file]; "
+          "\"\" = none. Read before the first step alone."),
     Field("model.dtype", "auto", Words("sem_jax.models:DTYPES"),
           "Type of the computation; parameters are float32. auto = float32 on CPU, else bfloat16."),
 

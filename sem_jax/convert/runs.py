@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
 from sem_jax.convert.files import read_state_dict, write_safetensors
-from sem_jax.convert.naming import NAMINGS, recognise, to_state_dict, to_variables
+from sem_jax.convert.layouts import NAMINGS
+from sem_jax.convert.naming import layout_of, recognise, to_state_dict, to_variables
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.models import make_model
 from sem_jax.runs.checkpoint import Checkpoints
@@ -49,7 +50,7 @@ def import_weights(
         raise RunError(f"{workdir} holds a run already", "Give another --workdir.")
     arrays = read_state_dict(source)
     fields = recognise(arrays, where=str(source)) | {name: value for name, value in model.items() if value}
-    num_classes = fields.pop("num_classes")
+    layout, num_classes = layout_of(arrays, where=str(source)), fields.pop("num_classes", 0)
     cfg = config_lib.get_default()
     cfg.data.update(data)
     cfg.model.update(fields)
@@ -65,13 +66,13 @@ def import_weights(
         found = f"{list(facts.mean)}, {list(facts.std)}"
         raise ConfigError(f"--mean and --std must have {channels} numbers, std > 0; got {found}")
     like = abstract_variables(make_model(**{**cfg.model, "num_classes": num_classes}), facts.image_shape)
-    variables = jax.device_put(to_variables(cfg.model.name, arrays, like, where=str(source)))
+    variables = jax.device_put(to_variables(layout, arrays, like, where=str(source)))
     workdir.mkdir(parents=True, exist_ok=True)
     with Checkpoints(workdir / "checkpoints", keep=1, best=None) as checkpoints:
         checkpoints.save(1, TrainState(jnp.int32(1), variables["params"], variables["batch_stats"], {}), {})
     write_json(workdir / "data.json", facts.to_json())
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    naming = NAMINGS[cfg.model.name].source
+    naming = NAMINGS[layout].source
     write_json(workdir / "converted.json", {"file": source.name, "sha256": digest, "naming": naming, **environment()})
     write_json(workdir / "config.json", config_lib.to_dict(cfg))  # last: a folder without it is no run
 
@@ -86,8 +87,8 @@ def export_weights(workdir: str, target: Path, *, checkpoint: str = "final", tru
         raise ConfigError(f"--to={target} must end in .safetensors")
     run = open_run(workdir, checkpoint, trust_model=trust_model)
     model = run.config.model
-    other_norm = model.norm not in ("", "batch")
-    if model.name not in NAMINGS or other_norm:
-        norm = f" with model.norm={model.norm}" if other_norm else ""
-        raise RunError(f"{run.folder} is a {model.name}{norm}, which has no PyTorch naming here")
+    unlike = {"norm": model.norm not in ("", "batch"), "pool": model.pool == "mean"}
+    if model.name not in NAMINGS or any(unlike.values()):
+        how = "".join(f" with model.{name}={model[name]}" for name, other in unlike.items() if other)
+        raise RunError(f"{run.folder} is a {model.name}{how}, which has no PyTorch naming here")
     write_safetensors(target, to_state_dict(model.name, run.variables), {"model": model.name, "source": "sem_jax"})

@@ -26,7 +26,9 @@ DTYPES = ("auto", "float32", "bfloat16")
 MAX_PARAMETERS = 10**10  # every device holds all of them, their gradient and the state of the optimizer
 
 
-def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str = "", **fields: Any) -> "Model":
+def make_model(
+    *, name: str, num_classes: int, dtype: str = "auto", options: str = "", init_from: str = "", **fields: Any
+) -> "Model":
     """The model that the `model` group of a configuration describes.
 
     >>> import jax
@@ -43,6 +45,7 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str
       dtype: of the computation, one of DTYPES; "auto" is float32 on CPU, where bfloat16 is emulated, else bfloat16.
         Parameters, BatchNorm statistics, features and logits are float32.
       options: more options of a custom model, as text: "hidden=64, act='gelu'".
+      init_from: of no matter here: the weights that a run starts from are those of its state.
       **fields: options of the row. For 0 and "" the row's default is taken.
 
     Raises:
@@ -50,6 +53,7 @@ def make_model(*, name: str, num_classes: int, dtype: str = "auto", options: str
     """
     import jax
 
+    del init_from
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if ":" in name:

@@ -260,7 +260,8 @@ def _strength(cfg: ConfigDict, lengths: Lengths):
 
 
 def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) -> TrainStep:
-    model = Frozen(cfg.optim.freeze).model(model)
+    frozen = Frozen(cfg.optim.freeze)
+    model = frozen.model(model)
     forward = make_forward(model, stacked=on.stacked(cfg), bn_running=cfg.objective.bn_running, remat=cfg.runtime.remat)
     gradient_of = make_gradient(
         forward,
@@ -269,4 +270,4 @@ def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) 
         unroll=on.name == "cpu",
         teacher_of=shortcuts.teacher_of if teacher else None,
     )
-    return make_train_step(draw, gradient_of, tx, skip_nonfinite=cfg.train.on_nan == "skip")
+    return make_train_step(draw, frozen.gradient(gradient_of), tx, skip_nonfinite=cfg.train.on_nan == "skip")

@@ -2,7 +2,7 @@
 
     frozen = Frozen("stem*, stage1*")
     frozen.check(params)                    # a pattern that fits no name is refused
-    tx, model = frozen.optimizer(tx), frozen.model(model)
+    tx, model, gradient_of = frozen.optimizer(tx), frozen.model(model), frozen.gradient(gradient_of)
 
 A name is the path of a parameter, "stage1_block1/conv1/kernel". A pattern has the wildcards of a shell; it stands for
 the names that it fits and for all that lie below one that it fits. `features` stands for everything but the head.
@@ -15,7 +15,7 @@ evaluation, without dropout and stochastic depth: the features are then the same
 
 import fnmatch
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -110,6 +110,20 @@ class Frozen:
     def model(self, model: Model) -> Model:
         """The model for training steps: frozen parameters without gradient, frozen BatchNorm as in evaluation."""
         return _FrozenModel(model, self) if self else model
+
+    def gradient(self, gradient_of: Callable) -> Callable:
+        """`gradient.make_gradient`'s function, with the running averages of frozen layers bit for bit as they were."""
+        if not self:
+            return gradient_of
+
+        def held(state, *arguments):
+            gradient, batch_stats, metrics = gradient_of(state, *arguments)
+            probe, names = self.only_head(names_of(state.params)), names_of(batch_stats)
+            pairs = zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(batch_stats), strict=True)
+            kept = [old if probe or name in self else new for name, (old, new) in zip(names, pairs, strict=True)]
+            return gradient, jax.tree.unflatten(jax.tree.structure(batch_stats), kept), metrics
+
+        return held
 
 
 def _few(names: list[str]) -> str:

@@ -26,6 +26,7 @@ from sem_jax.runs.state import TrainState
 from sem_jax.runs.trackers import Tracker, check_tracker
 from sem_jax.system import hosts
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
+from sem_jax.training import start as beginning
 from sem_jax.training import summary
 from sem_jax.training.calls import from_plain, to_plain
 from sem_jax.training.epoch_log import line_of, record_of
@@ -50,7 +51,8 @@ def train_and_evaluate(
       workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
         result.json. It is made when configuration, data, model and steps have been checked.
       profile: capture a trace of a few steps in its folder profile/.
-      trust_model: `module:factory` names, with commas, that the run of mixer.scorer may import; cfg.model.name may.
+      trust_model: `module:factory` names, with commas, that the runs of mixer.scorer and model.init_from may import;
+        cfg.model.name may.
       deadline: the first call of steps, or epoch, that ends after it is the last; as `time.monotonic` counts.
 
     Returns:
@@ -69,19 +71,21 @@ def train_and_evaluate(
         )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
     check_tracker(cfg.runtime.tracker)
-    dataset = _load(cfg)
+    folder = records.RunFolder(workdir, writer=hosts.is_lead())
+    trusted = f"{cfg.model.name},{trust_model}"
+    dataset, start = beginning.begin(cfg, _load(cfg), folder.path, trust_model=trusted)
     values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
     facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
     best = "val_accuracy" if cfg.data.val_size else None
     per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
     kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
-    folder = records.RunFolder(workdir, writer=hosts.is_lead())
     with _naming(folder):
         folder.check(values, facts, **options)
-    with contextlib.closing(Programs(cfg, dataset, trust_model=f"{cfg.model.name},{trust_model}")) as programs:
+    with contextlib.closing(Programs(cfg, dataset, trust_model=trusted, start=start)) as programs:
         with _naming(folder), folder:  # nothing has been written before
             folder.claim(values, facts, **options)
+            beginning.record(folder.path, start if hosts.is_lead() else None)
             with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest(deadline) as stop:
                 programs.trace_dir = str(folder.path / "profile") if profile else ""
                 state = _Run(cfg, dataset, programs, folder, checkpoints, stop).train()
@@ -242,6 +246,8 @@ class _Run:
 
     def _announce(self, start: int) -> None:
         self._say(summary.announcement(self.cfg, self.dataset, self.programs, self.state, self.folder.path))
+        if self.programs.start:
+            self._say(str(self.programs.start))
         if start:
             self._say(f"Continuing from step {start:,} of {self.programs.lengths.total:,}.")
 
@@ -251,6 +257,7 @@ class _Run:
         self._check_scores(scores, self.programs.lengths.total)
         log = records.read_metrics(self.folder.path)
         result = summary.result_of(self.cfg, self.dataset, self.programs, scores, log)
+        result |= beginning.recorded(self.folder.path)
         self.folder.finish(result)
         picture = self._draw_curves()
         self._check_result(result)

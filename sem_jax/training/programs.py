@@ -11,7 +11,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -29,6 +29,9 @@ from sem_jax.training import assemble
 from sem_jax.training.calls import Sums, zero_sums
 from sem_jax.training.monitor import Monitor
 from sem_jax.training.step import TrainStep
+
+if TYPE_CHECKING:  # most runs start from drawn weights
+    from sem_jax.convert.pretrained import Start
 
 HOST_STEPS_PER_CALL = 16  # how many steps' images are sent at a time from the host's memory
 DEVICE_SHARE = 0.3  # share of a device's memory that the training images may take
@@ -51,6 +54,7 @@ class Programs:
       cfg: a validated configuration.
       dataset: the one that it names; batch size and classes agree.
       trust_model: see `runs.opening.open_run`; for the run of mixer.scorer.
+      start: the weights of the first state, see `start.begin`; None = as the model draws them.
 
     Raises:
       SemError: model, mixer and data cannot work together, or mixer.scorer is no run; nothing has been compiled.
@@ -64,8 +68,8 @@ class Programs:
       mixing, plain: the stages; the mixing one has no steps where mixer.name is "none".
     """
 
-    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trust_model: str = ""):
-        self._cfg, self._dataset = cfg, dataset
+    def __init__(self, cfg: ConfigDict, dataset: Dataset, *, trust_model: str = "", start: "Start | None" = None):
+        self._cfg, self._dataset, self.start = cfg, dataset, start
         self.devices = jax.devices()[: cfg.runtime.devices or None]
         mesh = jax.make_mesh((len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices)
         self.replicated = NamedSharding(mesh, PartitionSpec())
@@ -129,7 +133,12 @@ class Programs:
     def initial_state(self) -> TrainState:
         """The state before the first step, on all devices."""
         image_shape = self._dataset.splits["train"].images.shape[1:]
-        return jax.device_put(jit_init_state(self.model, self._tx, image_shape=image_shape)(self._key), self.replicated)
+        state = jit_init_state(self.model, self._tx, image_shape=image_shape)(self._key)
+        if self.start:
+            found = self.start.onto({"params": state.params, "batch_stats": state.batch_stats})
+            found = jax.device_put(found, self.replicated)
+            state = state._replace(**found, opt_state=jax.jit(self._tx.init)(found["params"]))
+        return jax.device_put(state, self.replicated)
 
     def order(self, epoch: int) -> Any:
         """The order of an epoch, see `interfaces.Feed`."""

@@ -13,7 +13,7 @@ from sem_jax.convert import NAMINGS, read_state_dict, recognise, to_state_dict, 
 from sem_jax.convert.__main__ import main
 from sem_jax.convert.files import write_safetensors
 from sem_jax.errors import RunError
-from sem_jax.models import make_model
+from sem_jax.models import MODELS, make_model
 from sem_jax.models.resnet import ResNet
 from sem_jax.runs.opening import abstract_variables, open_run
 
@@ -185,7 +185,7 @@ def test_a_folder_with_a_run_and_a_wrong_normalisation_are_refused(tmp_path, cap
 def test_what_has_no_pytorch_naming_is_not_exported(tmp_path):
     with pytest.raises(RunError, match="fit resnet: .* missing"):
         to_variables("resnet", {}, abstract_variables(make_model(name="resnet", num_classes=2), (8, 8, 3)), where="x")
-    assert set(NAMINGS) == {"preact_resnet", "wide_resnet", "resnet"}
+    assert {naming.family for naming in NAMINGS.values()} == set(MODELS)
 
 
 def test_torch_is_imported_for_its_own_files_alone(tmp_path, monkeypatch):
