@@ -19,6 +19,7 @@ ALLOWED = {
     "interfaces": {"errors"},
     "rngs": {"interfaces"},
     "data": BASE | {"data", "system.progress"},
+    "data.hub_data": BASE | {"data", "system.hub"},
     "mixers": BASE | {"mixers"},
     "models": BASE | {"models"},
     "objectives": BASE | {"objectives"},

@@ -73,6 +73,8 @@ def data(cfg: ConfigDict) -> Rules:
     yield "data.mean", not cfg.data.mean or channels in (None, len(cfg.data.mean)), numbers
     yield "data.std", not cfg.data.std or channels in (None, len(cfg.data.std)), numbers
     yield "data.std", all(number > 0 for number in cfg.data.std), "of numbers > 0"
+    for field in ("image_column", "label_column"):
+        yield f"data.{field}", name == "hf" or not cfg.data[field], f'"" for {name}, which has no columns'
     resized = cfg.data.image_size > 0
     yield "data.image_size", not (resized and source.image_size), f"0 for {name} of {source.image_size} pixels"
     if not source.encodes:

@@ -41,6 +41,8 @@ TABLE = (
 
     Field("data.name", "cifar10", Words("sem_jax.data:DATASETS", "data set"), "The data set."),
     Field("data.dir", "", None, 'Folder of the data; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets.'),
+    Field("data.image_column", "", None, 'Column of the images of hf; "" = the only one of type Image.'),
+    Field("data.label_column", "", None, 'Column of the labels of hf; "" = the one of type ClassLabel, else `label`.'),
     Field("data.val_size", 0, Range(0, ENDLESS),
           "Images held out of train, class-balanced. Select alpha and gamma with 5000; the final runs hold out none."),
     Field("data.train_size", 0, Range(0, ENDLESS),

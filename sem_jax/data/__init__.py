@@ -8,7 +8,7 @@
 `DATASETS` is the table of names. A row (`Source`) holds the loader and the facts that need no data:
 
 >>> sorted(data.DATASETS)
-['arrays', 'cifar10', 'cifar100', 'digits', 'image_folder', 'svhn_cropped', 'tfds', 'tiny_imagenet']
+['arrays', 'cifar10', 'cifar100', 'digits', 'hf', 'image_folder', 'svhn_cropped', 'tfds', 'tiny_imagenet']
 >>> data.DATASETS["cifar10"].num_classes
 10
 

@@ -19,7 +19,9 @@ class Reading(NamedTuple):
     encoded: bool | None = False  # leave the images encoded on disk; None: if memory would not hold them decoded
     eval_crop: float = 1.0  # share of the shorter side that the centre crop of encoded images keeps
     cache: bool = True  # keep decoded arrays in $SEM_JAX_CACHE (default ~/.cache/sem_jax)
-    download: bool = True  # download and prepare a public set that is not found
+    download: bool = True  # download and prepare a public set that is not found; fetch what is on a hub
+    image_column: str = ""  # of tables (`hf`); "" = the one that has images
+    label_column: str = ""
 
 
 DEFAULT = Reading()
@@ -125,5 +127,6 @@ DATASETS: Table[Source] = Table(
         "image_folder": "sem_jax.data.image_folder:IMAGE_FOLDER",
         "tfds": "sem_jax.data.tfds:TFDS",
         "arrays": "sem_jax.data.arrays:ARRAYS",
+        "hf": "sem_jax.data.hub_data:HF",
     }
 )

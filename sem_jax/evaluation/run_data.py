@@ -37,7 +37,9 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
             f"{run.folder} was trained without looking at test data (data.use_test=False), so it is not scored on it",
             "Train with the chosen settings and data.use_test=True, and score that run.",
         )
-    reading = data_lib.Reading(encoded=True if cfg.crop_scale else None, eval_crop=cfg.eval_crop, download=False)
+    columns = {"image_column": cfg.image_column, "label_column": cfg.label_column}
+    encoded = True if cfg.crop_scale else None
+    reading = data_lib.Reading(encoded=encoded, eval_crop=cfg.eval_crop, download=False, **columns)
     options = {"data_dir": data_dir or cfg.dir, "image_size": cfg.image_size, "reading": reading}
     held_out = {"val_size": cfg.val_size, "val_seed": run.config.seed, "train_size": cfg.train_size}
     try:

@@ -32,7 +32,8 @@ from sem_jax.registry import nearest
 SCHEME = "hf://"
 MAX_FILES, MAX_BYTES = 10_000, 1 << 38  # of one call
 _NAME = r"[A-Za-z0-9_][\w.-]{0,95}"
-_URL = re.compile(rf"hf://(datasets/|models/)?({_NAME})/({_NAME})(?:@({_NAME}))?(?:/(.+))?", re.ASCII)
+_REVISION = rf"refs/(?:convert/parquet|pr/\d+)|{_NAME}"
+_URL = re.compile(rf"hf://(datasets/|models/)?({_NAME})/({_NAME})(?:@({_REVISION}))?(?:/(.+))?", re.ASCII)
 
 
 class Place(NamedTuple):
@@ -87,7 +88,9 @@ def parse(url: str, kind: str = "model") -> Place:
     return Place(kind, f"{found[2]}/{found[3]}", found[4] or "", found[5] or "")
 
 
-def fetch(url: str, *, files: Sequence[str] = ("*",), kind: str = "model", limit: int = MAX_BYTES) -> Fetched:
+def fetch(
+    url: str, *, files: Sequence[str] = ("*",), kind: str = "model", limit: int = MAX_BYTES, offline: bool = False
+) -> Fetched:
     """Fetches a file, or the files of a repository, unless they are in the cache.
 
     Args:
@@ -95,6 +98,7 @@ def fetch(url: str, *, files: Sequence[str] = ("*",), kind: str = "model", limit
       files: patterns of the names to fetch, if the url names no file; `*` matches slashes too.
       kind: "model" or "dataset", if the url does not say.
       limit: bytes of all files together that are accepted.
+      offline: take the files from the cache alone, as with HF_HUB_OFFLINE=1.
 
     Raises:
       SemError: no such repository, revision or file; no permission; no network; a full disk; more bytes than `limit`; a
@@ -103,7 +107,7 @@ def fetch(url: str, *, files: Sequence[str] = ("*",), kind: str = "model", limit
     place = parse(url, kind)
     patterns = [glob.escape(place.file)] if place.file else list(files)
     with _refusing(place):
-        found = _from_cache(place, patterns) if _is_offline() else _from_hub(place, patterns, limit)
+        found = _from_cache(place, patterns) if offline or _is_offline() else _from_hub(place, patterns, limit)
         snapshot, digests = found
         owner, name = place.repo.split("/")
         folder = cache_dir() / "hub" / f"{place.kind}s" / owner / snapshot.name / name
@@ -231,6 +235,8 @@ def _place(source: Path, target: Path, expected: str, place: Place) -> str:
     if len(expected) in (40, 64) and found != expected:
         remedy = f"Delete it and fetch it again: {source.resolve()}"
         raise place.error(f"{place}: {target.name} is damaged: digest {found[:12]}, expected {expected[:12]}", remedy)
+    if target.exists() and os.path.samefile(source, target):
+        return sha256
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
@@ -269,7 +275,8 @@ def _explained(error: BaseException, place: Place, writes: bool) -> tuple[str, s
     if isinstance(error, errors.RepositoryNotFoundError) or code in (401, 404):
         return f"{place}: no such repository at {_endpoint()}, or a private one", f"Check the name. {login}"
     if isinstance(error, errors.LocalEntryNotFoundError) or _is_offline():
-        return f"{place} is not in the cache, and HF_HUB_OFFLINE is set", "Fetch it once with a network."
+        kind = " --repo-type dataset" if place.kind == "dataset" else ""
+        return f"{place} is not in the cache", f"Fetch it: hf download {place.repo}{kind}; unset HF_HUB_OFFLINE."
     if code:
         return f"{place}: {_endpoint()} answers with status {code}", "Try again later."
     if isinstance(error, OSError) and error.errno and error.filename:  # a disk's, not a connection's

@@ -118,7 +118,12 @@ def _load(cfg: ConfigDict) -> Dataset:
         val_size=cfg.data.val_size,
         val_seed=cfg.seed,
         train_size=cfg.data.train_size,
-        reading=data_lib.Reading(encoded=encoded, eval_crop=cfg.data.eval_crop),
+        reading=data_lib.Reading(
+            encoded=encoded,
+            eval_crop=cfg.data.eval_crop,
+            image_column=cfg.data.image_column,
+            label_column=cfg.data.label_column,
+        ),
     )
     return data_lib.normalised_with(dataset, mean=cfg.data.mean, std=cfg.data.std)
 
