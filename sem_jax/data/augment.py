@@ -1,4 +1,4 @@
-"""Random crop and flip of one uint8 image: the random draw and two functions that apply it, with the same result."""
+"""Random crop and flip of one uint8 image: the random draw and two functions that apply it, with one result."""
 
 from typing import NamedTuple
 
@@ -31,21 +31,29 @@ def apply_augment(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.A
     return jnp.where(draw.flip, image[:, ::-1], image)
 
 
-def apply_augment_by_products(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.Array:
-    """`apply_augment` as two matrix products, which TPUs are made for; f32[h w c] with the same whole numbers.
+def apply_augment_by_selects(draw: AugmentDraw, image: jax.Array, *, padding: int) -> jax.Array:
+    """`apply_augment` without a slice at a drawn place: every offset's slice is read, and the drawn one is kept.
 
-    Each row of the matrices picks one row or column of the image, or none where the border is. Every product and sum is
-    a whole number up to 255, which bfloat16 holds exactly.
+    In a batch these are elementwise operations with the images in the lanes of a TPU.
     """
     height, width, _ = image.shape
-    rows = jnp.arange(height) + draw.offset[0] - padding
-    columns = jnp.arange(width)
-    columns = jnp.where(draw.flip, width - 1 - columns, columns) + draw.offset[1] - padding
-    pick_row, pick_column = (
-        jax.nn.one_hot(places, side, dtype=jnp.bfloat16) for places, side in ((rows, height), (columns, width))
-    )
-    picked = jnp.einsum("ia,abc->ibc", pick_row, image.astype(jnp.bfloat16))
-    return jnp.einsum("jb,ibc->ijc", pick_column, picked, preferred_element_type=jnp.float32)
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    rows = padded[:height]
+    for offset in range(1, 2 * padding + 1):
+        rows = jnp.where(draw.offset[0] == offset, padded[offset : offset + height], rows)
+    cropped = rows[:, :width]
+    for offset in range(1, 2 * padding + 1):
+        cropped = jnp.where(draw.offset[1] == offset, rows[:, offset : offset + width], cropped)
+    return jnp.where(draw.flip, cropped[:, ::-1], cropped)
+
+
+def pick(indices: jax.Array, images: jax.Array) -> jax.Array:
+    """images[indices] of u8[b h w c], as a matrix product with one-hot rows: f32 with the same whole numbers.
+
+    bfloat16 holds whole numbers up to 256 exactly, and each sum has one term. XLA:TPU would gather image by image.
+    """
+    chosen = jax.nn.one_hot(indices, len(images), dtype=jnp.bfloat16)
+    return jnp.einsum("pb,bhwc->phwc", chosen, images.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:

@@ -179,7 +179,7 @@ def fetch(
         std=dataset.std,
         crop_padding=cfg.data.crop_padding,
         flip=cfg.data.flip,
-        products=on.name == "tpu",
+        tpu=on.name == "tpu",
         sharding=sharding,
         batched=batched,
     )

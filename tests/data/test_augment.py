@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sem_jax.data.augment import AugmentDraw, apply_augment, apply_augment_by_products, draw_augment, normalise
+from sem_jax.data.augment import AugmentDraw, apply_augment, apply_augment_by_selects, draw_augment, normalise, pick
 
 
 def test_crop_and_flip_as_numpy_does(rng):
@@ -19,7 +19,7 @@ def test_crop_and_flip_as_numpy_does(rng):
         np.testing.assert_array_equal(apply_augment(draw, jnp.asarray(image), padding=2), expected)
 
 
-def test_products_give_the_pixels_of_slices(rng):
+def test_selects_give_the_pixels_of_slices(rng):
     """Bit for bit after normalising, for every offset, mirrored or not, compiled, on a side that is no power of two."""
     images = jnp.asarray(rng.integers(0, 256, (98, 9, 7, 3), dtype=np.uint8))
     offsets = np.stack(np.meshgrid(range(7), range(7)), -1).reshape(-1, 2)
@@ -27,12 +27,17 @@ def test_products_give_the_pixels_of_slices(rng):
 
     @jax.jit
     def results(draws, images):
-        functions = (apply_augment, apply_augment_by_products)
+        functions = (apply_augment, apply_augment_by_selects)
         return [normalise(jax.vmap(partial(f, padding=3))(draws, images), (0.4,), (0.2,)) for f in functions]
 
-    sliced, multiplied = results(draws, images)
-    assert multiplied.dtype == jnp.float32
-    np.testing.assert_array_equal(sliced, multiplied)
+    sliced, selected = results(draws, images)
+    np.testing.assert_array_equal(sliced, selected)
+
+
+def test_a_product_picks_the_images_of_indices(rng):
+    images = jnp.asarray(rng.integers(0, 256, (40, 5, 4, 3), dtype=np.uint8))
+    indices = jnp.asarray(rng.permutation(40))
+    np.testing.assert_array_equal(jax.jit(pick)(indices, images), images[indices])
 
 
 def test_draws_cover_all_offsets_and_both_sides():

@@ -24,11 +24,11 @@ def split(rng):
     return Split(rng.integers(0, 256, (30, 6, 6, 3), dtype=np.uint8), np.arange(30, dtype=np.int32))
 
 
-@pytest.mark.parametrize("products", [False, True], ids=["slices", "products"])
-def test_take_gives_the_batch_by_index(split, products):
+@pytest.mark.parametrize("tpu", [False, True], ids=["slices", "selects"])
+def test_take_gives_the_batch_by_index(split, tpu):
     """The partners' images, gathered again from the data with the same crops, are those of the batch."""
     images = {"image_shape": (6, 6, 3), "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    fetch = make_fetch(**images, crop_padding=2, flip=True, products=products)
+    fetch = make_fetch(**images, crop_padding=2, flip=True, tpu=tpu)
     data, pairing = jax.device_put(as_rows(split)), jnp.asarray([2, 0, 1, 3])
 
     @jax.jit

@@ -80,7 +80,7 @@ tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="nee
 @pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["mixup", "cutmix", "resizemix", "gridmix", "saliencymix"])
 def test_a_tpu_step_has_no_loop_over_the_images(mixer):
-    """Crops, boxes and grids are products and masks: XLA:TPU makes a serial loop of slices at drawn places."""
+    """Crops, boxes and grids are selections and masks: XLA:TPU makes a serial loop of slices at drawn places."""
     found = plan(configure("mixup+sem", **{**NET, "mixer.name": mixer}), "v5e")
     (step,) = found.steps
     assert step.text and step.text.cycles > 0 and step.memory < targets.CHIPS["v5e"].memory
@@ -96,7 +96,7 @@ def test_a_loop_over_the_images_is_seen(monkeypatch):
     monkeypatch.setattr(
         planning.Calls.lower.__globals__["assemble"],
         "make_fetch",
-        lambda **options: make_fetch(**options | {"products": False}),
+        lambda **options: make_fetch(**options | {"tpu": False}),
     )
     (step,) = plan(configure("mixup+sem", **NET), "v5e").steps
     assert step.text and [loop for loop in step.text.loops if loop.count == 32]
