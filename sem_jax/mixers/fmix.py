@@ -74,18 +74,17 @@ def top_mask(noise: jax.Array, lam: jax.Array, up: jax.Array, max_soft: float) -
 def largest(values: jax.Array, count: jax.Array) -> jax.Array:
     """True for the `count` largest of f32[n], bool[n]; of equal ones the first.
 
-    The smallest of them is found bit by bit, on the bits of the floats rearranged so that they order as integers. On
-    XLA:CPU sorting takes 20 times as long as drawing the noise, this about as long.
+    The smallest of them is found two bits at a time, on the bits of the floats rearranged so that they order as
+    integers. On XLA:CPU sorting takes 20 times as long as drawing the noise, this about as long.
     """
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = jnp.uint32(1 << 31)
     order = jnp.where(bits >= sign, ~bits, bits | sign)
-
-    def with_next_bit(i, least):
-        candidate = least | (sign >> i)
-        return jnp.where(jnp.sum(order >= candidate) >= count, candidate, least)
-
-    least = jax.lax.fori_loop(0, 32, lambda i, t: with_next_bit(jnp.uint32(i), t), jnp.uint32(0))
+    least = jnp.uint32(0)
+    for shift in range(30, -1, -2):
+        candidates = least | (jnp.arange(1, 4, dtype=jnp.uint32) << shift)
+        reached = jnp.sum(order[None, :] >= candidates[:, None], axis=1) >= count  # true, then false
+        least |= jnp.sum(reached, dtype=jnp.uint32) << shift
     above, equal = order > least, order == least
     return above | (equal & (jnp.cumsum(equal) <= count - jnp.sum(above)))
 
