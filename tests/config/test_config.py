@@ -58,6 +58,7 @@ def test_every_config_trains_what_its_name_says(path):
         "tin": "tiny_imagenet",
         "digits": "digits",
         "imagenet": "image_folder",
+        "finetune": "image_folder",
     }
     net, _, data = path.stem.rpartition("_")
     net = net or data
