@@ -5,12 +5,18 @@
 
 An entry is an .npz file, not compressed, with the SHA-256 of every array in it. A damaged entry is computed again. A
 link in place of the folder or of an entry is left alone.
+
+A run folder may come from somebody else, and so may what it says that a net predicted. An entry is therefore signed
+with a key of this user, a file below $SEM_JAX_CACHE. What was not signed here is computed again.
 """
 
 import hashlib
+import hmac
 import json
 import logging
+import os
 import re
+import secrets
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +24,15 @@ from typing import Any
 
 import numpy as np
 
+from sem_jax.data.decoded_cache import cache_dir
 from sem_jax.data.npy_files import read_npy
 from sem_jax.data.splits import digest
-from sem_jax.errors import one_line, plain
-from sem_jax.runs.reading import parse_json
+from sem_jax.errors import RunError, one_line, plain
+from sem_jax.runs.reading import parse_json, read_bytes
 from sem_jax.runs.records import replacing
 
 FORMAT = 1  # raise it when the meaning of a stored array changes
+KEY, KEY_BYTES = "predictions.key", 32
 Arrays = dict[str, np.ndarray]
 log = logging.getLogger("sem_jax.evaluation")
 
@@ -84,6 +92,9 @@ class Cache:
                 arrays = {what: stored(what) for what in index["arrays"]}
             if index["key"] != key or any(digest(arrays[what]) != sha for what, sha in index["arrays"].items()):
                 raise ValueError("checksum does not agree")
+            if not hmac.compare_digest(index["signature"], _sign(key, index["arrays"])):
+                log.warning("%s was not written by this user on this machine: computing it again", plain(str(path)))
+                return None
             return arrays
         except Exception as error:  # zip, zlib and NumPy raise errors of their own
             log.warning("%s is damaged (%s): computing it again", plain(str(path)), plain(one_line(error)))
@@ -93,7 +104,8 @@ class Cache:
         if self._folder is None:
             return
         path = self._path(self._folder, name, key)
-        about = json.dumps({"key": key, "arrays": {what: digest(value) for what, value in arrays.items()}})
+        digests = {what: digest(value) for what, value in arrays.items()}
+        about = json.dumps({"key": key, "arrays": digests, "signature": _sign(key, digests)})
         stored: dict[str, Any] = {"index": np.frombuffer(about.encode(), np.uint8), **arrays}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,3 +114,28 @@ class Cache:
         except OSError as error:
             log.warning("predictions are not kept: cannot write %s (%s)", path, error.strerror or error)
             self._folder = None  # warns only once
+
+
+def _sign(key: str, digests: dict[str, str]) -> str:
+    """Hex HMAC-SHA256 of an entry's key and of the digests of its arrays."""
+    return hmac.digest(_secret(), json.dumps([key, digests], sort_keys=True).encode(), "sha256").hex()
+
+
+_of_this_process = secrets.token_bytes(KEY_BYTES)
+
+
+def _secret() -> bytes:
+    """The key of this user, made when there is none; where it cannot be kept, one that ends with this process."""
+    path = cache_dir() / KEY
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{KEY}.{os.getpid()}")
+            temporary.unlink(missing_ok=True)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+            os.replace(temporary, path)
+        found = read_bytes(path, limit=KEY_BYTES)
+    except (OSError, RunError):
+        return _of_this_process
+    return found if len(found) == KEY_BYTES else _of_this_process

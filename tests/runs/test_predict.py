@@ -177,6 +177,31 @@ def test_damaged_entries_are_computed_again(tmp_path, damage, caplog):
     assert calls == [1.0, 1.0] and "computing it again" in caplog.text
 
 
+def test_predictions_that_somebody_else_wrote_are_computed_again(tmp_path, monkeypatch, caplog):
+    """Their digests agree: a run folder could say anything about its net. One's own are used wherever the folder is."""
+    calls = []
+    monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "theirs"))
+    Cache(tmp_path / "run", "model", "p")("set", "images", made([], 9.0))
+    monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "ours"))
+    for folder in ("run", "moved"):
+        found = Cache(tmp_path / folder, "model", "p")("set", "images", made(calls))
+        assert (found["logits"] == 1.0).all() and calls == [1.0]
+        if folder == "run":
+            assert "not written by this user" in caplog.text
+            (tmp_path / "run").rename(tmp_path / "moved")
+    key = tmp_path / "ours/predictions.key"
+    assert len(key.read_bytes()) == 32 and key.stat().st_mode & 0o077 == 0
+
+
+def test_predictions_are_signed_where_no_key_can_be_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEM_JAX_CACHE", str(tmp_path / "file/cache"))
+    calls = []
+    for _ in range(2):
+        Cache(tmp_path / "run", "model", "p")("set", "images", made(calls))
+    assert calls == [1.0]
+
+
 def test_cache_that_lacks_an_array_is_computed_again(tmp_path):
     calls = []
     Cache(tmp_path, "model", "p")("set", "images", made(calls))
