@@ -1,7 +1,7 @@
 """The commands: `python -m sem_jax COMMAND ...`, and `sem-jax COMMAND ...` where the package is installed.
 
-python -m sem_jax                     # lists them
-python -m sem_jax train --config=configs/digits.py
+python -m sem_jax                     # lists them; --list, what may be given to them
+python -m sem_jax train --config=digits
 python -m sem_jax evaluate --workdir=runs/digits
 """
 
@@ -11,7 +11,7 @@ import sys
 
 from sem_jax import __version__
 from sem_jax.errors import exit_on_error
-from sem_jax.registry import lookup
+from sem_jax.registry import lookup, names_at
 from sem_jax.runs.reading import without_current_folder
 from sem_jax.system.signals import end_at_interrupt
 
@@ -27,17 +27,46 @@ COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
 }
 
 
+LISTED = {  # kind -> where its names are; each is read without importing what the rows name
+    "methods": "sem_jax.config:METHODS",
+    "models": "sem_jax.models:MODELS",
+    "mixers": "sem_jax.mixers:MIXERS",
+    "data sets": "sem_jax.data:DATASETS",
+    "suites": "sem_jax.evaluation.suites:SUITES",
+}
+
+
+def usage() -> str:
+    """The list of commands."""
+    lines = [f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: sem-jax COMMAND ...        (or python -m sem_jax COMMAND ...)", "", *lines, ""]
+        + ["sem-jax COMMAND --help   what a command takes; of train, every setting too"]
+        + ["sem-jax --list           configurations, methods, models, mixers, data sets, suites"]
+        + ["sem-jax --version"]
+    )
+
+
+def listing() -> str:
+    """The names that may be given to the commands."""
+    from sem_jax.config.finding import about, known_configs
+
+    configs = sorted(known_configs().items())
+    lines = ["configurations (--config=NAME, --config=NAME:METHOD)"]
+    lines += [f"  {name:<18} {about(path)}" for name, path in configs]
+    for kind, place in LISTED.items():
+        lines += ["", kind, f"  {', '.join(names_at(place))}"]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs the command that is named first; without a name, `train`. `COMMAND --help` has its options."""
-    if len(sys.argv) == 1 or sys.argv[1] in ("--help", "-h"):
-        print("usage: python -m sem_jax COMMAND ...\n")
-        print("\n".join(f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()))
-        print("\npython -m sem_jax COMMAND --help shows what a command takes.")
+    first = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    texts = {"--help": usage, "-h": usage, "help": usage, "--list": listing, "--version": lambda: __version__}
+    if first in texts:
+        print(texts[first]())
         return
-    if sys.argv[1] == "--version":
-        print(__version__)
-        return
-    name = "train" if sys.argv[1].startswith("--") else sys.argv.pop(1)
+    name = "train" if first.startswith("-") else sys.argv.pop(1)
     with exit_on_error():
         module, _ = lookup(COMMANDS, "command", name)
     if name == "train":

@@ -1,6 +1,5 @@
 """The functions that users call: train a configuration, open a run, predict, score and draw it."""
 
-import runpy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,24 +8,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sem_jax.config import apply_method, get_default, override, validate
-from sem_jax.errors import ConfigError
-from sem_jax.registry import nearest
+from sem_jax.config.finding import load_config, switch_model
 from sem_jax.runs import opening, records
 from sem_jax.runs.inputs import Inputs, from_array, list_inputs
 from sem_jax.runs.results import Evaluation, Prediction, Records
-
-# configs/ in the working directory, then in the checkout that the package is imported from.
-_CONFIGS = (Path("configs"), Path(__file__).resolve().parent.parent / "configs")
 
 
 def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict:
     """A validated configuration.
 
     Args:
-      name: a file in configs/ ("preact_c10"), or the path of one, which is Python and is executed; "" = the
-        defaults, PreActResNet18 on CIFAR-10.
+      name: one that comes with the package ("preact_c10", "preact_c10:cutmix+sem"), or the path of a file, which is
+        Python and is executed; "" = the defaults, PreActResNet18 on CIFAR-10.
       method: one of the paper's nine, such as "cutmix+es+sem"; "" = the file's own, mixup + SEM.
-      **fields: settings by their full name: `**{"train.epochs": 2}`; docs/settings.md lists them.
+      **fields: settings by their full name: `**{"train.epochs": 2}`; docs/settings.md lists them. With
+        another "model.name", the file's other fields of `model` are left out, which belong to its own.
 
     Raises:
       ConfigError: no such file, method or field, or a value that cannot work.
@@ -34,20 +30,16 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
     >>> cfg = get_config(method="cutmix+es", **{"train.epochs": 20, "mixer.alpha": 0.5})
     >>> cfg.mixer.name, cfg.objective.gamma, cfg.mixer.stop_epoch
     ('cutmix', 0.0, 15)
+    >>> get_config("vit_c10", **{"model.name": "resnet", "model.depth": 34}).model.width  # 0: the model's own default
+    0
     """
-    cfg = runpy.run_path(str(_find_config(name)))["get_config"]() if name else get_default()
+    cfg = load_config(name) if name else get_default()
+    before = cfg.model.name
     apply_method(cfg, method)
     override(cfg, fields)
+    switch_model(cfg, before, fields)
     validate(cfg)
     return cfg
-
-
-def _find_config(name: str) -> Path:
-    for path in [Path(name).expanduser()] if name.endswith(".py") else [folder / f"{name}.py" for folder in _CONFIGS]:
-        if path.is_file():
-            return path
-    known = sorted({path.stem for folder in _CONFIGS for path in folder.glob("*.py")})
-    raise ConfigError(f"There is no configuration {name!r}.{nearest(name, known)}", f"Known ones: {', '.join(known)}.")
 
 
 def train(

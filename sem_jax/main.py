@@ -29,7 +29,7 @@ from sem_jax.registry import nearest
 from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
 from sem_jax.system.signals import BEGAN
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with :METHOD after it if you like")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "name or file of a configuration, perhaps with :METHOD")
 _WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
 _PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
 _TRUST = flags.DEFINE_string(
@@ -65,10 +65,9 @@ _FLAGS = (
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the command line; every mistake in it becomes one ConfigError."""
-    path = next((a.split("=", 1)[1].split(":")[0] for a in argv[1:] if a.startswith("--config=")), "")
-    if path and not Path(path).expanduser().is_file():
-        near = nearest(path, map(str, Path(path).parent.glob("*.py")))
-        raise ConfigError(f"--config={path}: there is no such file.{near}")
+    from sem_jax.config.finding import known_configs
+
+    sys.argv = argv = located(argv)  # ml_collections reads the settings from there
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
@@ -76,18 +75,50 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise ConfigError(explain(argv, error)) from error
     if _CONFIG.value is None:
-        raise ConfigError("--config is missing", "For example: python -m sem_jax.main --config=configs/digits.py")
+        hint = f" Did you mean --config={rest[1]}?" if rest[1:] and rest[1].partition(":")[0] in known_configs() else ""
+        raise ConfigError(f"--config is missing.{hint}", "For example: python -m sem_jax.main --config=digits")
     return rest
+
+
+def _fit_model() -> str:
+    """Leaves out the settings of the file's own model where the command line names another; the line that says so."""
+    from sem_jax.config.finding import load_config, switch_model
+
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    if "model.name" not in given:
+        return ""
+    before = load_config(config_flags.get_config_filename(flags.FLAGS["config"])).model.name
+    dropped = switch_model(_CONFIG.value, before, given)
+    now = f"model.name={_CONFIG.value.model.name} takes its own defaults"
+    return f"{now}; these settings are of the file's {before}: {', '.join(dropped)}\n" if dropped else ""
+
+
+def located(argv: list[str]) -> list[str]:
+    """The command line with the file of its configuration in place of a name, as in --config=digits:mixup."""
+    from sem_jax.config.finding import find_config
+
+    found = list(argv)
+    for number, argument in enumerate(argv[1:], 1):
+        option, equals, text = argument.partition("=")
+        if option in ("--config", "-config") and (equals or number + 1 < len(argv)):
+            path, method = find_config(text if equals else argv[number + 1])
+            text = f"{path}:{method}" if method else str(path)
+            found[number + (not equals)] = f"--config={text}" if equals else text
+    return found
 
 
 def explain(argv: list[str], error: Exception) -> str:
     """One line for an error of absl or ml_collections, naming the field and the nearest one."""
-    from sem_jax.config.fields import FIELDS, did_you_mean
+    from sem_jax.config.fields import FIELDS, did_you_mean, field_meant
 
     names = {argument.split("=")[0] for argument in argv[1:] if argument.startswith("--config.")}
     if unknown := names - {f"--config.{field}" for field in FIELDS}:
         name = min(unknown)
         return f"Unknown field {name}.{did_you_mean(name, '--config.')}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        field, options = field_meant(error.flagname), [f"--{holder.name}" for holder in _FLAGS]
+        near = f" Did you mean '--config.{field}'?" if field else nearest(f"--{error.flagname}", options)
+        return f"Unknown option --{error.flagname}.{near}"
     # ml_collections quotes the traceback of a configuration file that failed; the reason is its last line.
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     given = ", ".join(argument for argument in argv[1:] if argument.startswith("--config"))
@@ -96,10 +127,10 @@ def explain(argv: list[str], error: Exception) -> str:
 
 def usage() -> str:
     """The text of --help: the command, its options and every field of the configuration."""
-    from sem_jax.config.fields import describe
+    from sem_jax.config.help import help_text
 
     options = [f"  --{holder.name:<20} {flags.FLAGS[holder.name].help}" for holder in _FLAGS]
-    return "\n".join([str(__doc__), "Options:", *options, "", describe()])
+    return "\n".join([str(__doc__), "Options:", *options, "", help_text()])
 
 
 def default_workdir(config: str) -> str:
@@ -114,7 +145,9 @@ def _train(argv: list[str]) -> None:
             raise ConfigError(f"Unexpected argument {argv[1]!r}: options are --config=... and --workdir=...")
         from sem_jax.config import validate
 
+        note = _fit_model()
         validate(_CONFIG.value)  # before jax is started
+        print(note, end="")
         if _CONFIG.value.runtime.keep_host_memory and steps_use_malloc():
             keep_freed_memory()
         if not flags.FLAGS["verbosity"].present:

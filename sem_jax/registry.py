@@ -12,6 +12,7 @@ import importlib
 import sys
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sem_jax.errors import ConfigError, SemError, one_line
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # imported in the functions that use it, so that `import sem_
     import inspect
 
 T = TypeVar("T")
+SAID = Path(__file__).with_name("said.txt")  # what people type, and our names
+DEEP = ("resnet", "preact_resnet")  # models whose depth people write after the name
 
 
 class Table(UserDict[str, T]):
@@ -45,6 +48,31 @@ def resolve(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def names_at(place: str) -> list[str]:
+    """The names in the tuple or dictionary at "package.module:NAME".
+
+    Where its module is not imported yet, they are read from its source: the module may import jax, which takes longer
+    than everything else that a wrong name is answered with.
+
+    >>> names_at("sem_jax.training.optim:SCHEDULES")
+    ['auto', 'step', 'cosine', 'onecycle', 'constant']
+    """
+    import ast
+    from importlib.util import find_spec
+
+    module, _, name = place.partition(":")
+    if module not in sys.modules and (spec := find_spec(module)) and spec.origin and spec.origin.endswith(".py"):
+        with open(spec.origin, encoding="utf-8") as file:
+            body = ast.parse(file.read()).body
+        for node in body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, ast.Assign | ast.AnnAssign) and name in (getattr(it, "id", "") for it in targets):
+                with contextlib.suppress(TypeError, ValueError):  # it is made by a call
+                    keys = node.value.keys if isinstance(node.value, ast.Dict) else None
+                    return [ast.literal_eval(it) for it in keys] if keys else list(ast.literal_eval(node.value))
+    return list(resolve(place))
+
+
 def on_demand(
     package: str, names: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -67,12 +95,40 @@ def on_demand(
     return __getattr__, lambda: sorted({*vars(sys.modules[package]), *offered}), sorted(offered)
 
 
+def plainest(name: str) -> str:
+    """A name as said.txt has it: "Cifar-10" is "cifar10"."""
+    return "".join(letter for letter in str(name).lower() if letter not in "-_+ ./")
+
+
+def meant(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """(known name, settings that belong to it) that people mean by `name`: in other letters, or by the table said.txt.
+
+    >>> meant("Mix-Up", ["mixup", "cutmix"]), meant("ResNet-18", ["resnet"]), meant("foo", ["resnet"])
+    (('mixup', ''), ('resnet', 'model.depth=18'), ('', ''))
+    """
+    known, typed = list(known), plainest(name)
+    if same := [it for it in known if plainest(it) == typed]:
+        return same[0], ""
+    base = typed.rstrip("0123456789")
+    lines = [line.split(" = ") for line in SAID.read_text(encoding="utf-8").splitlines() if " = " in line]
+    said = {word: choices.split(" | ") for words, choices in lines for word in words.split() if words[0] != "#"}
+    for text in dict.fromkeys((typed, base)):
+        for found, _, settings in (choice.partition(" ") for choice in said.get(text, ())):
+            if found in known:
+                deep = found in DEEP and text != typed
+                return found, f"model.depth={typed[len(base) :]}" if deep else settings
+    return "", ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the closest known name, or ''."""
+    """' Did you mean 'x'?' for what people mean by `name` (`meant`), else for the closest known name, or ''."""
     import difflib
 
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    known = list(known)
+    found, settings = meant(name, known)
+    close = [found] if found else difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    belongs = f", with {' and '.join(settings.split())}" if settings else ""
+    return f" Did you mean {close[0]!r}{belongs}?" if close else ""
 
 
 def lookup(table: Mapping[str, T], kind: str, name: str) -> T:

@@ -163,6 +163,6 @@ def validate(cfg: ConfigDict, *, num_devices: int | None = None, saved: bool = F
     """
     for name, value in flatten(cfg):
         _check_field(name, value)
-    from sem_jax.config.checks import check_rules  # imports jax, which configuration files do without
+    from sem_jax.config.checks import check_rules  # more imports than configuration files need
 
     check_rules(cfg, num_devices, saved=saved)

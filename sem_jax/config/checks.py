@@ -1,7 +1,7 @@
 """Rules over several fields of a configuration; the rules of a single field are in its row of the table.
 
-Each function below yields its `Rules`. Importing this module
-imports jax.
+Each function below yields its `Rules`. What brings jax is imported in the functions that need it, so that the others
+answer at once.
 """
 
 import itertools
@@ -12,9 +12,7 @@ from sem_jax.config.fields import Rules, enforce
 from sem_jax.data import DATASETS
 from sem_jax.mixers import make_mixer
 from sem_jax.models import make_model
-from sem_jax.objectives.build import needs_clean_pass
 from sem_jax.registry import blamed, parse_options
-from sem_jax.training.optim import choose_schedule
 
 
 def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool = False) -> None:
@@ -47,6 +45,8 @@ def course(cfg: ConfigDict) -> Rules:
 
 def effects(cfg: ConfigDict, num_devices: int) -> Rules:
     """Rules against values that would have no effect, or leave nothing of the images."""
+    from sem_jax.training.optim import choose_schedule
+
     train, schedule = cfg.train, cfg.optim.schedule
     rises = choose_schedule(schedule, train.epochs) == "onecycle" and cfg.optim.warmup_epochs > 0
     why = "" if schedule == "onecycle" else f" (auto, of {train.epochs} epochs)"
@@ -111,6 +111,8 @@ def mixer(cfg: ConfigDict) -> Rules:
 
 def penalty(cfg: ConfigDict) -> Rules:
     """Rules on the penalty, and on its forms that are cheaper than the exact one."""
+    from sem_jax.objectives.build import needs_clean_pass
+
     objective, batch_size = cfg.objective, cfg.train.batch_size
     gamma, clean_features, fraction = objective.gamma, objective.clean_features, objective.penalty_fraction
     if gamma == 0 or clean_features == "grad":

@@ -13,7 +13,7 @@ from typing import Any
 
 from sem_jax.config.kinds import RENAMED, Field, Range, Words
 from sem_jax.errors import ConfigError
-from sem_jax.registry import nearest
+from sem_jax.registry import meant, nearest, plainest
 
 GROUPS = {
     "data": "What is learned from, and how images are augmented before they are mixed.",
@@ -199,15 +199,29 @@ def enforce(cfg: Mapping[str, Any], rules: Rules) -> None:
             raise ConfigError(f"{name} must be {expected}, got {cfg[group][field]!r}", FIELDS[name].doc)
 
 
+def field_meant(name: str) -> str:
+    """The field that people mean by `name`, whatever group they put it in: by said.txt, or by its last part; or "".
+
+    >>> field_meant("lr"), field_meant("train.learning_rate"), field_meant("epochs"), field_meant("name")
+    ('optim.learning_rate', 'optim.learning_rate', 'train.epochs', '')
+    """
+    last = plainest(name.rpartition(".")[2])
+    same = [field for field in FIELDS if plainest(field.rpartition(".")[2]) == last]
+    return same[0] if len(same) == 1 else meant(last, FIELDS)[0]
+
+
 def did_you_mean(name: str, prefix: str = "") -> str:
     """The rest of "Unknown field NAME.": its new name, or the nearest one; all names start with `prefix`."""
-    if renamed := RENAMED.get(name.removeprefix(prefix)):
+    bare = name.removeprefix(prefix)
+    if renamed := RENAMED.get(bare):
         return f" It is called {prefix + renamed!r} now."
+    if found := field_meant(bare):
+        return f" Did you mean {prefix + found!r}?"
     return nearest(name, [prefix + known for known in FIELDS])
 
 
 def describe() -> str:
-    """All fields by group in Markdown, with default, allowed values and meaning. Imports jax."""
+    """All fields by group in Markdown, with default, allowed values and meaning."""
     lines = [INTRODUCTION]
     for group in ("", *GROUPS):
         lines += [f"\n## {group}\n\n{GROUPS[group]}\n"] if group else []

@@ -11,7 +11,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 from sem_jax.errors import ConfigError
-from sem_jax.registry import fits_float32, lookup, resolve
+from sem_jax.registry import fits_float32, lookup, names_at
 
 LONGEST = 4096  # letters of a text, entries of a list
 # Old names of fields and words, which saved configurations may have, and the new ones.
@@ -45,19 +45,19 @@ class Range(NamedTuple):
 class Words(NamedTuple):
     """The names in a registry or constant, so that no list is written twice."""
 
-    place: str  # "package.module:NAME", imported when it is first needed
+    place: str  # "package.module:NAME", read when it is first needed
     kind: str = ""  # an error's word for such a name; "" = that of the field
     other: str = ""  # the form of other allowed names, which contain a colon
 
     def __str__(self) -> str:
-        return ", ".join(resolve(self.place)) + (f" or {self.other}" if self.other else "")
+        return ", ".join(names_at(self.place)) + (f" or {self.other}" if self.other else "")
 
     def check(self, field: str, value: Any) -> None:
         """Refuses a text that is none of the words; the error has the nearest and all the known ones."""
         if renamed := RENAMED.get(f"{field}={value}"):
             raise ConfigError(f"Unknown {field} {value!r}. It is called {renamed!r} now.")
         if not (self.other and ":" in value):
-            lookup(dict.fromkeys(resolve(self.place)), self.kind or field, value)
+            lookup(dict.fromkeys(names_at(self.place)), self.kind or field, value)
             return
         module, _, name = value.partition(":")
         path = module.split(".")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sem_jax.data import PUBLIC
-from sem_jax.data.prepare import prepare
 from sem_jax.errors import command_parser, exit_on_error
 from sem_jax.registry import lookup
 
@@ -30,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_error():
         spec = lookup(PUBLIC, "public data set", args.name)
+        from sem_jax.data.prepare import prepare  # here, since neither --help nor a wrong name needs it
+
         source, say = args.archive or args.folder, functools.partial(print, flush=True)
         root = prepare(spec, data_dir=args.data_dir, source=source, force=args.force, say=say).parent.parent
         say(f"use it with: python -m sem_jax train ... --config.data.name={spec.name} --config.data.dir={root}")

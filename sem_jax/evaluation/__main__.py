@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from sem_jax.errors import ConfigError, command_parser, exit_on_error, plain
-from sem_jax.runs.reading import without_current_folder
+from sem_jax.runs.reading import require_run, without_current_folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
         if not workdir and not Path(checkpoint).expanduser().is_dir():
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
+        require_run(workdir, checkpoint)
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
         if workdir and not fields["out"]:
