@@ -75,7 +75,6 @@ def main(argv: list[str] | None = None) -> None:
         workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
         if not workdir and not Path(checkpoint).expanduser().is_dir():
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
-        require_run(workdir, checkpoint)
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
         if workdir and not fields["out"]:
@@ -85,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         from sem_jax.evaluation.options import Options
 
         options = Options(**fields)
+        require_run(workdir, checkpoint)
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
         from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start
         from sem_jax.runs.opening import open_run
