@@ -66,10 +66,11 @@ def names_at(place: str) -> list[str]:
             body = ast.parse(file.read()).body
         for node in body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            if isinstance(node, ast.Assign | ast.AnnAssign) and name in (getattr(it, "id", "") for it in targets):
+            value = getattr(node, "value", None)
+            if value is not None and name in (getattr(it, "id", "") for it in targets):
                 with contextlib.suppress(TypeError, ValueError):  # it is made by a call
-                    keys = node.value.keys if isinstance(node.value, ast.Dict) else None
-                    return [ast.literal_eval(it) for it in keys] if keys else list(ast.literal_eval(node.value))
+                    names = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [None])
+                    return [ast.literal_eval(it) for it in names]
     return list(resolve(place))
 
 
