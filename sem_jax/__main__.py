@@ -24,9 +24,8 @@ COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
     "convert": ("sem_jax.convert.__main__", "PyTorch weights into a run folder, and back"),
     "export": ("sem_jax.convert.export", "write a run's model as safetensors or StableHLO"),
     "share": ("sem_jax.convert.share", "publish a run with a model card, on a hub or as a folder"),
+    "plan": ("sem_jax.main", "what a run will cost, before anything is rented; as train --plan"),
 }
-
-
 LISTED = {  # kind -> where its names are; each is read without importing what the rows name
     "methods": "sem_jax.config:METHODS",
     "models": "sem_jax.models:MODELS",
@@ -69,9 +68,12 @@ def main() -> None:
     name = "train" if first.startswith("-") else sys.argv.pop(1)
     with exit_on_error():
         module, _ = lookup(COMMANDS, "command", name)
-    if name == "train":
+    if name == "plan":
+        sys.argv.insert(1, "--plan")
+    trains = module == "sem_jax.main"
+    if trains:
         end_at_interrupt()
-    with contextlib.nullcontext() if name == "train" else without_current_folder():
+    with contextlib.nullcontext() if trains else without_current_folder():
         importlib.import_module(module).main()
 
 

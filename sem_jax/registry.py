@@ -69,7 +69,7 @@ def names_at(place: str) -> list[str]:
             value = getattr(node, "value", None)
             if value is not None and name in (getattr(it, "id", "") for it in targets):
                 with contextlib.suppress(TypeError, ValueError):  # it is made by a call
-                    names = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [None])
+                    names: list[Any] = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [None])
                     return [ast.literal_eval(it) for it in names]
     return list(resolve(place))
 

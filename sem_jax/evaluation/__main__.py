@@ -11,6 +11,7 @@ configuration file is executed, and a custom model is imported only if --trust_m
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -77,14 +78,14 @@ def main(argv: list[str] | None = None) -> None:
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
-        if workdir and not fields["out"]:
-            from sem_jax.runs.shared import report_folder
-
-            fields["out"] = str(report_folder(workdir))
         from sem_jax.evaluation.options import Options
 
         options = Options(**fields)
         require_run(workdir, checkpoint)
+        if workdir and not options.out:
+            from sem_jax.runs.shared import report_folder
+
+            options = dataclasses.replace(options, out=str(report_folder(workdir)))
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
         from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start
         from sem_jax.runs.opening import open_run
