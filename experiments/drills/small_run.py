@@ -76,6 +76,7 @@ def start(workdir: Path, cache: Path, plan: Plan | None = None) -> Ended:
     log, result, saves = workdir.parent / "log.txt", workdir / "result.json", set()
     finished = result.exists()
     env = os.environ | {"PYTHONPATH": str(ROOT), "SEM_JAX_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+    env |= {"SOURCE_DATE_EPOCH": "0"}  # the date in the report, which is compared
     entered, text = {"start": time.monotonic()}, ""
     with log.open("wb") as file:
         process = subprocess.Popen(command(workdir), stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=env)

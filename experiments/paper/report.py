@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
             folder = Path(args.out).expanduser() / (size if len(sizes) > 1 and not args.size else "")
             record, figures, numbers = make_report(ledger, size)
             title = f"Semantic Equivariant Mixup: the paper's tables, size {size}"
-            write_report(record, figures, folder, stem="report", title=title, part="part")
+            write_report(record, figures, folder, stem="report", title=title)
             write_csv(numbers, folder / "numbers.csv", size)
             suites = record["suites"]
             count = suites["Ledger"]["scalars"]["runs that count"]

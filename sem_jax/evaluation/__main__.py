@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--corruptions-dir", default="", metavar="DIR", help="published corrupted set; default: found, else generated")
     add("--corruption-items", type=int, default=0, metavar="N", help="corrupt N test images only; default: all")
     add("--frost-dir", default="", metavar="DIR", help="published frost photographs; default: our own textures")
-    add("--compare", **several, metavar="DIR", help="runs beside this one in Fig. 3")
+    add("--compare", **several, metavar="DIR", help="runs to compare with this one, on the same images")
     add("--pairs", type=int, default=1000, metavar="N", help="pairs of the equivariance suite; default: 1000")
     add("--no-umap", dest="umap", action="store_false", help="draw PCA only")
     add("--no-cache", dest="cached", action="store_false", help="keep no predictions below the run folder")
@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 
             options = dataclasses.replace(options, out=str(report_folder(workdir)))
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
+        from sem_jax.evaluation.report.summary import terminal
         from sem_jax.evaluation.runner import evaluate  # not before the options are checked: jax takes seconds to start
         from sem_jax.runs.opening import open_run
 
@@ -96,7 +97,9 @@ def main(argv: list[str] | None = None) -> None:
             use_cache()
 
         run = open_run(workdir, checkpoint, trust_model=options.trust_model)
-        evaluate(run, options, say=lambda line: print(plain(line), flush=True))
+        record = evaluate(run, options, say=lambda line: print(plain(line), flush=True))
+        if numbers := terminal(record):
+            print(f"\n{plain(numbers)}\n")
         folder = Path(options.out or run.folder / "evaluation").expanduser()
         print(plain(f"{run.name}, {run.checkpoint}, step {run.step}: report in {folder / 'eval.html'}"))
 

@@ -1,5 +1,6 @@
 """Input and output of a suite: `Context`, the run with its data and predictions; `Result`, its part of the report."""
 
+import functools
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from matplotlib.figure import Figure
 
 from sem_jax.data.places import places
 from sem_jax.data.splits import digest
-from sem_jax.errors import DataError, SemError
+from sem_jax.errors import DataError, RunError, SemError
 from sem_jax.evaluation.given import Given
 from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.prediction_cache import Arrays, Cache
+from sem_jax.evaluation.report.gallery import Gallery
 from sem_jax.evaluation.report.record import Suite, Table
+from sem_jax.evaluation.report.text import with_unit
 from sem_jax.evaluation.run_data import Loaded
 from sem_jax.evaluation.sets import Absent, EvalSet, Standard
 from sem_jax.interfaces import Images, Split
@@ -51,15 +54,28 @@ class Result:
     scalars: dict[str, Any] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     captions: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Figure | Gallery] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)  # of scalars: "%" of a fraction that pages show in percent
+    galleries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     note: str = ""
     absent: list[Absent] = field(default_factory=list)  # sets that were not found
     data: dict[str, Any] = field(default_factory=dict)  # facts of the sets that were scored
     items: dict[str, np.ndarray] = field(default_factory=dict)  # one row an item, for paired tests of two runs
+    others: dict[str, "Result"] = field(default_factory=dict)  # scalars and items of the compared runs, by their names
 
     def picture(self, name: str, figure: Figure, caption: str) -> None:
         """Adds a figure."""
         self.figures[name], self.captions[name] = figure, caption
+
+    def gallery(self, name: str, images: np.ndarray, facts: list[dict[str, Any]], captions: list[str], caption: str):
+        """Adds a gallery: u8[n h w c], what is known of each image, and the text below it."""
+        if len(images):
+            self.figures[name], self.captions[name] = Gallery(images, captions), caption
+            self.galleries[name] = facts[: len(captions)]
+
+    def percent(self, *scalars: str) -> None:
+        """Marks scalars as fractions that pages show in percent."""
+        self.units |= dict.fromkeys(scalars, "%")
 
     def record(self) -> Suite:
         """The suite's part of the record."""
@@ -74,11 +90,13 @@ class Result:
             "scalars": self.scalars,
             "tables": tables,
             "figures": self.captions,
+            "units": self.units,
+            "galleries": self.galleries,
         }
 
     def line(self) -> str:
         """The text that is printed when the suite is done: the scalars, then each set that was left out."""
-        shown = {name: f"{it:.4f}" if isinstance(it, float) else str(it) for name, it in self.scalars.items()}
+        shown = {name: with_unit(it, self.units.get(name, "")) for name, it in self.scalars.items()}
         absent = [f"\n{'':<13} left out {it.name}: {it.reason}; {it.remedy}" for it in self.absent]
         return ", ".join(f"{name} {value}" for name, value in shown.items()) + "".join(absent)
 
@@ -91,6 +109,31 @@ class Context:
         self.predictor = make_predictor(run, progress=options.progress)
         self.cache = Cache(run.folder / "predictions" if options.cached else None, run.fingerprint, run.precision)
         self._digests: dict[int, tuple[weakref.ref, str]] = {}
+
+    @functools.cached_property
+    def runs(self) -> list[tuple[str, "Context"]]:
+        """(name, context) of this run and of the runs to compare it with, on the same test images.
+
+        Raises:
+          RunError: a run of other classes or sizes.
+          Missing: there are runs to compare with, but no test split.
+        """
+        own, folders = self.run, {self.run.folder.resolve()}
+        runs: list[Context] = [self]
+        for run in self.given.compared:
+            if run.folder.resolve() in folders:
+                continue
+            folders.add(run.folder.resolve())
+            if (run.data.image_shape, run.data.class_names) != (own.data.image_shape, own.data.class_names):
+                raise RunError(
+                    f"{run.folder} was trained on other classes or sizes ({run.data.name}) than {own.folder}",
+                    "Compare runs with images of one size and the same classes.",
+                )
+            # They share the sets that are scored only: each run may have been trained on other data.
+            loaded, given = Loaded({"test": self.split("test")}), self.given._replace(compared=())
+            runs.append(Context(run, loaded, self.options, given))
+        names = [it.run.name for it in runs]
+        return [(it.run.name if names.count(it.run.name) == 1 else str(it.run.folder), it) for it in runs]
 
     @property
     def places(self) -> list[Path]:

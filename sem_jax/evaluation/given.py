@@ -45,11 +45,7 @@ def read_given(run: Run, loaded: Loaded, options: Options) -> Given:
             published = open_corrupted(run, Path(options.corruptions_dir), options.corruptions, labels)
         if options.frost_dir:
             read_frost(str(Path(options.frost_dir).expanduser()))
-    compared = (
-        _open_compared(it, run.checkpoint, options.trust_model)
-        for it in options.compare
-        if "equivariance" in options.suites
-    )
+    compared = (_open_compared(it, run.checkpoint, options.trust_model) for it in options.compare)
     return Given(shift, ood, published, tuple(compared))
 
 

@@ -8,24 +8,32 @@ Run, data, sets and runs that the options name are all opened, and refused if ne
 """
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from sem_jax import config as config_lib
-from sem_jax.errors import DataError, RunError
+from sem_jax.errors import DataError, RunError, SemError, plain
+from sem_jax.evaluation.comparison import compare
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.given import read_given
 from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.report import page
+from sem_jax.evaluation.report.figures import INK, short
+from sem_jax.evaluation.report.record import PARTS
 from sem_jax.evaluation.run_data import load_splits
 from sem_jax.evaluation.suites import SUITES
 from sem_jax.interfaces import Dataset
+from sem_jax.runs.curves import curves_figure
 from sem_jax.runs.opening import Run, open_run
 from sem_jax.runs.reading import read_json
-from sem_jax.runs.records import environment
+from sem_jax.runs.records import environment, read_metrics
 from sem_jax.runs.shared import report_folder
 
 
@@ -55,6 +63,8 @@ def evaluate(
     folder = Path(options.out).expanduser() if options.out else report_folder(run.source or run.folder)
     loaded = load_splits(run, data_dir=options.data_dir, dataset=dataset)
     context = Context(run, loaded, options, read_given(run, loaded, options))
+    if context.given.compared and "test" in loaded.splits:
+        _ = context.runs  # refuses runs of other classes before anything is computed
     results: dict[str, Result | Missing] = {}
     for name in options.suites:
         try:
@@ -66,16 +76,45 @@ def evaluate(
     if not done:
         first = next(it for it in results.values() if isinstance(it, Missing))
         raise DataError(first.reason, first.remedy)
-    if not options.pictures:
-        for result in done:
-            result.figures.clear()
-            result.captions.clear()
-    figures = {name: figure for result in done for name, figure in result.figures.items()}
-    _write(_record(run, results), figures, folder)
+    parts = {"training": _training(run), "comparison": compare(context, results)}
+    beside = {name: it for name, it in parts.items() if it is not None}
+    shown = [*done, *beside.values()]
+    for result in [] if options.pictures else shown:
+        result.figures.clear()
+        result.captions.clear()
+        result.galleries.clear()
+    figures = {name: figure for result in shown for name, figure in result.figures.items()}
+    _sign(figures.values(), run)
+    _write(_record(run, results) | {name: it.record() for name, it in beside.items()}, figures, folder)
     if options.items:
         items: dict = {name: rows for result in done for name, rows in result.items.items()}
         np.savez_compressed(Path(options.items).expanduser(), **items)
     return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+
+
+def _training(run: Run) -> Result | None:
+    """The learning curves; None where the run has no log."""
+    try:
+        log = read_metrics(run.folder)
+    except SemError as error:  # a damaged log is no reason not to score the checkpoint
+        return Result(note=f"No learning curves: {plain(str(error).splitlines()[0])}")
+    if (figure := curves_figure(log)) is None:
+        return None
+    result = Result()
+    dotted = "" if all(record.get("mixing", True) for record in log) else "; the dotted line is where mixing stops"
+    result.picture("curves", figure, f"Accuracy, loss and penalty by epoch{dotted}.")
+    return result
+
+
+def _sign(figures: Iterable[Any], run: Run) -> None:
+    """Writes below every figure of which run it is: method, net, data and seed."""
+    x, images = run.config, run.data.sizes.get("train")
+    net = ", ".join([x.model.name, *(f"{k} {x.model[k]}" for k in ("depth", "width") if x.model[k])])
+    trained = f"{images:,} training images, {x.train.epochs} epochs" if images else f"{x.train.epochs} epochs"
+    words = f"{run.name}: {config_lib.method_of(x)}, {net}, {run.data.name}, {trained}; one run, seed {x.seed}"
+    for figure in figures:
+        if isinstance(figure, Figure):
+            figure.text(0.0, -0.01, short(words, 160), fontsize=8, color=INK, va="top")
 
 
 def _record(run: Run, results: Mapping[str, Result | Missing]) -> dict:
@@ -91,6 +130,10 @@ def _record(run: Run, results: Mapping[str, Result | Missing]) -> dict:
         "method": config_lib.method_of(run.config),
         "fingerprint": run.fingerprint,
         "precision": run.precision,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"])),
+        "date": time.strftime(
+            "%Y-%m-%d %H:%M UTC", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()))
+        ),
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "config": config_lib.to_dict(run.config),
         "data": data,
@@ -103,8 +146,9 @@ def _write(record: dict, figures: dict, folder: Path) -> None:
     """Writes the report and deletes the pictures of the report before it that are not written again."""
     old = folder / "eval.json"
     try:
-        before = read_json(old)["suites"].values()
-        stale = {name for suite in before for name in suite["figures"]} - set(figures)
+        before = read_json(old)
+        parts = [*before["suites"].values(), *(before[part] for part in PARTS if part in before)]
+        stale = {name for part in parts for name in part["figures"]} - set(figures)
     except (ValueError, KeyError, TypeError, AttributeError):  # there is none, or it is damaged
         stale = set()
     try:

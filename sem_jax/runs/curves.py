@@ -1,11 +1,18 @@
 """Draws the learning curves of a run from its metrics log; imports no jax."""
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sem_jax.runs.records import read_metrics, replacing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Colours of Okabe and Ito, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_LARGEST = 1e12  # a log may come from a stranger: larger numbers are left out
 
 
 def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
@@ -13,15 +20,26 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
 
     `title` is above the figure; "" = the folder's name. Returns the path of curves.png, or None if nothing is logged.
     """
+    folder = Path(folder)
+    figure = curves_figure(read_metrics(folder), title=title or folder.name)
+    if figure is None:
+        return None
+    path = folder / "curves.png"
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    return path
+
+
+def curves_figure(metrics: Sequence[Mapping[str, Any]], *, title: str = "") -> "Figure | None":
+    """The curves of a metrics log, one record an epoch as `read_metrics` gives them; None without records."""
     from matplotlib.figure import Figure
 
-    folder = Path(folder)
-    log = [record for record in read_metrics(folder) if record.get("epoch") is not None]
+    log = [record for record in metrics if _number(record.get("epoch"))]
     if not log:
         return None
 
     def plot(axis, name, label, color, scale=1.0, **style):
-        points = [(r["epoch"], scale * r[name]) for r in log if r.get(name) is not None]
+        points = [(r["epoch"], scale * r[name]) for r in log if _number(r.get(name))]
         if points:
             axis.plot(*zip(*points, strict=True), label=label, color=color, lw=1.8, **style)
 
@@ -41,8 +59,8 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
     plot(penalty, "penalty_relative", "penalty / feature norm", PURPLE)
     penalty.set(title="SEM penalty, relative", ylabel="")
     rate = penalty.twinx()
-    rates = [(r["epoch"], r["learning_rate"]) for r in log if r.get("learning_rate") is not None]
-    rate.plot(*zip(*rates, strict=True), color="0.6", lw=1, ls="--")
+    if rates := [(r["epoch"], r["learning_rate"]) for r in log if _number(r.get("learning_rate"))]:
+        rate.plot(*zip(*rates, strict=True), color="0.6", lw=1, ls="--")
     rate.set_ylabel("learning rate (dashed)", color="0.4")
     rate.set_ylim(bottom=0)
     switch = next((r["epoch"] - 1 for r in log if not r.get("mixing", True)), None)
@@ -55,8 +73,9 @@ def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
             axis.legend(fontsize=8, frameon=False)
     if not penalty.lines:
         penalty.text(0.5, 0.5, "no penalty in this run", transform=penalty.transAxes, ha="center", color="0.5")
-    figure.suptitle(title or folder.name)
-    path = folder / "curves.png"
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    return path
+    figure.suptitle(title)
+    return figure
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < _LARGEST

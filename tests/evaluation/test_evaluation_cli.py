@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,8 +39,9 @@ def test_scores_without_the_trainer(run_dir, tmp_path):
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
-    first, second, last = done.stdout.splitlines()
+    first, second, _, accuracy, *_, last = done.stdout.splitlines()
     assert first.startswith("clean") and "top1 " in first and second.startswith("calibration")
+    assert re.fullmatch(r"  test accuracy  +[\d.]+%  20 images, 95% interval .+", accuracy), accuracy
     assert last == f"tiny, final, step 3: report in {tmp_path / 'eval.html'}"
 
 

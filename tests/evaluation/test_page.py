@@ -1,6 +1,7 @@
 """The report: files written whole, no request to any host, all text escaped, numbers finite; every figure draws."""
 
 import html.parser
+import itertools
 import json
 import os
 import re
@@ -8,12 +9,15 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sem_jax.errors import RunError
 from sem_jax.evaluation.measures import calibration, equivariance, metrics, ood
-from sem_jax.evaluation.report import figures, page
+from sem_jax.evaluation.report import equivariance_figures, figures, page, summary
 from sem_jax.evaluation.report import record as records
+from sem_jax.evaluation.report.gallery import MOST, Gallery
+from sem_jax.evaluation.report.text import text
 
 NASTY = "<script>alert('x')</script>"
 
@@ -105,7 +109,10 @@ def test_html_asks_nobody_for_anything(tmp_path):
     tags = Tags()
     tags.feed(text)
     assert tags.open == [] and tags.names.count("img") == 2
-    sources = [value for name, value in tags.attributes if name in ("src", "href", "srcset")]
+    links = [value for name, value in tags.attributes if name == "href"]
+    marks = [value for name, value in tags.attributes if name == "id"]
+    assert links and all(it.startswith("#") and it[1:] in marks for it in links) and len(set(marks)) == len(marks)
+    sources = [value for name, value in tags.attributes if name in ("src", "srcset")]
     assert len(sources) == 2 and all(value.startswith("data:image/png;base64,") for value in sources)
     assert any(name == "content" and value.startswith("default-src 'none'") for name, value in tags.attributes)
     assert "width=device-width" in text and "prefers-color-scheme:dark" in text
@@ -125,11 +132,53 @@ def test_a_missing_suite_is_one_line_with_the_remedy(tmp_path):
     folder = write(tmp_path)
     for name in ("eval.html", "eval.md"):
         lines = [line for line in (folder / name).read_text().splitlines() if "Missing: no data set" in line]
-        assert len(lines) == 1 and "Get it from https://example.org/svhn and pass --data=DIR" in lines[0]
+        assert len(lines) == 2, "in the contents and in its place"
+        assert all("Get it from https://example.org/svhn and pass --data=DIR" in line for line in lines)
+
+
+def test_people_read_percent_and_files_hold_fractions(tmp_path):
+    made = record()
+    suite = made["suites"]["clean"]
+    suite |= {"scalars": {"top1": 0.75, "items": 200}, "units": {"top1": "%"}}
+    suite["tables"] = [
+        {
+            "columns": ["set", "top1", "against"],
+            "rows": [["a", 0.5, -0.25]],
+            "units": {"top1": "%", "against": "points"},
+        },
+        {
+            "columns": ["what", "one", "change"],
+            "rows": [["x", 0.5, 0.125]],
+            "row_units": ["%"],
+            "units": {"change": "points"},
+        },
+    ]
+    page.write_report(made, {"confusion": figure()}, tmp_path)
+    assert json.loads((tmp_path / "eval.json").read_text())["suites"]["clean"]["scalars"]["top1"] == 0.75
+    marked = (tmp_path / "eval.md").read_text()
+    for line in ("| top1 (%) | items |", "| a | 50.00 | -25.00 |", "| set | top1 (%) | against (points) |"):
+        assert line in marked
+    assert "| x | 50.00% | +12.50 points |" in marked and "test accuracy: 75.00% (68.57 to 80.49)" in marked
+    assert "200 images, 95% interval 68.57 to 80.49" in summary.terminal(records.checked(made))  # Wilson's
+    assert "| done |" not in marked
+
+
+def test_galleries_are_small_and_escaped(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 300, 200, 3), np.uint8)
+    gallery = Gallery(images, [f"{NASTY}, taken for $x_{i}$" for i in range(40)])
+    made = record()
+    made["suites"]["clean"]["figures"] = {"errors": f"Errors {NASTY}"}
+    page.write_report(made, {"errors": gallery}, tmp_path)
+    html_page = (tmp_path / "eval.html").read_text()
+    assert "<script" not in html_page and html_page.count("<img") == MOST and len(html_page) < 400_000
+    tiles = gallery.tiles()
+    assert len(tiles) == MOST and all((w, h) == (64, 96) for _, w, h in tiles)
+    assert Gallery(images[:1, :8, :8, :1], ["digit"]).tiles()[0][1:] == (96, 96)
+    assert (tmp_path / "errors.png").stat().st_size > 10_000  # pictures, not an empty sheet
 
 
 def test_numbers_are_legible():
-    shown = [page._text(v) for v in (0.95123, 3, 12.345, 123456.0, 3e-7, None, True, 0.0, -2.5, "x")]
+    shown = [text(v) for v in (0.95123, 3, 12.345, 123456.0, 3e-7, None, True, 0.0, -2.5, "x")]
     assert shown == ["0.9512", "3", "12.35", "1.23e+05", "3e-07", "–", "yes", "0.0000", "-2.5000", "x"]
 
 
@@ -176,6 +225,8 @@ def drawn():
     table = metrics.corruption_table(cells)
     roc = {name: (*ood.roc_curve(inside, s), ood.detection(inside, s).auroc) for name, s in outside.items()}
     plane = equivariance.embed(mixed, anchor, partner, lams)
+    path = equivariance.straightened(mixed[:, 0], anchor[0], partner[0], lams)
+    pair = equivariance_figures.Pair(rng.random((5, 4, 4, 1)), ("cat", "$dog$"))
     return {
         "confusion": figures.confusion_matrix(metrics.confusion_matrix(logits, labels), [f"$c_{i}" for i in range(10)]),
         "confusion_200": figures.confusion_matrix(np.eye(200, dtype=int)),
@@ -186,9 +237,10 @@ def drawn():
         "histograms_constant": figures.score_histograms(np.zeros(5), {"a": np.zeros(5)}, "msp"),
         "reliability": figures.reliability_diagram(result.before["width"], result.after["width"], 1.5),
         "reliability_mass": figures.reliability_diagram(result.before["mass"]),
-        "error": figures.equivariance_error(runs),
-        "features": figures.equivariance_features(runs[:1]),
-        "embedding": figures.embedding([("mixup", plane), ("_$SEM$", plane)], ("cat", "$dog$")),
+        "path": equivariance_figures.equivariance_path(pair, [("mixup", path), ("_$SEM$", path)]),
+        "error": equivariance_figures.equivariance_error(runs),
+        "features": equivariance_figures.equivariance_features(runs[:1]),
+        "embedding": equivariance_figures.embedding([("mixup", plane), ("_$SEM$", plane)], ("cat", "$dog$")),
     }
 
 
@@ -200,4 +252,30 @@ def test_every_figure_draws_without_warning_or_global_state():
         content = figures.to_png(picture, dpi=50)
         assert content.startswith(b"\x89PNG") and len(content) > 500, name
     assert dict(matplotlib.rcParams) == before
-    assert figures._label("_$x$") == r" _\$x\$" and len(figures._label("a" * 99)) == 24
+    assert figures.short("_$x$") == r" _\$x\$" and len(figures.short("a" * 99)) == 24
+
+
+# Machado, Oliveira & Fernandes (2009): what red- and green-blind eyes see, of linear RGB.
+EYES = {
+    "all colours": np.eye(3),
+    "green-blind": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "red-blind": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+
+
+def lab(colour, eyes):
+    """CIELAB of a colour as those eyes see it."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.clip(
+        np.asarray(EYES[eyes]) @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1
+    )
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.asarray(to_xyz) @ linear / [0.95047, 1.0, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_colours_can_be_told_apart(eyes):
+    seen = [lab(colour, eyes) for colour in figures.COLOURS]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 17

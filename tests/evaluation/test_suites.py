@@ -102,7 +102,7 @@ def test_every_suite_is_done(report):
     assert {name: suite["status"] for name, suite in record["suites"].items()} == dict.fromkeys(SUITES, "done")
     assert record["nulls"] == {} or all("quantiles" in place or "rows" in place for place in record["nulls"])
     shown = {name for suite in record["suites"].values() for name in suite["figures"]}
-    assert {path.stem for path in out.glob("*.png")} == shown
+    assert {path.stem for path in out.glob("*.png")} == shown | {"curves"} and {"errors", "likest_ood"} <= shown
     assert {"confusion", "corruptions", "corruption_sheet", "roc_msp", "reliability_mass", "two_classes_pca"} <= shown
     assert record["run"]["step"] == 3 and record["run"]["checkpoint"] == "final"
 
@@ -188,7 +188,9 @@ class Requests(html.parser.HTMLParser):
         self.found = []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [v for k, v in attrs if k in ("src", "href", "action", "srcset") and not v.startswith("data:")]
+        self.found += [
+            v for k, v in attrs if k in ("src", "href", "action", "srcset") and not v.startswith(("data:", "#"))
+        ]
 
 
 def test_page_asks_no_host(report):
@@ -252,12 +254,23 @@ def test_small_grey_images(place, tmp_path):
 
 def test_compare_puts_runs_side_by_side(run_dir, place, tmp_path):
     write_run(tmp_path / "other", place, seed=1, val_size=0, steps=(1,))
-    compare = {"suites": ["equivariance"], "compare": [tmp_path / "other", run_dir], "out": tmp_path / "out"}
+    compare = {"suites": ["clean", "equivariance"], "compare": [tmp_path / "other", run_dir], "out": tmp_path / "out"}
     record = evaluate(run_dir, Options(**compare, **FAST))
     suite = record["suites"]["equivariance"]
     assert [row[0] for row in suite["tables"][0]["rows"]] == ["tiny", "other"]
     assert {row[0] for row in suite["tables"][3]["rows"]} == {"tiny", "other"}
-    alone = evaluate(tmp_path / "other", Options(suites=["equivariance"], data_dir=str(place), **FAST))
+    (table,) = record["comparison"]["tables"]
+    rows = {row[0]: row for row in table["rows"]}
+    assert table["columns"][1:3] == ["tiny", "other"] and {"clean: top1", "equivariance: relative error CutMix"} <= set(
+        rows
+    )
+    alone = evaluate(tmp_path / "other", Options(suites=["clean", "equivariance"], data_dir=str(place), **FAST))
+    for name, (_, mine, theirs, change, low, high, _) in rows.items():
+        of, _, scalar = name.partition(": ")
+        assert mine == record["suites"][of]["scalars"][scalar] and change == pytest.approx(theirs - mine)
+        assert theirs == pytest.approx(alone["suites"][of]["scalars"][scalar], rel=1e-4)
+        assert low is None or low <= change + 1e-9 and change - 1e-9 <= high
+    assert "comparison" not in alone and "Evaluation of tiny" in (tmp_path / "out/eval.html").read_text()
     np.testing.assert_allclose(
         alone["suites"]["equivariance"]["tables"][0]["rows"][0][1:], suite["tables"][0]["rows"][1][1:], rtol=1e-4
     )
@@ -278,7 +291,14 @@ def test_cheap_suites(run_dir, splits, tmp_path):
     assert (tmp_path / "run/evaluation/eval.html").is_file()
     record = evaluate(tmp_path / "run", Options(suites=["clean"], progress=False))
     names = {path.name for path in (tmp_path / "run/evaluation").iterdir()}
-    assert names == {"eval.html", "eval.md", "eval.json", "confusion.png"}  # pictures of the other suites are gone
+    assert names == {
+        "eval.html",
+        "eval.md",
+        "eval.json",
+        "confusion.png",
+        "errors.png",
+        "curves.png",
+    }  # pictures of the other suites are gone
 
 
 def _objects(folder):

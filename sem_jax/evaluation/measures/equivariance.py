@@ -181,3 +181,52 @@ def embed(
     plane = EMBEDDINGS[method](points, seed).reshape(2, *cube.shape[:2], 2)
     weight = np.asarray(lam, np.float64)
     return Embedding(method, weight.reshape(len(weight), -1).mean(axis=1), plane[0], plane[1])
+
+
+class Straightened(NamedTuple):
+    """The path of one pair's mixed representations in a plane in which the chord of the mixtures is [0, 1] on x."""
+
+    lam: Floats  # f64[l]
+    mixed: Floats  # f64[l 2]
+    target: Floats  # f64[l 2], the mixtures
+    relative: float  # relative error at the lam nearest 0.5, in all dimensions
+    explained: float  # share of the points' variance that lies in the plane
+
+
+def straightened(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: ArrayLike) -> Straightened:
+    """PCA of one pair's path and chord together, turned and scaled so that the chord runs from (0, 0) to (1, 0).
+
+    Args:
+      mixed: f32[l d], g(x_mix) at each lam.
+      anchor, partner: f32[d], g(x_i) and g(x_j), not equal.
+      lam: real[l].
+
+    Raises:
+      RunError: features that are not finite, or equal ones, which have no chord.
+
+    >>> found = straightened([[0, 0], [1, 1], [2, 0]], [2, 0], [0, 0], [0, 0.5, 1])
+    >>> found.mixed.round(2).tolist(), found.relative, round(found.explained, 2)
+    ([[0.0, 0.0], [0.5, 0.5], [1.0, 0.0]], 0.5, 1.0)
+    """
+    path, first, second = (np.asarray(it, np.float64) for it in (mixed, anchor, partner))
+    flat = embed(path[:, None], first[None], second[None], lam)
+    points = np.stack([flat.mixed[:, 0], flat.target[:, 0]])
+    along = mixtures(first[None], second[None], [0.0, 1.0])[:, 0]
+    length = float(np.linalg.norm(along[1] - along[0]))
+    weight = flat.lam
+    # The chord is a line in the plane too: its ends follow from any two of its points.
+    ends = np.stack([np.polyval(np.polyfit(weight, points[1][:, c], 1), [0.0, 1.0]) for c in range(2)], axis=1)
+    chord = ends[1] - ends[0]
+    shown = float(np.linalg.norm(chord))
+    if length == 0 or shown < 1e-6 * length:
+        raise RunError("the two representations are equal: they have no chord")
+    x = chord / shown
+    y = np.array([-x[1], x[0]])
+    turned = (points - ends[0]) @ np.stack([x, y], axis=1) / shown
+    turned[..., 1] *= 1.0 if turned[0, :, 1].sum() >= 0 else -1.0  # the path lies above the chord
+    whole = np.concatenate([path, mixtures(first[None], second[None], weight)[:, 0]])
+    half = int(np.argmin(np.abs(weight - 0.5)))
+    error = float(np.linalg.norm(path[half] - mixtures(first[None], second[None], weight[half : half + 1])[0, 0]))
+    variance = float(((whole - whole.mean(axis=0)) ** 2).sum())
+    explained = float(((points - points.mean(axis=(0, 1))) ** 2).sum()) / variance
+    return Straightened(weight, turned[0], turned[1], error / length, min(1.0, explained))

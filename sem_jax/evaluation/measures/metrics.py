@@ -113,6 +113,12 @@ def correct(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
     return scores.argmax(axis=1) == classes
 
 
+def nll_of_each(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:
+    """Negative log-likelihood of each item in nats, f32[n]; the mean is `nll`."""
+    scores, classes = check(logits, labels)
+    return -log_softmax(scores)[np.arange(len(classes)), classes].astype(np.float32)
+
+
 def confusion_matrix(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
     """Counts of items by true class (row) and predicted class (column), i64[k k]."""
     scores, classes = check(logits, labels)

@@ -1,7 +1,7 @@
 """The figures of the report: functions of arrays that return a matplotlib Figure.
 
-They do not use pyplot, which has global state. Colours are those of Okabe and Ito, which colour-blind readers can tell
-apart; ordered quantities use cividis.
+They do not use pyplot, which has global state. Ordered quantities use cividis. Those of equivariance are in
+equivariance_figures.py.
 """
 
 import io
@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike
 
 from sem_jax.errors import plain
 from sem_jax.evaluation.measures.calibration import Reliability
-from sem_jax.evaluation.measures.equivariance import Embedding, Equivariance, Spread
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+# Six of Okabe and Ito and a wine red: any two are CIELAB 17 or more apart, to red- and green-blind eyes too (a test).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#882255")
 LINES = ("-", "--", "-.", ":")
 DOTS_PER_INCH = 150
-_INK, _FAINT = "#222222", "#9a9a9a"
-_DOTTED = {"linewidth": 2, "marker": "o", "markersize": 4}
+INK, FAINT = "#222222", "#9a9a9a"
 
 
 def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
@@ -30,34 +29,34 @@ def to_png(figure: Figure, *, dpi: int = DOTS_PER_INCH) -> bytes:
     return stream.getvalue()
 
 
-def _label(text: object, length: int = 24) -> str:
+def short(text: object, length: int = 24) -> str:
     """A name for matplotlib, which treats "$" and a first underscore specially, cut to a length."""
     name = plain(" ".join(str(text).split()))
     name = name if len(name) <= length else name[: length - 1] + "…"
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
-def _axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def new_axes(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=10, colors=_INK)
+        axis.tick_params(labelsize=10, colors=INK)
     return figure, axes
 
 
-def _name(axis, x: str, y: str, title: str = "") -> None:
+def name_axes(axis, x: str, y: str, title: str = "") -> None:
     axis.set_xlabel(x, fontsize=11)
     axis.set_ylabel(y, fontsize=11)
     axis.set_title(title, fontsize=11, loc="left")
 
 
-def _legend_below(figure: Figure, axis) -> None:
+def legend_below(figure: Figure, axis) -> None:
     lines = axis.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
 
 
-def _style(index: int) -> dict:
+def style(index: int) -> dict:
     colour = COLOURS[index % len(COLOURS)]
     return {"color": colour, "linestyle": LINES[(index // len(COLOURS) + index) % len(LINES)]}
 
@@ -83,12 +82,12 @@ def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str] = ()) -> Figu
     counts = np.asarray(matrix, np.float64)
     k = len(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, ((axis,),) = _axes(7.6, 6.6)
+    figure, ((axis,),) = new_axes(7.6, 6.6)
     image = axis.imshow(share, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    _name(axis, "predicted class", "true class")
+    name_axes(axis, "predicted class", "true class")
     axis.spines[:].set_visible(False)
     if k <= 25:
-        names = [_label(name, 16) for name in (class_names or range(k))]
+        names = [short(name, 16) for name in (class_names or range(k))]
         axis.set_xticks(range(k), names, rotation=90 if k > 4 else 0)
         axis.set_yticks(range(k), names)
     if k <= 12:
@@ -102,12 +101,12 @@ def confusion_matrix(matrix: ArrayLike, class_names: Sequence[str] = ()) -> Figu
 def corruption_heatmap(corruptions: Sequence[str], severities: Sequence[int], accuracy: ArrayLike) -> Figure:
     """Accuracy in percent by corruption (row) and severity (column); accuracy f64[c s] in [0, 1]."""
     table = np.asarray(accuracy, np.float64) * 100
-    figure, ((axis,),) = _axes(3.2 + 0.75 * len(severities), 1.4 + 0.36 * len(corruptions))
+    figure, ((axis,),) = new_axes(3.2 + 0.75 * len(severities), 1.4 + 0.36 * len(corruptions))
     image = axis.imshow(table, cmap="cividis", aspect="auto", interpolation="nearest", vmin=0, vmax=100)
     axis.set_xticks(range(len(severities)), [str(severity) for severity in severities])
-    axis.set_yticks(range(len(corruptions)), [_label(str(name).replace("_", " ")) for name in corruptions])
+    axis.set_yticks(range(len(corruptions)), [short(str(name).replace("_", " ")) for name in corruptions])
     _write_cells(axis, image, table, np.vectorize("{:.1f}".format)(table), 10)
-    _name(axis, "severity", "")
+    name_axes(axis, "severity", "")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     figure.colorbar(image, ax=axis, label="accuracy (%)")
@@ -116,13 +115,15 @@ def corruption_heatmap(corruptions: Sequence[str], severities: Sequence[int], ac
 
 def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: str = "") -> Figure:
     """ROC curves of one score, {OOD set: (fpr f64[p], tpr f64[p], AUROC)}; the diagonal is a random score."""
-    figure, ((axis,),) = _axes(6.4, 5.6)
-    axis.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
-    axis.axhline(0.95, color=_FAINT, linewidth=1, linestyle=":")
+    figure, ((axis,),) = new_axes(6.4, 5.6)
+    axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+    axis.axhline(0.95, color=FAINT, linewidth=1, linestyle=":")
     axis.annotate("95% TPR", (1, 0.95), xytext=(0, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
     for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
-        axis.plot(fpr, tpr, linewidth=2, label=f"{_label(name)} ({100 * area:.1f})", **_style(index))
-    _name(axis, "OOD items accepted (false positive rate)", "ID items accepted (true positive rate)", _label(title, 60))
+        axis.plot(fpr, tpr, linewidth=2, label=f"{short(name)} ({100 * area:.1f})", **style(index))
+    name_axes(
+        axis, "OOD items accepted (false positive rate)", "ID items accepted (true positive rate)", short(title, 60)
+    )
     axis.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     axis.legend(title="OOD set (AUROC, %)", loc="lower right", fontsize=10, frameon=False)
     return figure
@@ -141,7 +142,7 @@ def score_histograms(id_scores: ArrayLike, ood_scores: Mapping[str, ArrayLike], 
     columns = min(3, max(1, len(outside)))
     count = -(-max(1, len(outside)) // columns)
     width = 6.4 if columns == 1 else 3.6 * columns
-    figure, axes = _axes(width, 0.4 + 2.7 * count, count, columns, sharex=True, sharey=True)
+    figure, axes = new_axes(width, 0.4 + 2.7 * count, count, columns, sharex=True, sharey=True)
     for index, (axis, name) in enumerate(zip(axes.flat, outside, strict=False)):
         for values, label, colour in ((inside, "ID", COLOURS[0]), (outside[name], "OOD", COLOURS[1])):
             share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values) * 100
@@ -149,7 +150,7 @@ def score_histograms(id_scores: ArrayLike, ood_scores: Mapping[str, ArrayLike], 
             line = "-" if label == "ID" else "--"
             axis.stairs(share, edges, color=colour, linewidth=1.5, linestyle=line, label=label)
         first, last = index % columns == 0, index + columns >= len(outside)
-        _name(axis, _label(score) if last else "", "items (%)" if first else "", _label(name))
+        name_axes(axis, short(score) if last else "", "items (%)" if first else "", short(name))
         axis.tick_params(labelbottom=last)
         if index == 0:
             axis.legend(fontsize=10, frameon=False)
@@ -168,7 +169,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None, t
     kind = f"ECE of {len(before.count)} {'equal-width' if width else 'equal-mass'} bins: "
     shown = [("", before)] if after is None else [("before scaling: ", before), (f"T = {temperature:.3g}: ", after)]
     options = {"sharex": True, "sharey": "row"} | ({"height_ratios": [3, 1]} if width else {})
-    figure, axes = _axes(5.4 * len(shown), 6.0 if width else 4.6, 2 if width else 1, len(shown), **options)
+    figure, axes = new_axes(5.4 * len(shown), 6.0 if width else 4.6, 2 if width else 1, len(shown), **options)
     figure.set_layout_engine("constrained", w_pad=0.12)
     for column, (title, result) in enumerate(shown):
         axis, full, share = axes[0, column], result.count > 0, 100 * result.count / result.count.sum()
@@ -179,82 +180,12 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None, t
         axis.vlines(middle, result.accuracy[full], result.confidence[full], label="gap to mean confidence", **gap)
         axis.plot(middle, result.confidence[full], "_", color=COLOURS[1], markersize=9, markeredgewidth=2)
         axis.set(xlim=(0, 1 if width else 100), ylim=(0, 1.02))
-        _name(axis, "", "accuracy" if column == 0 else "", f"{title}{kind}{100 * result.ece:.2f}%")
+        name_axes(axis, "", "accuracy" if column == 0 else "", f"{title}{kind}{100 * result.ece:.2f}%")
         if width:
-            axis.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
-            axes[1, column].bar(height=share[full], color=_FAINT, **bars)
+            axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
+            axes[1, column].bar(height=share[full], color=FAINT, **bars)
             axes[1, 0].set_ylabel("items (%)", fontsize=11)
         below = "confidence (largest softmax probability)" if width else "items in order of confidence (%)"
         axes[-1, column].set_xlabel(below, fontsize=11)
-    _legend_below(figure, axes[0, 0])
-    return figure
-
-
-def _band(axis, lam: np.ndarray, spread: Spread, name: str, index: int, wide: bool) -> None:
-    colour = COLOURS[index % len(COLOURS)]
-    for low, high, alpha in ((0, 4, 0.12), (1, 3, 0.22)) if wide else ((1, 3, 0.18),):
-        axis.fill_between(lam, *spread.quantiles[:, [low, high]].T, color=colour, alpha=alpha, linewidth=0)
-    axis.plot(lam, spread.quantiles[:, 2], label=_label(name), **_DOTTED, **_style(index))
-
-
-def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, str]], *, from_zero) -> Figure:
-    """Labels a row of panels, [(y, title), ...], and puts the legend below them."""
-    for axis, (y, title) in zip(axes[0], names, strict=True):
-        _name(axis, "lam, weight of the anchor", y, title)
-        axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
-    for axis in from_zero:
-        axis.set_ylim(bottom=0)
-    _legend_below(figure, axes[0, 0])
-    return figure
-
-
-def equivariance_error(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
-    """Error of the mixed representation against lam, relative and absolute: median, middle 50% and 90% of the pairs.
-
-    With more than two runs the wider bands are left out, since they would hide each other.
-    """
-    figure, axes = _axes(10.4, 4.8, 1, 2)
-    wide = len(runs) <= 2
-    bands = "median, middle 50% and 90% of pairs" if wide else "median, middle 50% of pairs"
-    for index, (name, result) in enumerate(runs):
-        _band(axes[0, 0], result.lam, result.relative, name, index, wide)
-        _band(axes[0, 1], result.lam, result.absolute, name, index, wide)
-    relative = ("error / distance of the pair's features", f"relative error: {bands}")
-    names = [relative, ("error (feature units)", f"absolute error: {bands}")]
-    return _against_lam(figure, axes, names, from_zero=axes[0])
-
-
-def equivariance_features(runs: Sequence[tuple[str, Equivariance]]) -> Figure:
-    """Cosine to the mixture, mean feature norm and effective rank against lam: does the penalty collapse features?"""
-    figure, axes = _axes(12.0, 4.2, 1, 3)
-    for index, (name, result) in enumerate(runs):
-        for axis, values in zip(axes[0], (result.cosine.mean, result.norm, result.rank), strict=True):
-            axis.plot(result.lam, values, label=_label(name), **_DOTTED, **_style(index))
-    names = [
-        ("mean cosine", "cosine to the mixture"),
-        ("mean norm (feature units)", "norm of mixed features"),
-        ("effective rank (dimensions)", "effective rank of mixed features"),
-    ]
-    return _against_lam(figure, axes, names, from_zero=axes[0, 1:])
-
-
-def embedding(runs: Sequence[tuple[str, Embedding]], class_names: tuple[str, str] = ("partner", "anchor")) -> Figure:
-    """Mixed representations (left) and the mixtures that they should equal (right), a row a run, coloured by lam.
-
-    `class_names` are those of the partners (lam = 0) and of the anchors (lam = 1).
-    """
-    figure, axes = _axes(9.4, 0.6 + 3.9 * len(runs), len(runs), 2, sharex="row", sharey="row")
-    for row, (name, picture) in zip(axes, runs, strict=True):
-        lam = np.repeat(picture.lam, picture.mixed.shape[1])
-        panels = ((picture.mixed, "g(mixed image)"), (picture.target, "mixture of g(anchor), g(partner)"))
-        for axis, (points, what) in zip(row, panels, strict=True):
-            flat = points.reshape(-1, 2)
-            dots = axis.scatter(*flat.T, c=lam, cmap="cividis", vmin=0, vmax=1, s=10, alpha=0.8, linewidths=0)
-            _name(axis, f"{picture.method.upper()} 1", "", f"{_label(name)}: {what}")
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(f"{picture.method.upper()} 2", fontsize=11)
-    partner, anchor = (_label(name, 16) for name in class_names)
-    label = f"lam, from class {partner} (0) to class {anchor} (1)"
-    figure.colorbar(dots, ax=axes, label=label, shrink=min(1.0, 1.4 / len(runs)))
+    legend_below(figure, axes[0, 0])
     return figure

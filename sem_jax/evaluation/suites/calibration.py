@@ -16,6 +16,7 @@ def calibrate(context: Context) -> Result:
     for logits_are, mark, by_scheme in (("as trained", "", before), ("scaled", " scaled", after or {})):
         for scheme, it in by_scheme.items():
             result.scalars[f"ECE equal-{scheme}{mark}"] = it.ece
+            result.percent(f"ECE equal-{scheme}{mark}")
             rows.append([f"equal-{scheme}", logits_are, it.ece, it.max_error, len(it.count)])
     if temperature and val is not None:
         result.scalars["temperature"] = temperature.value
@@ -26,7 +27,8 @@ def calibrate(context: Context) -> Result:
     else:
         result.note = "No temperature scaling: the run held no val out (data.val_size 0), and test must not choose it."
     columns = ["bins", "logits", "ECE", "largest gap of a bin", "number of bins"]
-    result.tables.append({"title": "Calibration error", "columns": columns, "rows": rows})
+    units = {"ECE": "%", "largest gap of a bin": "%"}
+    result.tables.append({"title": "Calibration error", "columns": columns, "rows": rows, "units": units})
     for scheme in calibration.SCHEMES:
         value = temperature.value if temperature else 1.0
         picture = figures.reliability_diagram(before[scheme], after[scheme] if after else None, value)

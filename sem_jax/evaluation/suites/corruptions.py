@@ -152,12 +152,14 @@ def corruptions(context: Context) -> Result:
         "corruptions": len(table.corruptions),
         "images": "published" if opened else "generated",
     }
+    result.percent("mean accuracy", "mCE (unnormalised)", "accuracy of clean images")
     if len(rows) < len(test.labels):
         result.note += f" A seeded choice of {len(rows):,} of {len(test.labels):,} test images."
     note = f"Mean accuracy is the mean over all {table.accuracy.size} cells. mCE (unnormalised) is 1 minus it: nobody "
     note += "has published the baseline errors that mCE divides by for these sets."
     columns = ["corruption", *severities, "mean"]
-    result.tables.append({"title": f"Accuracy: {source.name}", "columns": columns, "rows": body, "note": note})
+    title, units = f"Accuracy: {source.name}", dict.fromkeys(columns[1:], "%")
+    result.tables.append({"title": title, "columns": columns, "rows": body, "note": note, "units": units})
     heat = figures.corruption_heatmap(table.corruptions, table.severities, table.accuracy)
     result.picture("corruptions", heat, f"Accuracy in percent: {source.name}.")
     first = test.images[rows[:_SHOWN]]

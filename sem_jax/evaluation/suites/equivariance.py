@@ -10,9 +10,8 @@ import numpy as np
 from sem_jax.errors import RunError, SemError
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.measures import equivariance as measure
-from sem_jax.evaluation.report import figures
+from sem_jax.evaluation.report import equivariance_figures as figures
 from sem_jax.evaluation.report.record import Table
-from sem_jax.evaluation.run_data import Loaded
 from sem_jax.evaluation.suites.own_mixing import MIDDLE, represent_own
 from sem_jax.mixers.cutmix import CutmixDraw, apply_cutmix
 from sem_jax.mixers.mixup import MixupDraw, apply_mixup
@@ -85,24 +84,6 @@ def represent(context: Context, mixer: str, anchor: np.ndarray, partner: np.ndar
     return Mixed(arrays["mixed"], clean[anchor], clean[partner], arrays["lam"])
 
 
-def _runs(context: Context) -> list[tuple[str, Context]]:
-    """(name, context) of this run and of the runs to compare it with, on the same test images."""
-    own, runs, folders = context.run, [context], {context.run.folder.resolve()}
-    for run in context.given.compared:
-        if run.folder.resolve() in folders:
-            continue
-        folders.add(run.folder.resolve())
-        if (run.data.image_shape, run.data.class_names) != (own.data.image_shape, own.data.class_names):
-            raise RunError(
-                f"{run.folder} was trained on other classes or sizes ({run.data.name}) than {own.folder}",
-                "Compare runs with images of one size and the same classes.",
-            )
-        # They share only the test images: each run may have been trained on other data.
-        runs.append(Context(run, Loaded({"test": context.split("test")}), context.options))
-    names = [it.run.name for it in runs]
-    return [(it.run.name if names.count(it.run.name) == 1 else str(it.run.folder), it) for it in runs]
-
-
 def tables(runs: Sequence[tuple[str, measure.Equivariance]], title: str = "Equivariance") -> list[Table]:
     """Two tables: with a row for each run, and with a row for each run and lam."""
     summary, rows = [], []
@@ -134,17 +115,19 @@ def equivariance(context: Context) -> Result:
     """Errors, cosines, norms and ranks against lam, and the picture of two classes."""
     test, options = context.split("test"), context.options
     anchor, partner = pairs(len(test.labels), options.pairs, options.seed)
-    runs, result = _runs(context), Result()
+    runs, result = context.runs, Result()
+    result.others = {name: Result() for name, _ in runs[1:]}
+    results = [result, *result.others.values()]
     for mixer in APPLY:
         found = [(name, measure.equivariance(*represent(it, mixer, anchor, partner))) for name, it in runs]
         title = "mixup" if mixer == "mixup" else "CutMix"
-        own = found[0][1]
-        half = int(np.argmin(np.abs(own.lam - 0.5)))
-        result.scalars[f"relative error {title}"] = own.relative.mean[half]
-        result.items[f"relative error {mixer}"] = own.half
-        result.scalars[f"cosine {title}"] = own.cosine.mean[half]
-        if mixer == "mixup":
-            result.scalars["effective rank"] = own.clean_rank
+        for (_, own), of_run in zip(found, results, strict=True):
+            half = int(np.argmin(np.abs(own.lam - 0.5)))
+            of_run.scalars[f"relative error {title}"] = own.relative.mean[half]
+            of_run.items[f"relative error {mixer}"] = own.half
+            of_run.scalars[f"cosine {title}"] = own.cosine.mean[half]
+            if mixer == "mixup":
+                of_run.scalars["effective rank"] = own.clean_rank
         result.tables += tables(found, title)
         caption = f"{title}: distance of the mixed image's representation from the mixture of the two representations."
         result.picture(f"equivariance_{mixer}", figures.equivariance_error(found), caption)
@@ -177,9 +160,9 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
             continue
         absolute = own.absolute[own.middle].astype(np.float64).mean()
         rows.append([name, mixer, len(errors), errors.mean(), *np.quantile(errors, measure.QUANTILES), absolute])
-        if index == 0:
-            result.scalars["relative error own mixer"] = errors.mean()
-            result.items["relative error own"] = np.where(own.middle, own.relative, np.nan)
+        of_run = result.others.get(name, result) if index else result
+        of_run.scalars["relative error own mixer"] = errors.mean()
+        of_run.items["relative error own"] = np.where(own.middle, own.relative, np.nan)
     if rows:
         title = f"The run's own mixer, lam between {MIDDLE[0]} and {MIDDLE[1]}"
         columns = ["run", "mixer", "pairs", "relative error", *_MARKS, "absolute error"]
@@ -187,7 +170,7 @@ def _own_mixing(runs: list[tuple[str, Context]], result: Result) -> None:
         result.tables.append({"title": title, "columns": columns, "rows": rows, "note": note})
 
 
-def _two_classes(context: Context, runs, result: Result) -> None:
+def _two_classes(context: Context, runs: list[tuple[str, Context]], result: Result) -> None:
     """Adds the paper's picture: pairs of the first two classes with enough items, mixed by mixup, in one plane."""
     test, names = context.split("test"), context.run.data.class_names
     items = np.bincount(test.labels, minlength=len(names))
@@ -204,9 +187,37 @@ def _two_classes(context: Context, runs, result: Result) -> None:
         reason = measure.umap_missing()
         methods += [] if reason else ["umap"]
         result.note += f" {reason}" if reason else ""
-    pair = tuple(names[label] for label in chosen)
+    pair = (names[chosen[0]], names[chosen[1]])
+    _path(context, (partner, anchor), shown, pair, result)
     for method in methods:
         drawn = [(name, measure.embed(*it, method=method, seed=context.options.seed)) for name, it in shown]
         classes = f"{pair[1]} (lam 1) and {pair[0]} (lam 0)"
         caption = f"mixup of {count} pairs of the classes {classes}, in one {method.upper()}."
         result.picture(f"two_classes_{method}", figures.embedding(drawn, pair), caption)
+
+
+def _path(context: Context, rows, shown: list[tuple[str, Mixed]], names: tuple[str, str], result: Result) -> None:
+    """Adds the picture of one pair: the one whose error under this run is the median of the pairs at lam 0.5."""
+    partner, anchor = rows
+    half = measure.equivariance(*shown[0][1]).half
+    finite = np.flatnonzero(np.isfinite(half))
+    if not len(finite):
+        return
+    chosen = int(finite[np.argsort(half[finite])[len(finite) // 2]])
+    test = context.split("test").images
+    first, second = (np.asarray(test[it[chosen : chosen + 1]])[0] / 255.0 for it in (anchor, partner))
+    images = np.stack([lam * first + (1.0 - lam) * second for lam in LAM])
+    paths = []
+    for name, it in shown:
+        try:
+            path = measure.straightened(it.mixed[:, chosen], it.anchor[chosen], it.partner[chosen], LAM)
+        except RunError:  # a compared run has equal features of this pair
+            continue
+        paths.append((name, path))
+    caption = (
+        f"What equivariance means: test images {partner[chosen]} ({names[0]}) and {anchor[chosen]} ({names[1]}), mixed "
+        "by mixup. If the net were equivariant, the path of the mixed images' representations would be the straight "
+        "chord. One PCA plane a run, of path and chord together; the chord has length 1. The pair is the one whose "
+        f"error is the median of {len(finite)} pairs under {shown[0][0]}."
+    )
+    result.picture("equivariance_path", figures.equivariance_path(figures.Pair(images, names), paths), caption)

@@ -1,6 +1,6 @@
 """The suite of out-of-distribution detection (SEM, Table 3): six scores on every OOD set that is there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from sem_jax.errors import DataError, RunError
 from sem_jax.evaluation.context import Context, Missing, Result
 from sem_jax.evaluation.measures import ood as detection
 from sem_jax.evaluation.report import figures
+from sem_jax.evaluation.report.gallery import MOST
 from sem_jax.evaluation.sets import Absent, EvalSet, Standard, fitted, load_svhn, named, read_tree_fitted, size_text
 
 PAPER = "msp"  # the score of SEM's Table 3
@@ -78,8 +79,9 @@ def _sets(context: Context) -> Iterator[EvalSet | Absent]:
 
 def ood(context: Context) -> Result:
     """How well six scores separate the test split (positive) from each OOD set."""
-    test, result = context.split("test"), Result()
+    test, names, result = context.split("test"), context.run.data.class_names, Result()
     outputs, notes = {}, []
+    likest: list[tuple[dict, np.ndarray]] = []  # images of any OOD set that look most in-distribution to the net
     for it in _sets(context):  # one at a time, so that only one is in memory
         if isinstance(it, Absent):
             result.absent.append(it)
@@ -87,6 +89,7 @@ def ood(context: Context) -> Result:
         if it.name in outputs:
             raise RunError(f"two OOD sets are called {it.name!r}", "Give the one of --ood another name.")
         outputs[it.name] = context.outputs(it.name, it.split.images)
+        _keep_likest(it, outputs[it.name].logits, names, likest)
         result.data[it.name] = context.facts(it.split)
         notes += [f"{it.name}: {it.note}."] if it.note else []
     if not outputs:
@@ -103,13 +106,16 @@ def ood(context: Context) -> Result:
     found = {(s, name): detection.detection(inside[s], outside[name][s]) for s in inside for name in outside}
     result.items = {f"{PAPER} {name}": it[PAPER] for name, it in {"test": inside, **outside}.items()}
     result.scalars = {f"AUROC {PAPER} {name}": found[PAPER, name].auroc for name in outside}
+    result.percent(*result.scalars)
     areas = {s: [found[s, name].auroc for name in outside] for s in inside}
     rows = [[TITLES[s], *values, float(np.mean(values))] for s, values in areas.items()]
     paper = f"The paper's Table 3 has the {TITLES[PAPER]}."
-    result.tables.append({"title": "AUROC", "columns": ["score", *outside, "mean"], "rows": rows, "note": paper})
+    columns, units = ["score", *outside, "mean"], dict.fromkeys([*outside, "mean"], "%")
+    result.tables.append({"title": "AUROC", "columns": columns, "rows": rows, "note": paper, "units": units})
     columns = ["set", "items", "score", "AUROC", "AUPR-in", "AUPR-out", "FPR at 95% TPR"]
     rows = [[name, len(outside[name][PAPER]), TITLES[s], *found[s, name]] for name in outside for s in inside]
-    result.tables.append({"title": "All metrics", "columns": columns, "rows": rows})
+    units = dict.fromkeys(columns[3:], "%")
+    result.tables.append({"title": "All metrics", "columns": columns, "rows": rows, "units": units})
     intro = f"In-distribution (positive): the {len(test.labels):,} test images. AUPR depends on the two sets' sizes."
     result.note = " ".join([intro, note, *notes]).strip()
     for score in [score for score in DRAWN if score in inside]:
@@ -120,7 +126,36 @@ def ood(context: Context) -> Result:
         result.picture(f"roc_{score}", figures.roc_curves(curves, TITLES[score]), f"ROC of the {TITLES[score]}.")
         picture = figures.score_histograms(inside[score], scores, TITLES[score])
         result.picture(f"scores_{score}", picture, f"Histograms of the {TITLES[score]}.")
+    _hardest(context, inside[PAPER], likest, result)
     return result
+
+
+def _keep_likest(it: EvalSet, logits: np.ndarray, names: Sequence[str], kept: list[tuple[dict, np.ndarray]]) -> None:
+    """Adds the set's images of highest score to `kept`, of which the MOST highest are left."""
+    score, answers = detection.msp(logits), logits.argmax(axis=1)
+    for i in np.argsort(-score, kind="stable")[:MOST]:
+        fact = {"set": it.name, "item": int(i), "taken for": names[answers[i]], "confidence": float(score[i])}
+        kept.append((fact, np.array(it.split.images[i : i + 1])[0]))  # a copy: the set is not kept
+    kept.sort(key=lambda pair: -pair[0]["confidence"])
+    del kept[MOST:]
+
+
+def _hardest(context: Context, score: np.ndarray, likest: list[tuple[dict, np.ndarray]], result: Result) -> None:
+    """Adds two galleries: the test images that look least in-distribution, and the OOD images that look most so."""
+    test, names = context.split("test"), context.run.data.class_names
+    answers = context.outputs("test", test.images).logits.argmax(axis=1)
+    chosen = np.argsort(score, kind="stable")[:MOST]
+    facts = [
+        {"item": int(i), "true": names[test.labels[i]], "taken for": names[answers[i]], "confidence": float(score[i])}
+        for i in chosen
+    ]
+    captions = [f"{it['true']}, taken for {it['taken for']}, {100 * it['confidence']:.1f}%" for it in facts]
+    caption = f"The hardest in-distribution images: test images of the lowest {TITLES[PAPER]}."
+    result.gallery("hardest_id", np.asarray(test.images[chosen]), facts, captions, caption)
+    facts = [fact for fact, _ in likest]
+    captions = [f"{it['set']}, taken for {it['taken for']}, {100 * it['confidence']:.1f}%" for it in facts]
+    caption = f"The most in-distribution-like OOD images: those of the highest {TITLES[PAPER]} of all sets."
+    result.gallery("likest_ood", np.stack([image for _, image in likest]), facts, captions, caption)
 
 
 def _fit(context: Context) -> tuple[dict[str, detection.Score], str]:

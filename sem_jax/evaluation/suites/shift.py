@@ -51,8 +51,10 @@ def shift(context: Context) -> Result:
         result.items[f"correct {name}"] = metrics.correct(logits, split.labels)
         rows.append([name, len(split.labels), *scores.values(), scores["top1"] - own["top1"] if own else None])
         result.scalars[f"top1 {name}"] = scores["top1"]
+        result.percent(f"top1 {name}")
         result.data[name] = context.facts(split)
     columns = ["set", "items", *metrics.METRICS, "top1 against test"]
-    result.tables.append({"title": "Natural shift", "columns": columns, "rows": rows})
+    units = {"top1": "%", "top5": "%", "top1 against test": "points"}
+    result.tables.append({"title": "Natural shift", "columns": columns, "rows": rows, "units": units})
     result.note = " ".join(f"{it.name}: {it.note}." for it in found if it.note)
     return result
