@@ -105,7 +105,8 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
     count, columns = len(pair.images), len(runs)
     width = max(7.6, 5.0 * columns)
     figure = Figure(figsize=(width, 1.9 + width / count * 0.9 + 3.0), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[0.5 + width / count * 0.9, 4.4])
+    heights = [0.5 + width / count * 0.9, 4.4]
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, image, lam in zip(top.subplots(1, count, squeeze=False)[0], pair.images, runs[0][1].lam, strict=True):
         axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
