@@ -49,7 +49,7 @@ def train(
 
     Args:
       cfg: from `get_config`.
-      workdir: the run folder; made if it is not there, refused if it holds another run.
+      workdir: the run folder, or gs://BUCKET/FOLDER; made if it is not there, refused if it holds another run.
       profile: capture a profiler trace of a few steps in the folder's profile/.
       trust_model: the custom model that the frozen net of `mixer.scorer` may be: see `load`.
       max_minutes: the run is saved and ended so long after this call began; 0 = no limit.
@@ -70,13 +70,14 @@ def train(
     >>> run, len(run.metrics())  # doctest: +ELLIPSIS
     (Run('...', step 2), 1)
     """
-    deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+    from sem_jax.runs.disk import local_folder
     from sem_jax.system.compile_cache import use_cache
     from sem_jax.training.loop import train_and_evaluate
 
+    deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
     use_cache(cfg.runtime.cache_dir)
     train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model, deadline=deadline)
-    return load(workdir, trust_model=cfg.model.name)
+    return load(local_folder(workdir), trust_model=cfg.model.name)
 
 
 def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: str = "") -> "Run":

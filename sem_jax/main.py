@@ -30,7 +30,9 @@ from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
 from sem_jax.system.signals import BEGAN
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "name or file of a configuration, perhaps with :METHOD")
-_WORKDIR = flags.DEFINE_string("workdir", None, "run folder; default: runs/<configuration file>[-METHOD]")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "run folder, or gs://BUCKET/FOLDER; default: runs/<configuration file>[-METHOD]"
+)
 _PROFILE = flags.DEFINE_bool("profile", False, "capture a profiler trace of a few steps in the run folder's profile/")
 _TRUST = flags.DEFINE_string(
     "trust_model", "", "the MODULE:FACTORY that a run found elsewhere (mixer.scorer) may import"
@@ -169,6 +171,7 @@ def _train(argv: list[str]) -> None:
             )
         elif _COORDINATOR.value or _PROCESSES.value or _PROCESS.value is not None:
             raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
+        from sem_jax.runs.storage import open_storage
         from sem_jax.training.loop import train_and_evaluate
 
         use_cache(_CONFIG.value.runtime.cache_dir)
@@ -177,14 +180,16 @@ def _train(argv: list[str]) -> None:
         deadline = BEGAN + 60 * _MINUTES.value if _MINUTES.value else None
         options = {"profile": _PROFILE.value, "trust_model": _TRUST.value, "deadline": deadline}
         train_and_evaluate(_CONFIG.value, workdir, **options)
+        storage = open_storage(workdir)
         command = f"python -m sem_jax.evaluation --workdir={workdir}"
         if jax.process_count() > 1:
             if jax.process_index() == 0:
                 print(f"Report: {command}")
-        elif _CONFIG.value.data.use_test and not _has_report(Path(workdir) / "evaluation"):
+        elif _CONFIG.value.data.use_test and not _has_report(storage.path / "evaluation"):
             from sem_jax.evaluation import Options, evaluate
 
-            evaluate(workdir, Options.quick(trust_model=f"{_CONFIG.value.model.name},{_TRUST.value}"))
+            evaluate(storage.path, Options.quick(trust_model=f"{_CONFIG.value.model.name},{_TRUST.value}"))
+            storage.publish("evaluation")
             print(f"Report: {workdir}/evaluation/eval.html (all suites: {command})")
 
 

@@ -185,6 +185,8 @@ TABLE = (
     Field("runtime.tracker", "tensorboard", Words("sem_jax.runs.trackers:TRACKERS"),
           "Where a copy of metrics.jsonl is shown: tensorboard (event files in the run folder), wandb or trackio "
           "(extras of these names), or none."),
+    Field("runtime.lock_seconds", 60.0, Range(1, 3600),
+          "Of a run in a bucket: seconds of a trainer's silence after which the next one may take the run over."),
 )
 # fmt: on
 FIELDS = {field.name: field for field in TABLE}

@@ -24,8 +24,10 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
-from sem_jax.errors import RunError, one_line, plain
-from sem_jax.runs.array_files import check_array_files, check_size
+from sem_jax.errors import RunError, plain
+from sem_jax.runs.array_files import check_size
+from sem_jax.runs.arrays import check_shapes, read_arrays, reason_of, shapes_of, write_alone
+from sem_jax.runs.disk import Disk
 from sem_jax.runs.folders import holding, move_aside, remove
 from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
@@ -49,41 +51,8 @@ def _items(state: TrainState) -> dict:
     }
 
 
-def _shapes(items: dict) -> dict[str, str]:
-    """ "float32[3,3,16]" of every array, by its place in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(items)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}".replace(" ", "") for path, x in leaves}
-
-
-def _check_shapes(path: Path, there: dict[str, str], here: dict[str, str]) -> None:
-    """Compares with what is expected: orbax converts another dtype silently, and its message on shapes is long."""
-    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-    if names:
-        name = names[0]
-        raise RunError(
-            f"Checkpoint {path} is of another model: {name} is {there.get(name, 'not there')}, "
-            f"expected {here.get(name, 'none')}" + (f"; and {len(names) - 1} more" if len(names) > 1 else ""),
-            "Use the configuration and the version it was written with.",
-        )
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or one_line(error, 200)
-
-
-def _read(path: Path, like: dict, sharding: jax.sharding.Sharding | None = None) -> dict:
-    """The parts of a checkpoint that `like` names, in its shapes and dtypes, on `sharding` or else where `like` is."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), like)
-    try:
-        check_array_files(path, like)
-        return ocp.load_checkpointables(str(path), shapes)
-    except Damaged as error:
-        raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one, or move it away.") from None
-    except Exception as error:  # orbax raises many types, bare Exception among them
-        raise RunError(
-            f"Checkpoint {path} cannot be restored: {_reason(error)}",
-            "It is undamaged; perhaps another version of orbax-checkpoint wrote it: see versions in its manifest.json.",
-        ) from error
+def _nothing() -> None:
+    pass
 
 
 class Checkpoints:
@@ -95,12 +64,20 @@ class Checkpoints:
       best: name of a metric, higher is better; its best checkpoint is kept too. None: no such metric.
       steps: checkpoints of these steps are kept too.
       about: JSON about the run, for the manifests; `restore` compares its "data", "seed" and "config".
+      storage: of the run, which is told of what was saved and deleted; None = the disk.
     """
 
     def __init__(
-        self, folder: str | Path, *, keep: int, best: str | None, steps: Sequence[int] = (), about: dict | None = None
+        self,
+        folder: str | Path,
+        *,
+        keep: int,
+        best: str | None,
+        steps: Sequence[int] = (),
+        about: dict | None = None,
+        storage: Disk | None = None,
     ):
-        self._folder = Path(folder).absolute()
+        self._folder, self._storage = Path(folder).absolute(), storage or Disk(Path(folder))
         self._keep, self._best, self._steps, self._about = keep, best, frozenset(steps), about or {}
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -148,12 +125,13 @@ class Checkpoints:
                 )
         self._latest = step
         temporary = str(self._folder / f"{_SAVING}{step}")
-        if jax.process_count() == 1:
-            write = functools.partial(ocp.save_checkpointables, temporary, _items(host))
+        if jax.process_count() == 1 or not self._storage.shared:
+            write = functools.partial(write_alone, temporary, _items(host)) if is_lead() else _nothing
         else:  # on this thread: orbax's collectives must not come between those of the steps
             write = ocp.save_checkpointables_async(temporary, _items(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
-        about = {"step": step, "progress": progress, "metrics": finite, "arrays": _shapes(_items(host)), **self._about}
+        arrays = shapes_of(_items(host))
+        about = {"step": step, "progress": progress, "metrics": finite, "arrays": arrays, **self._about}
         self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
         self._thread.start()
 
@@ -168,6 +146,7 @@ class Checkpoints:
                     move_aside(there)
                 os.rename(temporary, there)
                 flush_folder(self._folder)
+                self._storage.committed(step)
                 self._delete_others(step)
         except Exception as error:  # orbax raises many types for a disk that is full
             self._error = error
@@ -189,6 +168,7 @@ class Checkpoints:
             path, leaving = self._folder / str(other), self._folder / f"{_DELETING}{other}"
             with holding(path, alone=True) as free:
                 if free:
+                    self._storage.deleted(other)
                     os.rename(path, leaving)
             remove(leaving)
 
@@ -202,9 +182,11 @@ class Checkpoints:
             self._thread.join()
             self._thread = None
         error, self._error = self._error, None
+        if isinstance(error, RunError):
+            raise error
         if error is not None:
             raise RunError(
-                f"Checkpoint {self._folder / str(self._latest)} cannot be written: {_reason(error)}",
+                f"Checkpoint {self._folder / str(self._latest)} cannot be written: {reason_of(error)}",
                 "The checkpoints before it are untouched. Make room, then start the same command again.",
             ) from error
 
@@ -232,8 +214,8 @@ class Checkpoints:
             manifest = read_manifest(path)
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
-        _check_shapes(path, manifest["arrays"], _shapes(_items(like)))
-        found = _read(path, _items(like))
+        check_shapes(path, manifest["arrays"], shapes_of(_items(like)))
+        found = read_arrays(path, _items(like))
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         self._latest = step
         if is_lead():
@@ -294,6 +276,6 @@ def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | 
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
         there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
-        _check_shapes(path, there, _shapes({"model": like}))
+        check_shapes(path, there, shapes_of({"model": like}))
         first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return _read(path, {"model": like}, first_device)["model"]
+        return read_arrays(path, {"model": like}, first_device)["model"]

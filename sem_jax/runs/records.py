@@ -136,10 +136,12 @@ class RunFolder:
     Args:
       path: made if it is not there.
       writer: False for the processes of a multi-process run that write nothing.
+      name: of the run in messages; "" = the path.
     """
 
-    def __init__(self, path: str | Path, *, writer: bool = True):
+    def __init__(self, path: str | Path, *, writer: bool = True, name: str = ""):
         self.path = Path(path).expanduser()
+        self.name = name or str(self.path)
         self._writer = writer
         self.tracker: Any = None  # `trackers.Tracker`, which gets a copy of the metrics log from now on
         self._lock = None
@@ -169,7 +171,7 @@ class RunFolder:
             holder = self._lock.read(100).strip() or "another process"
             self._lock.close()
             remedy = "Wait for it, end it, or choose another folder with --workdir."
-            raise RunError(f"{self.path} is in use: {holder} is training there.", remedy) from None
+            raise RunError(f"{self.name} is in use: {holder} is training there.", remedy) from None
         except OSError:  # a file system without locks
             return self
         self._lock.truncate(0)
@@ -214,15 +216,15 @@ class RunFolder:
             if names:
                 shown = "; ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} now" for n in names[:3])
                 more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-                raise RunError(f"{self.path} holds a run of another configuration ({shown}{more}).", self._remedy)
+                raise RunError(f"{self.name} holds a run of another configuration ({shown}{more}).", self._remedy)
             if (self.path / "data.json").exists():
                 facts, now = read_json(self.path / "data.json"), data["fingerprint"]
                 found = facts.get("fingerprint") if isinstance(facts, dict) else None
                 if found != now:
                     differ = f"fingerprint {str(found)[:12]} there, {now[:12]} now ({data['name']})"
-                    raise RunError(f"{self.path} holds a run on other data: {differ}.", self._remedy)
+                    raise RunError(f"{self.name} holds a run on other data: {differ}.", self._remedy)
         elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
-            raise RunError(f"{self.path} has checkpoints but no config.json.", self._remedy)
+            raise RunError(f"{self.name} has checkpoints but no config.json.", self._remedy)
 
     def claim(self, config: dict, data: dict, **options: Any) -> None:
         """Writes config.json and data.json. If they are there, they must be of this run; arguments as of `check`."""

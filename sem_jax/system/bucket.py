@@ -3,7 +3,7 @@
     place = Bucket("gs://my-runs/wrn_c10")                  # a bucket, and the folder in it that names begin with
     content = place.read("config.json", limit=1 << 20)      # None if it is not there
     generation = place.write("config.json", b"{}", match=0) # 0: only if it is not there; n: only if it is generation n
-    place.upload({"a/b": Path("b"), "a/c": Path("c")})      # in parallel
+    parallel(lambda path: place.write(f"a/{path.name}", path), paths)
     place.download("a/b", Path("b"), sha256="...")          # goes on where an earlier one ended
     for name, stat in place.list("a/").items(): ...
     place.delete("a/b", stat.generation)
@@ -24,7 +24,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -44,6 +44,14 @@ _T = TypeVar("_T")
 
 class Conflict(RunError):
     """A write or deletion was refused: the object is of another generation than the one that was named."""
+
+
+class Unreachable(RunError):
+    """A request failed for as long as it was worth repeating."""
+
+
+class Altered(RunError):
+    """The contents of an object are not those of their digest."""
 
 
 class Stat(NamedTuple):
@@ -73,7 +81,7 @@ class Bucket:
         self._prefix = f"{folder}/" if folder else ""
         self._patience, self._timeout = patience, (min(TIMEOUT[0], timeout), timeout)
         self._local = threading.local()  # a client each thread: its connections may not be shared
-        self._credentials = self._find_credentials()
+        self._credentials, self._found = self._find_credentials(), False
 
     def _find_credentials(self) -> Any:
         try:
@@ -110,7 +118,7 @@ class Bucket:
         """`request()`, with what goes wrong as one line that names the object."""
         from google.api_core import exceptions
         from google.auth.exceptions import GoogleAuthError
-        from google.cloud.storage.exceptions import DataCorruption
+        from google.cloud.storage.exceptions import DataCorruption as Corrupt
 
         where = f"{self.url}/{name}" if name else self.url
         try:
@@ -123,8 +131,8 @@ class Bucket:
             raise Conflict(f"{where} was written by somebody else meanwhile") from None
         except (exceptions.Forbidden, exceptions.Unauthorized, GoogleAuthError) as error:
             raise self._refused(error) from error
-        except (exceptions.GoogleAPICallError, exceptions.RetryError, DataCorruption, OSError) as error:
-            raise RunError(f"{where} cannot be reached: {_reason(error)}", _LATER) from error
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, Corrupt, OSError) as error:
+            raise Unreachable(f"{where} cannot be reached: {_reason(error)}", _LATER) from error
 
     def _no_bucket(self) -> RunError:
         remedy = f"Make it: gcloud storage buckets create gs://{self.bucket}"
@@ -134,17 +142,18 @@ class Bucket:
         if type(self._credentials).__name__ == "AnonymousCredentials":
             login = "gcloud auth application-default login (in Colab: google.colab.auth.authenticate_user())"
             return RunError(f"gs://{self.bucket} needs credentials, and Google's default ones were not found", login)
-        found = re.search(r"storage\.\w+\.\w+", str(error))
-        what = f": {found[0]} is missing" if found else f" ({_reason(error)})"
+        what = f": {it[0]} is missing" if (it := re.search(r"storage\.\w+\.\w+", str(error))) else f": {_reason(error)}"
         remedy = "Give this account the role roles/storage.objectUser (to read alone: roles/storage.objectViewer)."
         return RunError(f"No permission for gs://{self.bucket}{what}", remedy)
 
     def _exists(self) -> bool:
-        """Whether the bucket is there; True where nobody may tell."""
-        try:
-            next(iter(self._objects().list_blobs(max_results=1, **self._retry())), None)
-        except Exception as error:  # the first error says more than others
-            return type(error).__name__ != "NotFound"
+        """Whether the bucket is there; True where nobody may tell. Asked once."""
+        if not self._found:
+            try:
+                next(iter(self._objects().list_blobs(max_results=1, **self._retry())), None)
+            except Exception as error:  # the first error says more than others
+                return type(error).__name__ != "NotFound"
+            self._found = True
         return True
 
     def stat(self, name: str) -> Stat | None:
@@ -199,11 +208,9 @@ class Bucket:
         blob, mark = self._blob(name), uuid.uuid4().hex
         blob.metadata, blob.cache_control = {_MARK: mark}, "no-cache"  # caches would keep what was replaced for an hour
         options = {"if_generation_match": match, "checksum": "crc32c", **self._retry()}
+        put = blob.upload_from_filename if isinstance(content, Path) else blob.upload_from_string
         try:
-            if isinstance(content, Path):
-                self._ask(name, lambda: blob.upload_from_filename(str(content), **options))
-            else:
-                self._ask(name, lambda: blob.upload_from_string(content, "application/octet-stream", **options))
+            self._ask(name, lambda: put(content, content_type="application/octet-stream", **options))
         except Conflict:
             there = self._ask(name, lambda: self._objects().get_blob(self._prefix + name, **self._retry()))
             if there is None or (there.metadata or {}).get(_MARK) != mark:
@@ -217,10 +224,6 @@ class Bucket:
             blob = self._blob(name, generation)
             self._ask(name, lambda: blob.delete(if_generation_match=generation, **self._retry()))
 
-    def upload(self, files: Mapping[str, Path], *, write: Callable[[str, Path], Any] | None = None) -> None:
-        """Writes files in parallel, with `write(name, path)` where it is given. The first error ends it."""
-        parallel(lambda item: (write or self.write)(*item), files.items())
-
     def download(self, name: str, path: Path, *, sha256: str = "", generation: int | None = None) -> None:
         """Downloads an object to a file, which gets its name when all of it is there. One process at a time.
 
@@ -230,7 +233,7 @@ class Bucket:
 
         Raises:
           FileNotFoundError: the object, or that generation, is not there.
-          RunError: its contents are not those of the digest.
+          Altered: its contents are not those of the digest.
         """
         if sha256 and path.is_file() and _digest(path, "sha256") == sha256:
             return
@@ -247,7 +250,7 @@ class Bucket:
                 return
             part.unlink()  # what an earlier process left was damaged, or the object is
             if attempt:
-                raise RunError(f"{self.url}/{name} is damaged: its contents are not those of its digest")
+                raise Altered(f"{self.url}/{name} is damaged: its contents are not those of its digest")
 
     def _fill(self, name: str, stat: Stat, part: Path) -> None:
         """Appends to the file what it lacks of the object."""
@@ -260,10 +263,6 @@ class Bucket:
                 piece = self._ask(name, lambda s=span: blob.download_as_bytes(raw_download=True, **s, **self._retry()))
                 file.write(piece)
                 file.flush()
-
-    def fetch(self, files: Iterable[tuple[str, Path, str]]) -> None:
-        """`download(name, path, sha256=...)` of several files in parallel. The first error ends it."""
-        parallel(lambda item: self.download(item[0], item[1], sha256=item[2]), files)
 
     def _blob(self, name: str, generation: int | None = None) -> Any:
         if not is_plain(str(PurePosixPath(name))) or name != str(PurePosixPath(name)):

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
-from sem_jax.errors import ConfigError, RunError
+from sem_jax.errors import RunError
 from sem_jax.interfaces import Dataset
 from sem_jax.runs import curves, records
 from sem_jax.runs.checkpoint import Checkpoints
 from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
+from sem_jax.runs.storage import open_storage
 from sem_jax.runs.trackers import Tracker, check_tracker
 from sem_jax.system import hosts
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
@@ -48,8 +49,8 @@ def train_and_evaluate(
 
     Args:
       cfg: a configuration; validated here.
-      workdir: the run folder: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/, curves.png,
-        result.json. It is made when configuration, data, model and steps have been checked.
+      workdir: the run folder, or gs://BUCKET/FOLDER: config.json, data.json, metrics.jsonl, tensorboard/, checkpoints/,
+        curves.png, result.json. It is made when configuration, data, model and steps have been checked.
       profile: capture a trace of a few steps in its folder profile/.
       trust_model: `module:factory` names, with commas, that the runs of mixer.scorer and model.init_from may import;
         cfg.model.name may.
@@ -64,29 +65,26 @@ def train_and_evaluate(
       Interrupted: after SIGINT, SIGTERM or the deadline, when the state is saved; after a signal in the last epoch's
         scores, when the result is.
     """
-    if "://" in str(workdir):  # a local folder of that name would be made
-        raise ConfigError(
-            f"--workdir must be a folder of a file system, got {workdir}",
-            "Mount the bucket (for example with gcsfuse), or copy the run there when it is done.",
-        )
     config_lib.validate(cfg, num_devices=len(jax.devices()))
     check_tracker(cfg.runtime.tracker)
-    folder = records.RunFolder(workdir, writer=hosts.is_lead())
-    trusted = f"{cfg.model.name},{trust_model}"
-    dataset, start = beginning.begin(cfg, _load(cfg), folder.path, trust_model=trusted)
-    values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
-    facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
+    storage, trusted = open_storage(workdir, lock_seconds=cfg.runtime.lock_seconds), f"{cfg.model.name},{trust_model}"
+    folder = records.RunFolder(storage.path, writer=hosts.is_lead(), name=storage.name)
+    with storage.look() as there:
+        dataset, start = beginning.begin(cfg, _load(cfg), there, trust_model=trusted)
+        values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
+        facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
+        with _naming(folder):
+            records.RunFolder(there, name=storage.name).check(values, facts, **options)
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
     best = "val_accuracy" if cfg.data.val_size else None
     per_epoch = len(dataset.splits["train"].labels) // cfg.train.batch_size
     kept = {"keep": cfg.train.keep, "best": best, "steps": [epoch * per_epoch for epoch in cfg.train.keep_epochs]}
-    with _naming(folder):
-        folder.check(values, facts, **options)
     with contextlib.closing(Programs(cfg, dataset, trust_model=trusted, start=start)) as programs:
-        with _naming(folder), folder:  # nothing has been written before
+        with _naming(folder), folder, storage:  # nothing has been written before
             folder.claim(values, facts, **options)
             beginning.record(folder.path, start if hosts.is_lead() else None)
-            with Checkpoints(folder.checkpoints, **kept, about=about) as checkpoints, StopRequest(deadline) as stop:
+            kept |= {"about": about, "storage": storage}
+            with Checkpoints(folder.checkpoints, **kept) as checkpoints, StopRequest(deadline) as stop:
                 programs.trace_dir = str(folder.path / "profile") if profile else ""
                 state = _Run(cfg, dataset, programs, folder, checkpoints, stop).train()
                 if stop.signal:  # while the result was written
@@ -148,7 +146,7 @@ class _Run:
             self._draw_curves()
             self._check_result(done)
             accuracy = done[self._names[0]]
-            self._say(f"{self.folder.path} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
+            self._say(f"{self.folder.name} is finished: {self.scored} accuracy {accuracy:.2%} (result.json).")
             return self.state
         log = self.folder.rewind(start, every=per_epoch)
         if hosts.is_lead():
@@ -246,11 +244,11 @@ class _Run:
         self.checkpoints.wait()
         self.folder.close()
         why = "The time is up. " if stop == TIME_IS_UP else ""
-        self._say(f"{why}Saved step {step:,} in {self.folder.path}; the same command continues.")
+        self._say(f"{why}Saved step {step:,} in {self.folder.name}; the same command continues.")
         raise Interrupted(stop)
 
     def _announce(self, start: int) -> None:
-        self._say(summary.announcement(self.cfg, self.dataset, self.programs, self.state, self.folder.path))
+        self._say(summary.announcement(self.cfg, self.dataset, self.programs, self.state, self.folder.name))
         if self.programs.start:
             self._say(str(self.programs.start))
         if start:
@@ -283,4 +281,4 @@ class _Run:
         return curves.draw_curves(self.folder.path, title=title)
 
     def _check_result(self, result: dict) -> None:
-        summary.check_result(result, self._names, self.programs.lengths.total, self.folder.path)
+        summary.check_result(result, self._names, self.programs.lengths.total, self.folder.name)

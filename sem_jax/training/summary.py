@@ -7,7 +7,6 @@ check_result(result, ("test_accuracy", "test_nll"), total, folder)
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
 
 
-def announcement(cfg: ConfigDict, dataset: Dataset, programs: Programs, state: TrainState, folder: Path) -> str:
+def announcement(cfg: ConfigDict, dataset: Dataset, programs: Programs, state: TrainState, folder: str) -> str:
     """What is trained, on which devices, and where it is recorded; two lines."""
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -65,7 +64,7 @@ def result_of(
     return result
 
 
-def check_result(result: dict[str, Any], names: tuple[str, str], total: int, folder: Path) -> None:
+def check_result(result: dict[str, Any], names: tuple[str, str], total: int, folder: str) -> None:
     """Ends a run that finished with train.on_nan=skip and learned nothing that has a score.
 
     Args:
