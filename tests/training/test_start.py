@@ -36,7 +36,7 @@ def test_a_linear_probe_is_killed_and_continued_without_its_source_bit_for_bit(t
     source = run(tmp_path, "source", method="erm", data__mean=(0.2,), data__std=(0.4,))
     fields = {"method": "mixup", "model__init_from": str(tmp_path / "source"), "optim__freeze": "features"}
     whole = run(tmp_path, "whole", **fields)
-    assert "Start: 6 arrays with 138 numbers of source (sem_jax, SHA-256 " in capsys.readouterr().out
+    assert "Start: 8 arrays with 106 numbers of source (sem_jax, SHA-256 " in capsys.readouterr().out
     assert changed(source.params, whole.params) == {"classifier/bias", "classifier/kernel"}
     assert not changed(source.batch_stats, whole.batch_stats)
     probe = open_run(tmp_path / "whole")
