@@ -114,6 +114,6 @@ def test_on_four_chips_no_image_travels():
 @tpu
 @pytest.mark.slow
 def test_what_does_not_fit_is_refused():
-    wide = {"model.name": "preact_resnet", "train.batch_size": 4096, "model.width": 512}
+    wide = {**NET, "train.batch_size": 1 << 15, "model.width": 2048}
     with pytest.raises(ConfigError, match="does not fit into the memory of v5e"):
         plan(configure("erm", **wide), "v5e")
