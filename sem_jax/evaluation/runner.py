@@ -9,6 +9,7 @@ Run, data, sets and runs that the options name are all opened, and refused if ne
 
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -107,14 +108,16 @@ def _training(run: Run) -> Result | None:
 
 
 def _sign(figures: Iterable[Any], run: Run) -> None:
-    """Writes below every figure of which run it is: method, net, data and seed."""
+    """Writes above every figure of which run it is: method, net, data and seed."""
     x, images = run.config, run.data.sizes.get("train")
     net = ", ".join([x.model.name, *(f"{k} {x.model[k]}" for k in ("depth", "width") if x.model[k])])
     trained = f"{images:,} training images, {x.train.epochs} epochs" if images else f"{x.train.epochs} epochs"
     words = f"{run.name}: {config_lib.method_of(x)}, {net}, {run.data.name}, {trained}; one run, seed {x.seed}"
     for figure in figures:
         if isinstance(figure, Figure):
-            figure.text(0.0, -0.01, short(words, 160), fontsize=8, color=INK, va="top")
+            lines = textwrap.wrap(short(words, 160), max(40, int(13 * figure.get_figwidth())))
+            title = "\n".join(filter(None, [*lines, figure.get_suptitle()]))
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=INK)
 
 
 def _record(run: Run, results: Mapping[str, Result | Missing]) -> dict:

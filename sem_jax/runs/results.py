@@ -110,6 +110,7 @@ class Evaluation(dict):
         """
         if not title:
             return frame(self.scalars)
-        tables = {table["title"]: table for suite in self["suites"].values() for table in suite.get("tables", [])}
+        parts = [*self["suites"].values(), self.get("comparison") or {}]
+        tables = {table["title"]: table for part in parts for table in part.get("tables", []) if "title" in table}
         table = lookup(tables, "table", title)
         return frame(table["rows"], table["columns"])

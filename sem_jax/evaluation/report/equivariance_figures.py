@@ -37,7 +37,8 @@ def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, st
         name_axes(axis, "lam, weight of the anchor", y, title)
         axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
     for axis in from_zero:
-        axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])  # room for the markers at 0
+        high = axis.dataLim.y1
+        axis.set_ylim(-0.03 * high, 1.04 * high)  # room for the markers at 0 and at the top
     legend_below(figure, axes[0, 0])
     return figure
 
@@ -103,10 +104,13 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
     lies in the plane.
     """
     count, columns = len(pair.images), len(runs)
+    points = np.concatenate([part for _, it in runs for part in (it.mixed, it.target)])
+    (left, low), (right, high) = points.min(axis=0) - 0.06, points.max(axis=0) + 0.06
     width = max(7.6, 5.0 * columns)
-    figure = Figure(figsize=(width, 1.9 + width / count * 0.9 + 3.0), layout="constrained")
-    heights = [0.5 + width / count * 0.9, 4.4]
-    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    strip = 0.75 + 0.9 * width / count
+    tall = 1.9 + (width - 2.0) / columns * (high - low) / (right - left)
+    figure = Figure(figsize=(width, strip + tall), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[strip, tall])[:, 0]
     for axis, image, lam in zip(top.subplots(1, count, squeeze=False)[0], pair.images, runs[0][1].lam, strict=True):
         axis.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
@@ -115,8 +119,6 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
     partner, anchor = (short(name, 16) for name in pair.names)
     top.suptitle(f"lam, weight of {anchor}: from {partner} (0) to {anchor} (1)", fontsize=11, x=0.01, ha="left")
     axes = bottom.subplots(1, columns, squeeze=False)[0]
-    points = np.concatenate([part for _, it in runs for part in (it.mixed, it.target)])
-    (left, low), (right, high) = points.min(axis=0) - 0.06, points.max(axis=0) + 0.06
     for axis, (name, it) in zip(axes, runs, strict=True):
         axis.plot(*it.target.T, color=INK, linewidth=1.5, label="mixtures of the two representations")
         joined = {"color": FAINT, "linewidth": 1, "zorder": 1}
@@ -131,6 +133,6 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
         title = f"{short(name)}: this pair's relative error {it.relative:.2f} at lam 0.5"
         name_axes(axis, "along the chord", "", f"{title}\n{100 * it.explained:.0f}% of the spread in this plane")
     axes[0].set_ylabel("PCA, across it", fontsize=11)
-    bottom.colorbar(dots, ax=axes, label="lam", shrink=0.8)
+    bottom.colorbar(dots, ax=axes, label="lam")
     bottom.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=10, frameon=False)
     return figure

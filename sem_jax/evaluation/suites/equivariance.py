@@ -214,6 +214,8 @@ def _path(context: Context, rows, shown: list[tuple[str, Mixed]], names: tuple[s
         except RunError:  # a compared run has equal features of this pair
             continue
         paths.append((name, path))
+    if not paths:
+        return
     caption = (
         f"What equivariance means: test images {partner[chosen]} ({names[0]}) and {anchor[chosen]} ({names[1]}), mixed "
         "by mixup. If the net were equivariant, the path of the mixed images' representations would be the straight "

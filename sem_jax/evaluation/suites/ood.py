@@ -88,6 +88,9 @@ def ood(context: Context) -> Result:
             continue
         if it.name in outputs:
             raise RunError(f"two OOD sets are called {it.name!r}", "Give the one of --ood another name.")
+        if same := [name for name, facts in result.data.items() if facts == context.facts(it.split)]:
+            notes.append(f"{it.name} is left out: its images are those of {same[0]}.")
+            continue
         outputs[it.name] = context.outputs(it.name, it.split.images)
         _keep_likest(it, outputs[it.name].logits, names, likest)
         result.data[it.name] = context.facts(it.split)
