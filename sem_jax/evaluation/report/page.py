@@ -24,7 +24,7 @@ from sem_jax.evaluation.report.text import anchors, with_unit
 from sem_jax.evaluation.report.writers import Html, Markdown
 from sem_jax.runs.records import replacing
 
-SETTINGS, MORE = "settings", "more figures"
+SETTINGS, MORE = "Settings", "More figures"
 
 
 def write_report(
@@ -125,4 +125,4 @@ def _headline(suite: Suite) -> str:
 
 def _sentence(suite: Suite) -> str:
     """The first sentence of the note, which stands whole below."""
-    return re.split(r"(?<=[.:]) ", suite.get("note") or "", maxsplit=1)[0]
+    return re.split(r"(?<=[.]) ", suite.get("note") or "", maxsplit=1)[0]

@@ -27,8 +27,10 @@ _MAIN = {  # suite -> beginning of a scalar's name -> what it is called
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
-    """(name, text) of what was scored; what the record does not have is left out."""
+    """(name, text) of the checkpoint that was scored; what the record does not have is left out."""
     run = record["run"]
+    if "checkpoint" not in run:  # a report on many runs
+        return []
     config, versions = _dict(run.get("config")), _dict(run.get("versions"))
     data, model = _dict(config.get("data")), _dict(config.get("model"))
     size = [f"{key} {model[key]}" for key in ("depth", "width") if model.get(key)]

@@ -45,7 +45,8 @@ class Markdown:
         self.parts += [self.plain(words)] if words else []
 
     def facts(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self.parts.append("\n".join(f"- {self.plain(name)}: {self.plain(value)}" for name, value in pairs))
+        lines = (": ".join(self.plain(words) for words in pair if words) for pair in pairs)
+        self.parts.append("\n".join(f"- {line}" for line in lines))
 
     def contents(self, entries: Sequence[tuple[str, str, str]]) -> None:
         self.facts([(name, words) for _, name, words in entries])
