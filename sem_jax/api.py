@@ -123,7 +123,7 @@ class Run:
         self._predictors = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r}, step {self.step})"
+        return f"Run({self.opened.source or str(self.folder)!r}, step {self.step})"
 
     def predict(
         self,

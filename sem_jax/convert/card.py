@@ -16,6 +16,7 @@ from sem_jax.errors import RunError
 from sem_jax.runs.opening import Run
 from sem_jax.runs.reading import read_json
 from sem_jax.runs.records import environment, read_metrics
+from sem_jax.system import hub
 
 SHOWN = 20  # class names, scores of a suite
 PAPER = "[arXiv 2308.06451](https://arxiv.org/abs/2308.06451)"
@@ -93,12 +94,14 @@ def _head(run: Run, scores: list[Score], where: str, license: str) -> str:
     """YAML; JSON's texts are YAML's."""
     name, method = where.rpartition("/")[2].partition("@")[0], config_lib.method_of(run.config)
     data = run.data.name if run.data.name in DATASETS else "other"
+    if hub.is_hub(run.config.data.dir):
+        data = hub.parse(run.config.data.dir).repo
     head = {
         "license": license or None,
         "library_name": "sem_jax",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "jax", "flax", "sem_jax", *method.split("+")],
-        "datasets": [data] if data in PUBLIC else None,
+        "datasets": [data] if data in PUBLIC or "/" in data else None,
         "metrics": ["accuracy"],
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in head.items() if value is not None]
@@ -112,6 +115,7 @@ def _head(run: Run, scores: list[Score], where: str, license: str) -> str:
 def _model(run: Run) -> str:
     cfg, data, about = run.config, run.data, environment()
     height, width, channels = data.image_shape
+    colour = "RGB" if channels == 3 else "grey"
     import jax
 
     count = sum(leaf.size for leaf in jax.tree.leaves(run.variables["params"]))
@@ -131,7 +135,7 @@ def _model(run: Run) -> str:
 | method | {method}{penalty} |
 | training | {cfg.train.epochs} epochs of batches of {cfg.train.batch_size}, seed {cfg.seed}; step {run.step} |
 | data | {_quoted(data.name)}: {sizes} images; SHA-256 of all of them {_quoted(data.fingerprint[:16])} |
-| input | RGB or grey images, u8 [n, {height}, {width}, {channels}]; normalised by the mean and std in data.json |
+| input | {colour} images, u8 [n, {height}, {width}, {channels}]; normalised by the mean and std in data.json |
 | classes | {len(data.class_names)}: {names}{more} |
 | code | sem_jax {about["versions"]["sem_jax"]}, commit {_quoted(commit or "unknown")} |
 """

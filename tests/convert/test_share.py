@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sem_jax as sj
-from sem_jax.convert.card import Score
+from sem_jax.convert.card import Score, make_card, scores_of
 from sem_jax.convert.share import main, share_run
 from sem_jax.errors import ConfigError, RunError, SemError
 from sem_jax.runs.opening import open_run
@@ -68,6 +68,7 @@ def test_a_hub_gives_it_to_everybody(run, hub, tmp_path, capsys, monkeypatch):
     opened = open_run("hf://some-one/digits")
     assert_same(open_run(run), opened)
     assert (opened.source, opened.name) == (address, "digits")
+    assert repr(sj.load(address)) == f"Run({address!r}, step 2)"
     assert str(report_folder(opened.source)) == "digits-evaluation"
     assert HOME.encode() not in b"".join(hub.files("some-one/digits").values())
     for url, words in (
@@ -102,6 +103,16 @@ def test_the_card(shared, run):
     yaml = pytest.importorskip("yaml").safe_load(head)
     assert yaml["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9
     assert "datasets" not in yaml  # digits is on no hub
+
+
+def test_the_card_of_a_model_and_data_from_elsewhere(run):
+    opened = open_run(run)
+    config = opened.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.name, config.data.name, config.data.dir = "my_nets:Net", "hf", "hf://some-one/pets@v1"
+    card = make_card(opened._replace(config=config), scores_of(opened), where="hf://me/pets", license="")
+    assert 'datasets: ["some-one/pets"]' in card and "grey images, u8 [n, 8, 8, 1]" in card
+    assert 'sj.load("hf://me/pets", trust_model="my_nets:Net")' in card and "The model is `my_nets:Net`, code" in card
 
 
 def test_the_interval_is_wilsons():
