@@ -82,6 +82,10 @@ def main(argv: list[str] | None = None) -> None:
 
         options = Options(**fields)
         require_run(workdir, checkpoint)
+        if workdir:
+            from sem_jax.evaluation.early import check_folder
+
+            check_folder(Path(workdir).expanduser(), options)
         if workdir and not options.out:
             from sem_jax.runs.shared import report_folder
 

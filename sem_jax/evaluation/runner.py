@@ -23,6 +23,7 @@ from sem_jax import config as config_lib
 from sem_jax.errors import DataError, RunError, SemError, plain
 from sem_jax.evaluation.comparison import compare
 from sem_jax.evaluation.context import Context, Missing, Result
+from sem_jax.evaluation.early import check_early
 from sem_jax.evaluation.given import read_given
 from sem_jax.evaluation.options import Options
 from sem_jax.evaluation.report import page
@@ -62,6 +63,7 @@ def evaluate(
     options = options or Options()
     run = run if isinstance(run, Run) else open_run(run, trust_model=options.trust_model)
     folder = Path(options.out).expanduser() if options.out else report_folder(run.source or run.folder)
+    check_early(run.data.name, run.data.image_shape, options)
     loaded = load_splits(run, data_dir=options.data_dir, dataset=dataset)
     context = Context(run, loaded, options, read_given(run, loaded, options))
     if context.given.compared and "test" in loaded.splits:

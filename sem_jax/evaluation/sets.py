@@ -15,6 +15,7 @@ from sem_jax.data.decoded_cache import cached, identity
 from sem_jax.data.files import is_archive, open_files
 from sem_jax.data.images import cover, decode, is_image
 from sem_jax.errors import DataError
+from sem_jax.evaluation.early import size_text
 from sem_jax.interfaces import Split
 from sem_jax.runs.opening import Run
 
@@ -65,11 +66,6 @@ def check(run: Run, found: EvalSet, *, labelled: bool) -> EvalSet:
             remedy = f"Expected the model's {len(run.data.class_names)} classes, numbered from 0 or as folder names."
             raise DataError(f"{found.name} {what}", remedy)
     return found
-
-
-def size_text(shape: Sequence[int]) -> str:
-    """ "32x32 with 3 channels" of an image shape (h, w, c)."""
-    return f"{shape[0]}x{shape[1]} with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
 
 
 def named(name: str, split: Split, official: int) -> EvalSet:

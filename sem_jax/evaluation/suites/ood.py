@@ -6,10 +6,11 @@ import numpy as np
 
 from sem_jax.errors import DataError, RunError
 from sem_jax.evaluation.context import Context, Missing, Result
+from sem_jax.evaluation.early import unsuited
 from sem_jax.evaluation.measures import ood as detection
 from sem_jax.evaluation.report import figures
 from sem_jax.evaluation.report.gallery import MOST
-from sem_jax.evaluation.sets import Absent, EvalSet, Standard, fitted, load_svhn, named, read_tree_fitted, size_text
+from sem_jax.evaluation.sets import Absent, EvalSet, Standard, fitted, load_svhn, named, read_tree_fitted
 
 PAPER = "msp"  # the score of SEM's Table 3
 DRAWN = (PAPER, "energy", "knn")  # scores that get pictures
@@ -58,8 +59,7 @@ def _svhn(context: Context) -> EvalSet | Absent:
 
 def _standard(context: Context) -> Iterator[EvalSet | Absent]:
     data = context.run.data
-    if data.image_shape[2] != 3:
-        reason = f"they are RGB, {data.name} has {size_text(data.image_shape)}"
+    if reason := unsuited(data.name, data.image_shape):
         yield Absent("the standard sets", reason, "Give others: --ood NAME=PATH")
         return
     if data.name != "svhn_cropped":
