@@ -3,7 +3,7 @@
     python -m experiments.paper.cell JOB.json          # what experiments.paper starts; a Job as JSON
 
 Training and scoring share the process, so that jax starts once and the data is read once. Exit status: 0 recorded,
-2 refused, 130 or 143 stopped after saving (the same job continues).
+2 refused, 130, 142 or 143 stopped after saving, by a signal or because its time was up (the same job continues).
 """
 
 import contextlib
@@ -28,9 +28,10 @@ from experiments.paper import grid
 from experiments.paper.ledger import Ledger
 from sem_jax.errors import exit_on_error
 from sem_jax.runs.records import environment, read_json, read_metrics
+from sem_jax.system.signals import TIME_IS_UP
 
 LAST_EPOCHS = 10  # the median over these is one of the accuracies that papers report
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + TIME_IS_UP, -signal.SIGINT, -signal.SIGTERM)
 
 
 class Job(NamedTuple):
@@ -44,6 +45,8 @@ class Job(NamedTuple):
     ood: tuple[tuple[str, str], ...] = ()
     corruptions_dir: str = ""
     frost_dir: str = ""
+    corruption_items: int = -1  # images of each generated corruption, 0 = all, -1 = as the size has it
+    max_minutes: float = 0.0  # after which it saves and ends; 0 = no limit
 
     @property
     def folder(self) -> Path:
@@ -101,7 +104,8 @@ def run(job: Job) -> dict:
     if sibling := grid.sibling(job.cell.method):
         source = job._replace(cell=job.cell._replace(method=sibling))
         branched = source.cell.id if start_from(source.folder, job.folder, cfg) else ""
-    train_and_evaluate(cfg, str(job.folder))
+    deadline = time.monotonic() + 60 * job.max_minutes if job.max_minutes else None
+    train_and_evaluate(cfg, str(job.folder), deadline=deadline)
     size, items = grid.SIZES[job.cell.size], job.folder / "items.npz"
     options = Options(
         suites=job.suites,
@@ -109,7 +113,7 @@ def run(job: Job) -> dict:
         shift=dict(job.shift),
         ood=dict(job.ood),
         corruptions_dir=job.corruptions_dir,
-        corruption_items=size.corruption_items,
+        corruption_items=size.corruption_items if job.corruption_items < 0 else job.corruption_items,
         frost_dir=job.frost_dir,
         pairs=size.pairs,
         umap=False,

@@ -6,17 +6,21 @@
 
 First it prints the plan: what is there, what is missing, what failed before. The same command again starts only what is
 missing or failed; a killed sweep continues, each run at its last checkpoint. A failed run is listed with its error and
-stops no other. Exit status: 0 all there, 1 some failed, 2 refused, 130 or 143 stopped.
+stops no other. With --budget it ends by itself in time; a run that does not fit is not begun, and runs go in the order
+of --methods, seed by seed. Exit status: 0 all there, 1 some failed, 2 refused, 130 or 143 stopped.
 """
 
 import argparse
 import ast
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from experiments.commands import absolute, names, parser
 from experiments.paper import grid
+from experiments.paper.budget import run_within
 from experiments.paper.cell import Job
 from experiments.paper.launchers import LAUNCHERS
 from experiments.paper.ledger import Book
@@ -57,6 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", default="runs/paper", metavar="DIR", help="folder of runs and ledger; default: runs/paper")
     add("--launcher", choices=LAUNCHERS, default="local")
     add("--address", default="", help="of a Ray cluster; default: one is started here")
+    add(
+        "--corruption-items",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="of each generated corruption; default: the size's",
+    )
+    add("--budget", type=float, default=0.0, metavar="MINUTES", help="start only what fits, one run after the other")
+    add("--begin", action="store_true", help="with --budget: begin what does not fit, too; it saves, to be continued")
+    add(
+        "--step-ms", type=float, default=0.0, metavar="MS", help="with --budget: of a mixup step, while no run has told"
+    )
     add("--jobs", type=int, default=0, metavar="N", help="runs at once; default: one a GPU, or one")
     add("--plan", action="store_true", help="print the plan and end")
     return made
@@ -176,13 +192,20 @@ def main(argv: list[str] | None = None) -> int:
             "ood": _pairs("ood", args.ood),
             "corruptions_dir": absolute(args.corruptions_dir),
             "frost_dir": absolute(args.frost_dir),
+            "corruption_items": args.corruption_items,
         }
         jobs = [Job(cell, **options) for cell in cells]
         todo, lines = plan(jobs, jobs[0].ledger.read_or_empty())
         print("\n".join(lines), flush=True)
         if args.plan or not todo:
             return 0
-        results = LAUNCHERS[args.launcher](chains_of(todo), jobs=args.jobs, address=args.address, say=_say)
+        chains = chains_of(todo)
+        if args.budget:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the run is told, and saves
+            queue = sorted((job for chain in chains for job in chain), key=lambda job: (job.cell.seed, todo.index(job)))
+            results = run_within(queue, minutes=args.budget, begin=args.begin, step_ms=args.step_ms, say=_say)
+        else:
+            results = LAUNCHERS[args.launcher](chains, jobs=args.jobs, address=args.address, say=_say)
         todo, lines = plan(jobs, jobs[0].ledger.read_or_empty())
         print("\n".join(lines))
         if "stopped" in results.values():

@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
     options.add_argument("--out", type=Path, help="JSON file")
     options.add_argument("--nets", default="preact", help='settings whose name contains this; "" = all')
-    options.add_argument("--compile", default="", help="torch.compile modes with commas; GPU: default,max-autotune")
+    options.add_argument("--compile", default="", help="torch.compile modes, or none; GPU: default,max-autotune")
     options.add_argument("--steps", type=int, default=0)
     options.add_argument("--blocks", type=int, default=7)
     options.add_argument("--threads", type=int, default=0, help="of PyTorch on CPU; 0 = all cores")
@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     if gpu:
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
-    modes = names(args.compile or ("default,max-autotune" if gpu else ""))
+    modes = [m for m in names(args.compile or ("default,max-autotune" if gpu else "")) if m != "none"]
     chosen = [s for s in (settings.GPU if gpu else settings.CPU) if args.nets in s.name]
     steps = args.steps or (50 if gpu else 2)
     if not chosen:
