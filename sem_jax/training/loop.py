@@ -108,7 +108,7 @@ def _naming(folder: records.RunFolder):
 def _load(cfg: ConfigDict) -> Dataset:
     # Random resized crops need encoded images; "auto" decodes the images if they fit into memory.
     encoded = True if cfg.data.crop_scale else {"disk": True, "auto": None}.get(cfg.runtime.residency, False)
-    dataset = data_lib.load(
+    return data_lib.load(
         cfg.data.name,
         data_dir=cfg.data.dir,
         splits=("train", "test") if cfg.data.use_test else ("train",),
@@ -123,7 +123,6 @@ def _load(cfg: ConfigDict) -> Dataset:
             label_column=cfg.data.label_column,
         ),
     )
-    return data_lib.normalised_with(dataset, mean=cfg.data.mean, std=cfg.data.std)
 
 
 class _Run:
