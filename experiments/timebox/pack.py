@@ -117,21 +117,20 @@ def open_upload(folder: Path, to: Path) -> list[str]:
 def write_layouts(kept: Path, sets: Mapping[str, int], class_names: list[str], to: Path) -> None:
     """From all pieces: "train" and "test" in CIFAR-10's binary layout, every other set as a pair of .npy files."""
 
-    def whole(index: int, count: int) -> Split:
-        parts = [np.load(kept / f"{index}-{first}.npz") for first in range(0, count, PIECE)]
-        return Split(*(np.concatenate([part[key] for part in parts]) for key in ("images", "labels")))
+    def whole(index: int, count: int, key: str) -> np.ndarray:
+        return np.concatenate([np.load(kept / f"{index}-{first}.npz")[key] for first in range(0, count, PIECE)])
 
     for index, (name, count) in enumerate(sets.items()):
-        split = whole(index, count)
+        images, labels = whole(index, count, "images"), whole(index, count, "labels")
         if name not in ("train", "test"):
-            np.save(to / f"{Path(name).name}_data.npy", split.images)
-            np.save(to / f"{Path(name).name}_labels.npy", split.labels)
+            np.save(to / f"{Path(name).name}_data.npy", images)
+            np.save(to / f"{Path(name).name}_labels.npy", labels)
             continue
         folder = to / CIFAR
         folder.mkdir(exist_ok=True)
         (folder / "batches.meta.txt").write_text("\n".join(class_names) + "\n", encoding="utf-8")
-        flat = split.images.transpose(0, 3, 1, 2).reshape(len(split.images), -1)
-        rows = np.concatenate([split.labels[:, None].astype(np.uint8), flat], axis=1)
+        flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        rows = np.concatenate([labels[:, None].astype(np.uint8), flat], axis=1)
         names = ["test_batch"] if name == "test" else [f"data_batch_{k + 1}" for k in range(TRAIN_FILES)]
         for part, file in zip(np.array_split(rows, len(names)), names, strict=True):
             part.tofile(folder / f"{file}.bin")
