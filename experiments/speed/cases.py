@@ -27,6 +27,7 @@ from sem_jax.objectives.losses import label_loss, mixed_targets
 from sem_jax.objectives.sem import sem_penalty
 from sem_jax.runs.state import jit_init_state
 from sem_jax.training import assemble
+from sem_jax.training.averages import start
 from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.draw import make_draw
 from sem_jax.training.forward import make_forward
@@ -179,6 +180,7 @@ class Bench:
     def arguments(self, parts: Parts) -> tuple:
         """What a call of the parts is given: (state, sums, data, order, first, count, key), from step 0 on."""
         state = jit_init_state(self.model, parts.tx, image_shape=self._image_shape)(self.key)
+        state = start(assemble.averages(parts.cfg), state)
         sums = zero_sums(parts.steps, parts.fetch, state, parts.data, self.order[0], self.key)
         return state, sums, parts.data, self.order, 0, 1, self.key
 

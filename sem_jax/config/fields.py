@@ -136,6 +136,10 @@ TABLE = (
     Field("optim.clip_norm", 0.0, Range(0, MANY),
           "The gradient's global norm is scaled down to this where it is larger, before weight decay and momentum; "
           "0 = never. grad_norm in metrics.jsonl is the norm before; transformers often take 1."),
+    Field("optim.ema_decay", 0.0, RATE,
+          "Decay per step of a moving average of the weights and of BatchNorm's running averages, which is scored and "
+          "saved beside the last ones (--checkpoint=ema); after step t it is at most (1 + t) / (10 + t). 0 = none; "
+          "0.999 to 0.9999 are usual, the longer the run the closer to 1."),
     Field("optim.schedule", "auto", Words("sem_jax.training.optim:SCHEDULES"),
           "Learning rate over the steps. auto = step, as in the paper, or onecycle below 60 epochs, where the plateaus "
           "of step are too short."),

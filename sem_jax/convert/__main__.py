@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--from", dest="source", type=Path, metavar="FILE", help=".safetensors, .pt or .pth")
     way.add_argument("--to", dest="target", type=Path, metavar="FILE", help=".safetensors")
-    add("--checkpoint", default="final", help="with --to: final, best_val or a step")
+    add("--checkpoint", default="final", help="with --to: final, best_val, ema or a step")
     add("--trust_model", default="", metavar="MODULE:FACTORY", help="with --to: custom model that may be imported")
     add("--data", default="cifar10", metavar="NAME", help="with --from: data set the model is scored on")
     add("--data-dir", default="", metavar="DIR", help="with --from: folder of that data set")

@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
-    parser.add_argument("--checkpoint", default="final", help="final, best_val, a step or a folder; default: final")
+    parser.add_argument(
+        "--checkpoint", default="final", help="final, best_val, ema, a step or a folder; default: final"
+    )
     parser.add_argument(
         "--trust_model",
         default="",

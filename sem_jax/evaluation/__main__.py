@@ -28,7 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
     add("--workdir", default="", metavar="DIR", help="run folder, or hf://owner/name")
     add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"some of {', '.join(SUITES)}; default: all")
-    add("--checkpoint", default="final", help="final, best_val, a step, or a folder: a run's or its checkpoints/STEP")
+    add(
+        "--checkpoint",
+        default="final",
+        help="final, best_val, ema, a step, or a folder: a run's or its checkpoints/STEP",
+    )
     add(
         "--trust_model",
         "--trust-model",

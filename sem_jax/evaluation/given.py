@@ -89,9 +89,9 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
 
 
 def _open_compared(path: str | Path, checkpoint: str, trust_model: str) -> Run:
-    """Opens a run at the same `checkpoint` ("final", "best_val") as the scored one, or a checkpoint folder."""
+    """Opens a run at the same `checkpoint` ("final", "best_val", "ema") as the scored one, or a checkpoint folder."""
     folder = Path(path).expanduser()
-    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val"):
+    if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val", "ema"):
         return open_run(folder, checkpoint, trust_model=trust_model)
     return open_run(
         "", str(folder.resolve()), trust_model=trust_model

@@ -6,9 +6,10 @@
         checkpoints.wait()
     variables = load_model(folder, step, like)                 # params and batch_stats alone, for evaluation
 
-A checkpoint is a folder <folder>/<step> with model (params, batch_stats), trainer (opt_state) and manifest.json (see
-manifest.py). It is written under another name and renamed when all of it is on the disk. A folder with a step's name
-is therefore a finished checkpoint, or a damaged one, which is moved to <folder>/damaged.
+A checkpoint is a folder <folder>/<step> with model (params, batch_stats), trainer (opt_state), ema (the averaged
+weights, as model) where the run keeps them, and manifest.json (see manifest.py). It is written under another name and
+renamed when all of it is on the disk. A folder with a step's name is therefore a finished checkpoint, or a damaged one,
+which is moved to <folder>/damaged.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from sem_jax.runs.array_files import check_size
 from sem_jax.runs.arrays import check_shapes, read_arrays, reason_of, shapes_of, write_alone
 from sem_jax.runs.disk import Disk
 from sem_jax.runs.folders import holding, move_aside, remove
+from sem_jax.runs.layout import items_of, state_of
 from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
@@ -41,14 +43,6 @@ class Restored(NamedTuple):
     state: TrainState
     progress: dict  # JSON: what `save` was given
     metrics: dict  # JSON: what `save` was given
-
-
-def _items(state: TrainState) -> dict:
-    """The parts of a checkpoint, by the name of their subfolder."""
-    return {
-        "model": {"params": state.params, "batch_stats": state.batch_stats},
-        "trainer": {"opt_state": state.opt_state},
-    }
 
 
 def _nothing() -> None:
@@ -126,11 +120,11 @@ class Checkpoints:
         self._latest = step
         temporary = str(self._folder / f"{_SAVING}{step}")
         if jax.process_count() == 1 or not self._storage.shared:
-            write = functools.partial(write_alone, temporary, _items(host)) if is_lead() else _nothing
+            write = functools.partial(write_alone, temporary, items_of(host)) if is_lead() else _nothing
         else:  # on this thread: orbax's collectives must not come between those of the steps
-            write = ocp.save_checkpointables_async(temporary, _items(state)).result
+            write = ocp.save_checkpointables_async(temporary, items_of(state)).result
         finite = {k: float(v) for k, v in (metrics or {}).items() if np.isfinite(v)}
-        arrays = shapes_of(_items(host))
+        arrays = shapes_of(items_of(host))
         about = {"step": step, "progress": progress, "metrics": finite, "arrays": arrays, **self._about}
         self._thread = threading.Thread(target=self._write, args=(step, write, about), name=f"save-{step}")
         self._thread.start()
@@ -201,7 +195,7 @@ class Checkpoints:
         refusal, step = None, _NONE
         if is_lead():
             try:
-                step = self._choose(_items(like))
+                step = self._choose(items_of(like))
             except RunError as error:
                 refusal, step = error, _REFUSED
         step = from_lead(step)
@@ -214,14 +208,13 @@ class Checkpoints:
             manifest = read_manifest(path)
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
-        check_shapes(path, manifest["arrays"], shapes_of(_items(like)))
-        found = read_arrays(path, _items(like))
+        check_shapes(path, manifest["arrays"], shapes_of(items_of(like)))
+        found = read_arrays(path, items_of(like))
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         self._latest = step
         if is_lead():
             self._delete_others(step)  # which a kill may have left
-        state = TrainState(counter, **found["model"], **found["trainer"])
-        return Restored(state, manifest["progress"], manifest["metrics"])
+        return Restored(state_of(counter, found), manifest["progress"], manifest["metrics"])
 
     def _choose(self, like: dict) -> int:
         """Step of the newest undamaged checkpoint; newer ones are moved aside."""
@@ -253,7 +246,9 @@ def steps(folder: str | Path) -> list[int]:
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 
-def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | None = None) -> Any:
+def load_model(
+    folder: str | Path, step: int | str, like: Any, *, about: dict | None = None, part: str = "model"
+) -> Any:
     """The model of one checkpoint: {"params", "batch_stats"}, float32, on the first device.
 
     Args:
@@ -261,9 +256,10 @@ def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | 
       step: one of `steps(folder)`, or the name of a checkpoint folder that was renamed.
       like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes.
       about: "seed", "data" and "config" of the run, as far as they are known; see `manifest.check_identity`.
+      part: "ema" for the averaged weights.
 
     Raises:
-      RunError: it is not there, is damaged, is of another run or model, or cannot be read.
+      RunError: it is not there, has no such part, is damaged, is of another run or model, or cannot be read.
     """
     path = Path(folder).absolute() / str(step)
     if not path.is_dir():
@@ -275,7 +271,10 @@ def load_model(folder: str | Path, step: int | str, like: Any, *, about: dict | 
             check_identity(path, manifest, **(about or {}))
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
-        there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith("['model']")}
-        check_shapes(path, there, shapes_of({"model": like}))
+        there = {name: shape for name, shape in manifest["arrays"].items() if name.startswith(f"['{part}']")}
+        if part == "ema" and not there:
+            remedy = "Train with optim.ema_decay, or choose another one with --checkpoint."
+            raise RunError(f"Checkpoint {path} has no averaged weights", remedy)
+        check_shapes(path, there, shapes_of({part: like}))
         first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return read_arrays(path, {"model": like}, first_device)["model"]
+        return read_arrays(path, {part: like}, first_device)[part]

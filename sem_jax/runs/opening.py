@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
     name: str  # of the run folder
     folder: Path  # has config.json
-    checkpoint: str  # as the caller named it: "final", "best_val", a step or a folder
+    checkpoint: str  # as the caller named it: "final", "ema", "best_val", a step or a folder
     step: int | None  # None for a checkpoint folder whose name is no number
     config: ConfigDict
     data: DataFacts
@@ -83,7 +83,8 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
     Args:
       workdir: the run folder, or one of its checkpoints/STEP; or a shared run: its folder, or hf://owner/name. Ignored
         if `checkpoint` is a folder.
-      checkpoint: "final" (the latest), "best_val" (highest val_accuracy of those kept), a step, or a folder as above.
+      checkpoint: "final" (the latest), "ema" (its averaged weights), "best_val" (highest val_accuracy of those kept), a
+        step, or a folder as above.
       trust_model: the custom model that may be imported, which executes its code: "my_nets:Net", as in the run's
         config.json; several with commas between them.
 
@@ -98,9 +99,10 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
 
 def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> Run:
     workdir, source = shared.local_folder(workdir)
-    workdir, checkpoint = Path(workdir).expanduser(), str(checkpoint)
-    by_name = checkpoint in ("final", "best_val") or checkpoint.isdigit()
+    workdir, called = Path(workdir).expanduser(), str(checkpoint)
+    by_name = called in ("final", "best_val", "ema") or called.isdigit()
     manifest = shared.read_shared(workdir) if by_name and shared.is_shared(workdir) else None
+    part, checkpoint = ("ema", "final") if called == "ema" and not manifest else ("model", called)
     if checkpoint == "final" and not (workdir / "checkpoints").is_dir() and _holds_checkpoint(workdir):
         checkpoint = str(workdir.resolve())  # absolute: a folder may be called 7800 or final
     folder = workdir if manifest else _locate(workdir, checkpoint)[0]
@@ -120,11 +122,11 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
         shared.check_checkpoint(workdir, manifest, checkpoint)
         name, variables = str(manifest["step"]), shared.load_variables(workdir, manifest, like)
     else:
-        name, variables = _load(workdir, checkpoint, like, about)
+        name, variables = _load(workdir, checkpoint, like, about, part)
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        checkpoint=checkpoint,
+        checkpoint="ema" if part == "ema" else checkpoint,
         step=int(name) if name.isdigit() else None,
         config=cfg,
         data=facts,
@@ -180,13 +182,13 @@ def abstract_variables(model: Model, image_shape: tuple[int, ...]) -> dict[str, 
     return {"params": like["params"], "batch_stats": like.get("batch_stats", {})}
 
 
-def _load(workdir: Path, checkpoint: str, like: Any, about: dict) -> tuple[str, Any]:
+def _load(workdir: Path, checkpoint: str, like: Any, about: dict, part: str) -> tuple[str, Any]:
     """(name, variables) of a checkpoint. Another one is chosen if a trainer deletes it while it is read."""
     while True:
         _, checkpoints, name = _locate(workdir, checkpoint)
         try:
             _check_size(checkpoints / name, like)
-            return name, load_model(checkpoints, name, like, about=about)
+            return name, load_model(checkpoints, name, like, about=about, part=part)
         except RunError:
             if (checkpoints / name).is_dir() or _locate(workdir, checkpoint)[2] == name:
                 raise
@@ -211,7 +213,9 @@ def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
         remedy = "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800."
-        raise RunError(f"checkpoint={str(path)!r} is neither final, best_val, a step nor an existing folder", remedy)
+        raise RunError(
+            f"checkpoint={str(path)!r} is neither final, best_val, ema, a step nor an existing folder", remedy
+        )
     if (path / "checkpoints").is_dir():
         return path, path / "checkpoints", str(_choose(path, "final"))
     if not _holds_checkpoint(path):

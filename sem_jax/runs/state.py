@@ -20,6 +20,7 @@ class TrainState(NamedTuple):
     params: Any  # float32
     batch_stats: Any  # BatchNorm's running averages, float32; {} for a model without
     opt_state: Any  # optax's
+    averages: Any = {}  # moving averages by name, see `training.averages`; {} = none
 
 
 def init_state(model: Model, tx: optax.GradientTransformation, key: Key, *, image_shape: tuple[int, ...]) -> TrainState:

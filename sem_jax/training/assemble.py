@@ -35,6 +35,7 @@ from sem_jax.objectives.sem import rising
 from sem_jax.registry import blamed
 from sem_jax.runs.state import init_state
 from sem_jax.training import shortcuts
+from sem_jax.training.averages import Average, params_of, start, variables_of, warmed_up, with_averages
 from sem_jax.training.calls import make_advance, make_call
 from sem_jax.training.draw import draw_clean, make_draw
 from sem_jax.training.forward import make_forward
@@ -90,7 +91,7 @@ def check(cfg: ConfigDict, dataset: Dataset, *, on: Platform, scorer: Scorer | N
     named = f"model.name={cfg.model.name!r}"
     with blamed(f"{named} cannot take images of {'x'.join(map(str, shape))}"):
         net, tx = model(cfg, classes), optimizer(cfg, learning_rate(cfg, of_run))
-        state = jax.eval_shape(lambda key: init_state(net, tx, key, image_shape=shape), key)
+        state = jax.eval_shape(lambda key: start(averages(cfg), init_state(net, tx, key, image_shape=shape)), key)
         check_count(cfg.model.name, sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)))
         _check_frozen(cfg, state.params)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -155,13 +156,20 @@ def learning_rate(cfg: ConfigDict, lengths: Lengths) -> Callable[..., Any]:
 
 
 def optimizer(cfg: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """The optimizer; with an average of the weights where the clean features are a teacher's."""
+    """The optimizer."""
     names = ("name", "momentum", "nesterov", "weight_decay", "clip_norm")
     tx = make_optimizer(learning_rate, **{name: cfg.optim[name] for name in names})
-    tx = Frozen(cfg.optim.freeze).optimizer(tx)
+    return Frozen(cfg.optim.freeze).optimizer(tx)
+
+
+def averages(cfg: ConfigDict) -> dict[str, Average]:
+    """The moving averages that the state keeps: "teacher", for the clean features, and "ema", which is scored."""
+    found = {}
     if cfg.objective.clean_features == "ema_teacher":
-        return shortcuts.with_teacher(tx, decay=cfg.objective.ema_decay)
-    return tx
+        found["teacher"] = Average(params_of, 1.0 - cfg.objective.ema_decay)
+    if cfg.optim.ema_decay:
+        found["ema"] = Average(variables_of, warmed_up(cfg.optim.ema_decay))
+    return found
 
 
 def fetch(
@@ -268,6 +276,8 @@ def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) 
         objective,
         micro_batches=cfg.train.gradient_accumulation,
         unroll=on.name == "cpu",
-        teacher_of=shortcuts.teacher_of if teacher else None,
+        teacher_of=(lambda state: state.averages["teacher"]) if teacher else None,
     )
-    return make_train_step(draw, frozen.gradient(gradient_of), tx, skip_nonfinite=cfg.train.on_nan == "skip")
+    gradient_of = frozen.gradient(gradient_of)
+    train_step = make_train_step(draw, gradient_of, tx, skip_nonfinite=cfg.train.on_nan == "skip")
+    return with_averages(train_step, averages(cfg))

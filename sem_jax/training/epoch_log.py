@@ -26,5 +26,7 @@ def line_of(record: dict, epochs: int) -> str:
     for split in ("val", "test"):
         if f"{split}_accuracy" in record:
             text += f"  {split} {record[f'{split}_accuracy']:.2%}"
+        if f"ema_{split}_accuracy" in record:
+            text += f" (averaged weights {record[f'ema_{split}_accuracy']:.2%})"
     speed = record["images_per_s"]
     return text + f"  {speed:,.{0 if speed >= 10 else 1}f} images/s"

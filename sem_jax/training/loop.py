@@ -263,8 +263,10 @@ class _Run:
         self.folder.finish(result)
         picture = self._draw_curves()
         self._check_result(result)
-        accuracy, nll = (scores[name] for name in self._names)
-        self._say(f"Final {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
+        for prefix, whose in (("", "Final"), ("ema_", "Averaged weights:")):
+            if f"{prefix}{self._names[0]}" in scores:
+                accuracy, nll = (scores[prefix + name] for name in self._names)
+                self._say(f"{whose} {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
         self._say(f"Learning curves: {picture}")
 
     @property

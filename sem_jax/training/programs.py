@@ -9,6 +9,7 @@
 `assemble` makes the functions, and `loop` decides when they run. Nothing is written here but a profiler trace.
 """
 
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from sem_jax.runs.opening import open_scorer
 from sem_jax.runs.state import TrainState, jit_init_state
 from sem_jax.system.hosts import is_lead
 from sem_jax.training import assemble
+from sem_jax.training.averages import averaged, start
 from sem_jax.training.calls import Sums, zero_sums
 from sem_jax.training.monitor import Monitor
 from sem_jax.training.step import TrainStep
@@ -138,7 +140,8 @@ class Programs:
             found = self.start.onto({"params": state.params, "batch_stats": state.batch_stats})
             found = jax.device_put(found, self.replicated)
             state = state._replace(**found, opt_state=jax.jit(self._tx.init)(found["params"]))
-        return jax.device_put(state, self.replicated)
+        state, averages = jax.device_put(state, self.replicated), assemble.averages(self._cfg)
+        return jax.jit(functools.partial(start, averages))(state) if averages else state
 
     def order(self, epoch: int) -> Any:
         """The order of an epoch, see `interfaces.Feed`."""
@@ -194,8 +197,11 @@ class Programs:
         return state, sums
 
     def evaluate(self, state: TrainState, split: str) -> dict[str, float]:
-        """Accuracy and NLL on a split, named after it."""
-        return self._monitor(state, split)
+        """Accuracy and NLL on a split, named after it; those of the averaged weights, where there are, as ema_..."""
+        scores = self._monitor(state, split)
+        if (average := averaged(state)) is not None:
+            scores |= {f"ema_{name}": value for name, value in self._monitor(average, split).items()}
+        return scores
 
     def close(self) -> None:
         """Ends the feed's threads and processes."""

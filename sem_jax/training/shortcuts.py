@@ -1,6 +1,5 @@
 """Cheaper forms of the penalty, without a full second pass at every step. They are not exact, and off by default.
 
-    tx = with_teacher(tx, decay=0.999)                       # clean features from an average of the weights
     mix = pair_within(mix, 64)                               # the penalty on the first 64 pairs:
     draw = keep_clean(make_draw(mix, clean_pass=True), 64)
     draw = draw_together([first, second])                    # two mixed batches for one clean pass:
@@ -12,52 +11,15 @@ step 1 + 1/k; with K mixed batches 1 + 1/K for each of them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Batch, Metrics, Mix, MixFn
 from sem_jax.runs.state import TrainState
 from sem_jax.training.calls import Advance
 from sem_jax.training.draw import Draw
-
-
-class TeacherState(NamedTuple):
-    """The state of the optimizer inside, and the teacher's parameters."""
-
-    inner: Any
-    teacher: Any
-
-
-def with_teacher(tx: optax.GradientTransformation, *, decay: float) -> optax.GradientTransformation:
-    """An optimizer that also keeps an exponential moving average of the parameters (Tarvainen and Valpola 2017).
-
-    The average starts at the first parameters and is part of the optimizer's state, so that checkpoints hold it.
-
-    Args:
-      tx: its updates are not changed.
-      decay: in [0, 1); teacher = decay teacher + (1 - decay) new parameters, after every update.
-    """
-
-    def init(params):
-        return TeacherState(tx.init(params), jax.tree.map(jnp.array, params))
-
-    def update(updates, state, params=None):
-        if params is None:
-            raise ValueError("with_teacher averages the parameters: update(gradient, state, params)")
-        updates, inner = tx.update(updates, state.inner, params)
-        new = optax.apply_updates(params, updates)
-        return updates, TeacherState(inner, optax.incremental_update(new, state.teacher, 1.0 - decay))
-
-    return optax.GradientTransformation(init, update)
-
-
-def teacher_of(state: TrainState) -> Any:
-    """The parameters that `with_teacher` keeps, for `gradient.make_gradient`."""
-    return state.opt_state.teacher
 
 
 def clean_items(fraction: float, *, batch_size: int) -> int:

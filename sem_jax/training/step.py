@@ -45,7 +45,8 @@ def make_train_step(
         finite = metrics["not_finite"] == 0
         metrics["finite"] = finite.astype(jnp.float32)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        new = TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        params = optax.apply_updates(state.params, updates)
+        new = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         if skip_nonfinite:
             kept = state._replace(step=new.step)
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)

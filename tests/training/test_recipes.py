@@ -1,10 +1,19 @@
 """What recipes need beside the method: a run that ends in time, clipping, averages; each off by default."""
 
+import json
 import time
 
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sem_jax.errors import RunError
 from sem_jax.runs.checkpoint import steps
+from sem_jax.runs.opening import open_run
+from sem_jax.runs.state import TrainState
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import loop
+from sem_jax.training.averages import Average, averaged, params_of, start, variables_of, warmed_up, with_averages
 from tests.helpers.training import assert_equal, configure, records, run, tiny_backbone  # noqa: F401
 
 
@@ -35,3 +44,54 @@ def test_a_signal_goes_before_the_end_of_the_time():
     assert stop.reason == TIME_IS_UP
     stop.signal = 15
     assert stop.reason == 15 and StopRequest().reason == 0
+
+
+def test_averages_against_float64():
+    """A teacher's of constant rate, and one whose decay warms up; a step that is not finite moves neither."""
+    values, finite = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) != 7
+
+    def train_step(state, batch, key, take=None):
+        del key, take
+        new = state._replace(step=state.step + 1, params={"w": batch["w"]}, batch_stats={"m": -batch["w"]})
+        return new, {"finite": batch["finite"]}
+
+    averages = {"teacher": Average(params_of, 1.0 - 0.9), "ema": Average(variables_of, warmed_up(0.75))}
+    state = start(averages, TrainState(jnp.zeros((), jnp.int32), {"w": jnp.ones(3)}, {"m": -jnp.ones(3)}, ()))
+    step = with_averages(train_step, averages)
+    teacher, ema, seen = np.ones(3), np.ones(3), []
+    for t, (value, good) in enumerate(zip(values, finite, strict=True), start=1):
+        state, _ = step(state, {"w": jnp.asarray(value), "finite": jnp.float32(good)}, None)
+        if good:
+            decay = min(0.75, (1 + t) / (10 + t))
+            teacher, ema = 0.9 * teacher + 0.1 * value, decay * ema + (1 - decay) * np.float64(value)
+            seen.append(decay)
+    np.testing.assert_allclose(state.averages["teacher"]["w"], teacher, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(averaged(state).params["w"], ema, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(averaged(state).batch_stats["m"], -ema, rtol=1e-5, atol=1e-6)
+    assert seen[0] == 2 / 11 and seen[-1] == 0.75 and with_averages(train_step, {}) is train_step
+
+
+def test_averaged_weights_are_scored_saved_and_resumed_and_change_nothing_else(tmp_path, capsys):
+    """Beside a teacher's average, with a stop in the middle of the second epoch."""
+    changes = {"objective__clean_features": "ema_teacher", "runtime__steps_per_call": 3, "data__val_size": 100}
+    plain = run(tmp_path, "plain", **changes)
+    with pytest.raises(RunError, match="has no averaged weights\nTrain with optim.ema_decay"):
+        open_run(tmp_path / "plain", "ema")
+    changes |= {"optim__ema_decay": 0.5}
+    whole = run(tmp_path, "whole", **changes)
+    assert_equal(plain, whole._replace(averages={"teacher": whole.averages["teacher"]}))
+    for _ in range(4):
+        with pytest.raises(Interrupted):
+            loop.train_and_evaluate(configure(**changes), str(tmp_path / "parts"), deadline=time.monotonic())
+        if steps(tmp_path / "parts/checkpoints")[-1] == 8:
+            break
+    assert_equal(run(tmp_path, "parts", **changes), whole)
+    log, result = records(tmp_path / "whole"), json.loads((tmp_path / "whole/result.json").read_text())
+    assert log == records(tmp_path / "parts")
+    assert [{k: v for k, v in r.items() if not k.startswith("ema_")} for r in log] == records(tmp_path / "plain")
+    assert {"ema_val_accuracy", "ema_val_nll"} <= log[0].keys() and log[0]["ema_val_nll"] != log[0]["val_nll"]
+    assert result["ema_test_nll"] != result["test_nll"] and "Averaged weights: test accuracy" in capsys.readouterr().out
+    final, ema = (open_run(tmp_path / "whole", which) for which in ("final", "ema"))
+    assert_equal(final.variables, {"params": whole.params, "batch_stats": whole.batch_stats})
+    assert_equal(ema.variables, whole.averages["ema"])
+    assert (ema.checkpoint, ema.step) == ("ema", final.step) and ema.fingerprint != final.fingerprint

@@ -6,7 +6,6 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from sem_jax.errors import ConfigError
@@ -15,12 +14,13 @@ from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.objectives.build import make_objective
 from sem_jax.runs.state import init_state, jit_init_state
 from sem_jax.training import shortcuts
+from sem_jax.training.averages import Average, params_of, start, with_averages
 from sem_jax.training.calls import make_advance, zero_sums
 from sem_jax.training.draw import make_draw
 from sem_jax.training.forward import make_forward
 from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.shortcuts import alternate, average_over_mixes, clean_items, pair_within, with_teacher
+from sem_jax.training.shortcuts import alternate, average_over_mixes, clean_items, pair_within
 from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
 from tests.helpers.training import assert_equal, records, run, tiny_backbone  # noqa: F401
@@ -37,9 +37,8 @@ def batch():
     return Batch(images, jnp.asarray(rng.integers(0, K, B)), jnp.ones(B))
 
 
-def optimizer(teacher=False):
-    tx = make_optimizer(0.1, weight_decay=1e-4)
-    return with_teacher(tx, decay=0.9) if teacher else tx
+TX = make_optimizer(0.1, weight_decay=1e-4)
+TEACHER = {"teacher": Average(params_of, 0.1)}
 
 
 def build(*, gamma=GAMMA, clean_features="exact", clean=True, model=MODEL, items=None, mixes=1):
@@ -48,27 +47,15 @@ def build(*, gamma=GAMMA, clean_features="exact", clean=True, model=MODEL, items
     draw = shortcuts.draw_together([make_draw(mix, clean_pass=clean, name=f"mixer{k}") for k in range(mixes)])
     objective = average_over_mixes(make_objective(gamma=gamma, clean_features=clean_features), mixes)
     gradient_of = make_gradient(
-        make_forward(model, stacked=False), objective, teacher_of=shortcuts.teacher_of if teacher else None
+        make_forward(model, stacked=False), objective, teacher_of=(lambda s: s.averages["teacher"]) if teacher else None
     )
     draw = draw if items is None else shortcuts.keep_clean(draw, items)
-    return make_train_step(draw, gradient_of, optimizer(teacher))
+    return with_averages(make_train_step(draw, gradient_of, TX), TEACHER if teacher else {})
 
 
 def first_state(teacher=False):
-    return jit_init_state(MODEL, optimizer(teacher), image_shape=(8, 8, 3))(jax.random.key(0))
-
-
-def test_the_teacher_is_the_average_of_the_weights_and_changes_no_update():
-    plain, tx = optax.sgd(0.1, momentum=0.9), with_teacher(optax.sgd(0.1, momentum=0.9), decay=0.75)
-    params = {"w": jnp.asarray([1.0, 2.0])}
-    state, plain_state, teacher = tx.init(params), plain.init(params), np.asarray([1.0, 2.0])
-    for gradient in ([1.0, -1.0], [0.5, 2.0], [3.0, 0.0]):
-        updates, state = tx.update({"w": jnp.asarray(gradient)}, state, params)
-        expected, plain_state = plain.update({"w": jnp.asarray(gradient)}, plain_state, params)
-        assert_equal(updates, expected)
-        params = optax.apply_updates(params, updates)
-        teacher = 0.75 * teacher + 0.25 * np.asarray(params["w"])
-    np.testing.assert_allclose(state.teacher["w"], teacher, rtol=1e-6)
+    state = jit_init_state(MODEL, TX, image_shape=(8, 8, 3))(jax.random.key(0))
+    return start(TEACHER if teacher else {}, state)
 
 
 def test_the_first_step_with_a_teacher_is_the_one_with_stopped_gradients(batch):
@@ -80,7 +67,7 @@ def test_the_first_step_with_a_teacher_is_the_one_with_stopped_gradients(batch):
         assert np.allclose(from_teacher["penalty"], stopped["penalty"], rtol=1e-5) == same
         if same:
             np.testing.assert_allclose(from_teacher["grad_norm"], stopped["grad_norm"], rtol=1e-5)
-    moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a.params, a.opt_state.teacher)
+    moved = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a.params, a.averages["teacher"])
     assert 1e-6 < max(jax.tree.leaves(moved)) < 0.1
 
 
@@ -161,8 +148,8 @@ def test_what_each_costs():
     key = jax.eval_shape(lambda: jax.random.key(0))
 
     def flops(**options):
-        tx = optimizer(options.get("clean_features") == "ema_teacher")
-        state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape=(32, 32, 3)))
+        kept = TEACHER if options.get("clean_features") == "ema_teacher" else {}
+        state = jax.eval_shape(lambda: start(kept, init_state(model, TX, jax.random.key(0), image_shape=(32, 32, 3))))
         return jax.jit(build(model=model, **options)).lower(state, abstract, key).cost_analysis()["flops"]
 
     mixup = flops(gamma=0.0, clean=False)
