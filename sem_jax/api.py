@@ -43,7 +43,13 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
 
 
 def train(
-    cfg: ConfigDict, workdir: str | Path, *, profile: bool = False, trust_model: str = "", max_minutes: float = 0.0
+    cfg: ConfigDict,
+    workdir: str | Path,
+    *,
+    profile: bool = False,
+    trust_model: str = "",
+    extend: bool = False,
+    max_minutes: float = 0.0,
 ) -> "Run":
     """Trains a configuration, or continues its run, exactly as `python -m sem_jax.main` does.
 
@@ -52,6 +58,7 @@ def train(
       workdir: the run folder, or gs://BUCKET/FOLDER; made if it is not there, refused if it holds another run.
       profile: capture a profiler trace of a few steps in the folder's profile/.
       trust_model: the custom model that the frozen net of `mixer.scorer` may be: see `load`.
+      extend: train the folder's run on to a larger train.epochs.
       max_minutes: the run is saved and ended so long after this call began; 0 = no limit.
 
     Returns:
@@ -76,7 +83,8 @@ def train(
 
     deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
     use_cache(cfg.runtime.cache_dir)
-    train_and_evaluate(cfg, str(workdir), profile=profile, trust_model=trust_model, deadline=deadline)
+    options = {"profile": profile, "trust_model": trust_model, "extend": extend, "deadline": deadline}
+    train_and_evaluate(cfg, str(workdir), **options)
     return load(local_folder(workdir), trust_model=cfg.model.name)
 
 

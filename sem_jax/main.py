@@ -44,6 +44,9 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "with --distributed: which t
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "with --distributed: a process silent for so long ends the others", lower_bound=1
 )
+_EXTEND = flags.DEFINE_bool(
+    "extend", False, "train a run on to a larger train.epochs; its schedules follow that length"
+)
 _MINUTES = flags.DEFINE_float(
     "max_minutes", 0.0, "save and end after so long, counted from the process's start; 0 = no limit", lower_bound=0.0
 )
@@ -52,6 +55,7 @@ _TARGET = flags.DEFINE_string("target", "", "with --plan: hardware that is not h
 _FLAGS = (
     _CONFIG,
     _WORKDIR,
+    _EXTEND,
     _MINUTES,
     _PROFILE,
     _PLAN,
@@ -178,7 +182,12 @@ def _train(argv: list[str]) -> None:
 
         workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
         deadline = BEGAN + 60 * _MINUTES.value if _MINUTES.value else None
-        options = {"profile": _PROFILE.value, "trust_model": _TRUST.value, "deadline": deadline}
+        options = {
+            "profile": _PROFILE.value,
+            "trust_model": _TRUST.value,
+            "extend": _EXTEND.value,
+            "deadline": deadline,
+        }
         train_and_evaluate(_CONFIG.value, workdir, **options)
         storage = open_storage(workdir)
         command = f"python -m sem_jax.evaluation --workdir={workdir}"

@@ -31,7 +31,15 @@ from sem_jax.runs.arrays import check_shapes, read_arrays, reason_of, shapes_of,
 from sem_jax.runs.disk import Disk
 from sem_jax.runs.folders import holding, move_aside, remove
 from sem_jax.runs.layout import items_of, state_of
-from sem_jax.runs.manifest import Damaged, check_identity, flush_folder, read_manifest, read_verified, write_manifest
+from sem_jax.runs.manifest import (
+    IDENTITY,
+    Damaged,
+    check_identity,
+    flush_folder,
+    read_manifest,
+    read_verified,
+    write_manifest,
+)
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
 
@@ -57,7 +65,8 @@ class Checkpoints:
       keep: number of latest checkpoints to keep.
       best: name of a metric, higher is better; its best checkpoint is kept too. None: no such metric.
       steps: checkpoints of these steps are kept too.
-      about: JSON about the run, for the manifests; `restore` compares its "data", "seed" and "config".
+      about: JSON about the run, for the manifests; `restore` compares its "data", "seed" and "config",
+        with the "lengths" that the run had before.
       storage: of the run, which is told of what was saved and deleted; None = the disk.
     """
 
@@ -223,7 +232,7 @@ class Checkpoints:
             try:
                 check_size(read_manifest(path := self._folder / str(step)), like)
                 manifest = read_verified(path)
-                check_identity(path, manifest, **{name: self._about.get(name) for name in ("seed", "data", "config")})
+                check_identity(path, manifest, **{n: self._about[n] for n in IDENTITY if n in self._about})
             except Damaged as error:
                 bad[step] = plain(str(error))
                 continue
@@ -255,7 +264,7 @@ def load_model(
       folder: the run's checkpoints folder.
       step: one of `steps(folder)`, or the name of a checkpoint folder that was renamed.
       like: {"params", "batch_stats"}, arrays or ShapeDtypeStructs of the model's shapes.
-      about: "seed", "data" and "config" of the run, as far as they are known; see `manifest.check_identity`.
+      about: "seed", "data", "config" and "lengths" of the run, as far as they are known; see `manifest.check_identity`.
       part: "ema" for the averaged weights.
 
     Raises:

@@ -11,7 +11,7 @@ SHA-256 of every other file, and a digest of itself. It is written last: a check
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sem_jax.runs.reading import parse_json, read_bytes
 
 FORMAT = 1  # of a checkpoint folder; raise it when a checkpoint of the version before could be misread
 NAME = "manifest.json"
+IDENTITY = ("seed", "data", "config", "lengths")  # what `check_identity` compares
 # What the run of a checkpoint may have changed: places, what is kept, and the switch of a run that branches off.
 _MAY_DIFFER = ("runtime.", "data.dir", "mixer.scorer", "mixer.stop_epoch")
 _MAY_DIFFER += ("train.keep", "train.checkpoint_every", "train.eval_every")
@@ -94,7 +95,13 @@ _KINDS = {  # of a manifest: type, and types of the values in it
 
 
 def check_identity(
-    folder: Path, manifest: dict, *, seed: int | None = None, data: str | None = None, config: Mapping | None = None
+    folder: Path,
+    manifest: dict,
+    *,
+    seed: int | None = None,
+    data: str | None = None,
+    config: Mapping | None = None,
+    lengths: Sequence[int] = (),
 ) -> None:
     """Compares a checkpoint with its folder's name and with the run; None and what the manifest lacks are left out.
 
@@ -102,6 +109,7 @@ def check_identity(
       folder: of the checkpoint. A name that is no number is not compared.
       manifest: from `read_manifest`.
       seed, data, config: of the run; `data` is a fingerprint, `config` nested as in config.json, of any version.
+      lengths: other values of train.epochs that the run had before (`extension`).
 
     Raises:
       Damaged: it is another step's or another run's checkpoint.
@@ -114,6 +122,8 @@ def check_identity(
             raise Damaged(f"it is of another run: {name} {there!s:.12} there, {here!s:.12} in this run")
     if config is not None and isinstance(manifest.get("config"), dict):
         there, here = _settings(manifest["config"]), _settings(config)
+        if there.get("train.epochs") in lengths:
+            here["train.epochs"] = there["train.epochs"]
         if names := sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name)):
             name = names[0]
             found = f"{name} {there.get(name)!r:.40} there, {here.get(name)!r:.40} in this run"

@@ -25,6 +25,7 @@ from sem_jax.models import make_model
 from sem_jax.runs import shared
 from sem_jax.runs.array_files import check_size
 from sem_jax.runs.checkpoint import load_model, steps
+from sem_jax.runs.extension import read_lengths
 from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, without_current_folder
 from sem_jax.runs.records import read_metrics
@@ -116,7 +117,8 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
         classes = f"config.json has {cfg.model.num_classes} classes, data.json {len(facts.class_names)}"
         raise RunError(f"{folder}: {classes}", "The two files are not of one run.")
     model = make_model(**{**cfg.model, "num_classes": len(facts.class_names)})
-    about = {"seed": cfg.seed, "data": facts.fingerprint, "config": values}
+    lengths = [it["epochs"] for it in read_lengths(folder)]
+    about = {"seed": cfg.seed, "data": facts.fingerprint, "config": values, "lengths": lengths}
     like = abstract_variables(model, facts.image_shape)
     if manifest:
         shared.check_checkpoint(workdir, manifest, checkpoint)

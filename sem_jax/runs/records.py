@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from sem_jax import __version__
 from sem_jax.config import flatten
 from sem_jax.errors import RunError
+from sem_jax.runs.extension import extend, is_longer
 from sem_jax.runs.reading import METRICS_LIMIT, parse_json, read_bytes, read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
@@ -190,19 +191,30 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def check(self, config: dict, data: dict, *, ignore: tuple[str, ...] = (), defaults: dict | None = None) -> None:
+    def check(
+        self,
+        config: dict,
+        data: dict,
+        *,
+        ignore: tuple[str, ...] = (),
+        defaults: dict | None = None,
+        extend: bool = False,
+    ) -> dict | None:
         """Compares the config.json and data.json that are there with this run; writes nothing.
+
+        Returns the fields of the run that is there, by their dotted names, if it becomes longer; else None.
 
         Args:
           config: nested plain values.
           data: facts of the data set; the fingerprint must agree.
           ignore: groups of config that may differ.
           defaults: values of the fields that an older config.json does not have.
+          extend: the run may become longer; see `extension`.
 
         Raises:
           RunError: names the fields that differ.
         """
-        path = self.path / "config.json"
+        shorter, path = None, self.path / "config.json"
         if path.exists():
             saved = read_json(path)
             if not isinstance(saved, dict):
@@ -213,10 +225,12 @@ class RunFolder:
 
             there, here = compared(defaults or {}) | compared(saved), compared(config)
             names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-            if names:
+            shorter = there if names and is_longer(names, there, here) else None
+            if names and not (extend and shorter):
+                remedy = f"To train that run on, add --extend. {self._remedy}" if shorter else self._remedy
                 shown = "; ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} now" for n in names[:3])
                 more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-                raise RunError(f"{self.name} holds a run of another configuration ({shown}{more}).", self._remedy)
+                raise RunError(f"{self.name} holds a run of another configuration ({shown}{more}).", remedy)
             if (self.path / "data.json").exists():
                 facts, now = read_json(self.path / "data.json"), data["fingerprint"]
                 found = facts.get("fingerprint") if isinstance(facts, dict) else None
@@ -225,13 +239,16 @@ class RunFolder:
                     raise RunError(f"{self.name} holds a run on other data: {differ}.", self._remedy)
         elif self.checkpoints.is_dir() and any(self.checkpoints.iterdir()):
             raise RunError(f"{self.name} has checkpoints but no config.json.", self._remedy)
+        return shorter
 
     def claim(self, config: dict, data: dict, **options: Any) -> None:
         """Writes config.json and data.json. If they are there, they must be of this run; arguments as of `check`."""
-        self.check(config, data, **options)
+        shorter = self.check(config, data, **options)
         if not self._writer:
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        if shorter:
+            extend(self.path, shorter, write_json)
         write_json(self.path / "config.json", config)
         write_json(self.path / "data.json", data)
 

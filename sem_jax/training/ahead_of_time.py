@@ -9,6 +9,7 @@ They are the calls that `programs` compiles for devices that are here.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from sem_jax.interfaces import Dataset, Key
 from sem_jax.mixers import make_scorer
 from sem_jax.runs.state import TrainState, init_state
 from sem_jax.training import assemble
+from sem_jax.training.averages import Average, start
 from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.programs import DEVICE_SHARE, HOST_STEPS_PER_CALL
 from sem_jax.training.step import TrainStep
@@ -37,9 +39,9 @@ class Net(NamedTuple):
     state: TrainState  # shapes
 
 
-def sizes_of(model: Any, tx: Any, key: Key, shape: tuple[int, ...]) -> Net:
+def sizes_of(model: Any, tx: Any, key: Key, shape: tuple[int, ...], averages: Mapping[str, Average]) -> Net:
     """Traces the net with an image (h, w, c); nothing is computed."""
-    state = jax.eval_shape(lambda key: init_state(model, tx, key, image_shape=shape), key)
+    state = jax.eval_shape(lambda key: start(averages, init_state(model, tx, key, image_shape=shape)), key)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     features = jax.eval_shape(lambda v, x: model.apply(v, x, train=False).features, variables, image).shape[-1]
@@ -71,7 +73,7 @@ class Calls:
         self._tx = assemble.optimizer(cfg, assemble.learning_rate(cfg, self.lengths))
         key = jax.eval_shape(lambda: jax.random.key(0))
         self._key: Any = self._struct(key)
-        self.net = sizes_of(self._model, self._tx, key, train.images.shape[1:])
+        self.net = sizes_of(self._model, self._tx, key, train.images.shape[1:], assemble.averages(cfg))
         scorer = self._scorer() if cfg.mixer.name == "attentive_cutmix" else None
         assemble.check(cfg, dataset, on=self._on, scorer=scorer)
         self._steps: dict[str, tuple[TrainStep, ...]] = {

@@ -21,6 +21,7 @@ from sem_jax.errors import RunError
 from sem_jax.interfaces import Dataset
 from sem_jax.runs import curves, records
 from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.extension import read_lengths, recorded_lengths
 from sem_jax.runs.opening import DataFacts
 from sem_jax.runs.state import TrainState
 from sem_jax.runs.storage import open_storage
@@ -43,6 +44,7 @@ def train_and_evaluate(
     *,
     profile: bool = False,
     trust_model: str = "",
+    extend: bool = False,
     deadline: float | None = None,
 ) -> TrainState:
     """Trains, evaluates, records and checkpoints; continues where an earlier call in the same folder ended.
@@ -54,6 +56,7 @@ def train_and_evaluate(
       profile: capture a trace of a few steps in its folder profile/.
       trust_model: `module:factory` names, with commas, that the runs of mixer.scorer and model.init_from may import;
         cfg.model.name may.
+      extend: train.epochs may be larger than in the run that is there, which is trained on; see `runs.extension`.
       deadline: the first call of steps, or epoch, that ends after it is the last; as `time.monotonic` counts.
 
     Returns:
@@ -72,7 +75,8 @@ def train_and_evaluate(
     with storage.look() as there:
         dataset, start = beginning.begin(cfg, _load(cfg), there, trust_model=trusted)
         values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
-        facts, options = DataFacts.of(dataset).to_json(), {"ignore": config_lib.SPEED_ONLY, "defaults": defaults}
+        facts = DataFacts.of(dataset).to_json()
+        options = {"ignore": config_lib.SPEED_ONLY, "defaults": defaults, "extend": extend}
         with _naming(folder):
             records.RunFolder(there, name=storage.name).check(values, facts, **options)
     about = {"data": dataset.fingerprint, "seed": cfg.seed, "config": values, "versions": records.versions()}
@@ -82,6 +86,8 @@ def train_and_evaluate(
     with contextlib.closing(Programs(cfg, dataset, trust_model=trusted, start=start)) as programs:
         with _naming(folder), folder, storage:  # nothing has been written before
             folder.claim(values, facts, **options)
+            if earlier := read_lengths(folder.path):
+                about["lengths"] = [length["epochs"] for length in earlier]
             beginning.record(folder.path, start if hosts.is_lead() else None)
             kept |= {"about": about, "storage": storage}
             with Checkpoints(folder.checkpoints, **kept) as checkpoints, StopRequest(deadline) as stop:
@@ -252,6 +258,8 @@ class _Run:
             self._say(str(self.programs.start))
         if start:
             self._say(f"Continuing from step {start:,} of {self.programs.lengths.total:,}.")
+        if (earlier := read_lengths(self.folder.path)) and start <= earlier[-1]["step"]:
+            self._say(summary.extension(self.cfg, self.programs, earlier[-1], start))
 
     def _finish(self) -> None:
         """Scores test, or val without test; writes the result and draws the curves."""
@@ -259,7 +267,7 @@ class _Run:
         self._check_scores(scores, self.programs.lengths.total)
         log = records.read_metrics(self.folder.path)
         result = summary.result_of(self.cfg, self.dataset, self.programs, scores, log)
-        result |= beginning.recorded(self.folder.path)
+        result |= beginning.recorded(self.folder.path) | recorded_lengths(self.folder.path)
         self.folder.finish(result)
         picture = self._draw_curves()
         self._check_result(result)

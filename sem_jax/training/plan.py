@@ -148,7 +148,7 @@ def _measured(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...]) -> Plan
     programs = Programs(small, dataset._replace(splits={"train": few, "test": few}))
     try:
         steps = tuple(_timed(programs, name, count) for name, count in _kinds(cfg, lengths).items())
-        net = sizes_of(programs.model, assemble.optimizer(cfg, 0.1), jax.random.key(0), shape)
+        net = sizes_of(programs.model, assemble.optimizer(cfg, 0.1), jax.random.key(0), shape, assemble.averages(cfg))
     finally:
         programs.close()
     device = programs.devices[0]

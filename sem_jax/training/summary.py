@@ -18,6 +18,7 @@ from sem_jax.errors import RunError
 from sem_jax.interfaces import Dataset
 from sem_jax.runs import records
 from sem_jax.runs.state import TrainState
+from sem_jax.training import assemble
 from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
 
@@ -31,6 +32,26 @@ def announcement(cfg: ConfigDict, dataset: Dataset, programs: Programs, state: T
         f"{config_lib.method_of(cfg)} | {dataset.name}: {sizes}, {len(dataset.class_names)} classes\n"
         f"{cfg.model.name}: {count:,} parameters | {len(devices)} x {devices[0].device_kind}, {dtype} | "
         f"run folder: {folder}"
+    )
+
+
+def extension(cfg: ConfigDict, programs: Programs, before: dict[str, int], step: int) -> str:
+    """What a longer run does from here, where the shorter one would have been or was at its end; two lines.
+
+    Args:
+      before: an entry of `runs.extension.read_lengths`.
+      step: of the checkpoint from which it goes on.
+    """
+    old = cfg.copy_and_resolve_references()
+    old.train.epochs = before["epochs"]
+    old_lengths = assemble.Lengths(programs.lengths.epoch, programs.lengths.epoch * before["epochs"])
+    last = float(assemble.learning_rate(old, old_lengths)(max(step - 1, 0)))
+    schedule, ends = choose_schedule(cfg.optim.schedule, cfg.train.epochs), cfg.mixer.stop_epoch
+    mixing = "" if cfg.mixer.name == "none" else f" Mixing ends after epoch {ends} (before: {before['stop_epoch']})."
+    return (
+        f"Extended from {before['epochs']} to {cfg.train.epochs} epochs: from here on every schedule is that of a run "
+        f"of {cfg.train.epochs} epochs.\nLearning rate ({schedule}): {last:.3g} at step {step:,} before, "
+        f"{float(programs.learning_rate(step)):.3g} from there on.{mixing}"
     )
 
 

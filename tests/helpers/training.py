@@ -53,8 +53,8 @@ def configure(method="mixup+sem", **changes):
     return cfg
 
 
-def run(tmp_path, name="run", **changes):
-    return loop.train_and_evaluate(configure(**changes), str(tmp_path / name))
+def run(tmp_path, name="run", *, extend=False, deadline=None, **changes):
+    return loop.train_and_evaluate(configure(**changes), str(tmp_path / name), extend=extend, deadline=deadline)
 
 
 def records(path, *ignored):

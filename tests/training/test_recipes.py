@@ -1,6 +1,7 @@
 """What recipes need beside the method: a run that ends in time, clipping, averages; each off by default."""
 
 import json
+import shutil
 import time
 
 import jax.numpy as jnp
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import RunError
+from sem_jax.runs import extension
 from sem_jax.runs.checkpoint import steps
 from sem_jax.runs.opening import open_run
+from sem_jax.runs.records import write_json
 from sem_jax.runs.state import TrainState
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
-from sem_jax.training import loop
 from sem_jax.training.averages import Average, averaged, params_of, start, variables_of, warmed_up, with_averages
-from tests.helpers.training import assert_equal, configure, records, run, tiny_backbone  # noqa: F401
+from tests.helpers.training import assert_equal, records, run, tiny_backbone  # noqa: F401
 
 
 def test_a_run_ends_when_its_time_is_up_and_the_same_command_continues(tmp_path, capsys):
@@ -24,7 +26,7 @@ def test_a_run_ends_when_its_time_is_up_and_the_same_command_continues(tmp_path,
     seen = []
     for _ in range(9):
         try:
-            done = loop.train_and_evaluate(configure(**changes), str(tmp_path / "parts"), deadline=time.monotonic())
+            done = run(tmp_path, "parts", deadline=time.monotonic(), **changes)
         except Interrupted as stopped:
             assert stopped.code == 142
             seen.append(steps(tmp_path / "parts/checkpoints")[-1])
@@ -82,7 +84,7 @@ def test_averaged_weights_are_scored_saved_and_resumed_and_change_nothing_else(t
     assert_equal(plain, whole._replace(averages={"teacher": whole.averages["teacher"]}))
     for _ in range(4):
         with pytest.raises(Interrupted):
-            loop.train_and_evaluate(configure(**changes), str(tmp_path / "parts"), deadline=time.monotonic())
+            run(tmp_path, "parts", deadline=time.monotonic(), **changes)
         if steps(tmp_path / "parts/checkpoints")[-1] == 8:
             break
     assert_equal(run(tmp_path, "parts", **changes), whole)
@@ -95,3 +97,55 @@ def test_averaged_weights_are_scored_saved_and_resumed_and_change_nothing_else(t
     assert_equal(final.variables, {"params": whole.params, "batch_stats": whole.batch_stats})
     assert_equal(ema.variables, whole.averages["ema"])
     assert (ema.checkpoint, ema.step) == ("ema", final.step) and ema.fingerprint != final.fingerprint
+
+
+def test_a_run_is_extended_and_stays_one_that_resumes(tmp_path, capsys):
+    base, longer = {"method": "mixup+es+sem", "train__epochs": 2}, {"method": "mixup+es+sem", "train__epochs": 4}
+    run(tmp_path, "run", **base)
+    folder = tmp_path / "run"
+    (folder / "evaluation").mkdir()
+    before = json.loads((folder / "result.json").read_text())
+    with pytest.raises(RunError, match=r"train.epochs: 2 there, 4 now\).\nTo train that run on, add --extend"):
+        run(tmp_path, "run", **longer)
+    with pytest.raises(RunError, match="gamma") as refused:
+        run(tmp_path, "run", objective__gamma=0.5, extend=True, **longer)
+    assert "--extend" not in str(refused.value)
+    for name in ("parts", "killed"):
+        shutil.copytree(folder, tmp_path / name)
+    capsys.readouterr()
+    whole = run(tmp_path, "run", extend=True, **longer)
+    said = capsys.readouterr().out
+    assert "Extended from 2 to 4 epochs" in said and "Mixing ends after epoch 3 (before: 1)." in said
+    assert int(whole.step) == 20 and records(folder)[:2] == records(tmp_path / "parts")
+    assert [record["mixing"] for record in records(folder)] == [True, False, True, False]
+    entry = {"epochs": 2, "stop_epoch": 1, "step": 10}
+    assert json.loads((folder / "lengths.json").read_text()) == [entry]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["epochs"] == 4 and result["earlier_lengths"] == [entry]
+    assert json.loads((folder / "earlier/2_epochs/result.json").read_text()) == before
+    assert (folder / "earlier/2_epochs/evaluation").is_dir() and not (folder / "evaluation").exists()
+
+    with pytest.raises(Interrupted):
+        run(tmp_path, "parts", extend=True, deadline=time.monotonic(), **longer)
+    assert_equal(run(tmp_path, "parts", **longer), whole)  # --extend is not needed again, and does no harm
+    assert records(tmp_path / "parts") == records(folder)
+    extension.extend(tmp_path / "killed", {"train.epochs": 2, "mixer.stop_epoch": 1}, write_json)  # and then a kill
+    assert_equal(run(tmp_path, "killed", extend=True, **longer), whole)
+    assert json.loads((tmp_path / "killed/lengths.json").read_text()) == [entry]
+    assert (tmp_path / "killed/earlier/2_epochs/result.json").exists()
+
+    assert open_run(folder).step == 20 and open_run(folder, 15).step == 15
+    with pytest.raises(RunError, match="train.epochs: 4 there, 2 now"):
+        run(tmp_path, "run", extend=True, **base)
+    (folder / "lengths.json").write_text('[{"epochs": "2"}]')
+    with pytest.raises(RunError, match="lengths.json is not as a run writes it"):
+        open_run(folder)
+
+
+def test_an_unfinished_run_is_extended_from_its_checkpoint_of_another_length(tmp_path):
+    with pytest.raises(Interrupted):
+        run(tmp_path, deadline=time.monotonic(), runtime__steps_per_call=3)
+    assert open_run(tmp_path / "run").step == 3
+    run(tmp_path, extend=True, train__epochs=3)
+    assert json.loads((tmp_path / "run/lengths.json").read_text()) == [{"epochs": 2, "stop_epoch": 2, "step": 3}]
+    assert not (tmp_path / "run/earlier").exists() and not (tmp_path / "run/checkpoints/damaged").exists()
