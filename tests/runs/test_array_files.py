@@ -11,7 +11,8 @@ import pytest
 
 from sem_jax.runs import array_files
 from sem_jax.runs.array_files import Varints, check_array_files, check_size
-from sem_jax.runs.checkpoint import Checkpoints, _items
+from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.layout import items_of
 from sem_jax.runs.manifest import Damaged
 from sem_jax.runs.state import TrainState
 from tests.helpers import bombs
@@ -26,7 +27,7 @@ def written(tmp_path_factory):
     state = TrainState(jnp.int32(7), params, {"bn": {"mean": jnp.ones(3, jnp.bfloat16)}}, opt_state)
     with Checkpoints(folder, keep=1, best=None) as checkpoints:
         checkpoints.save(7, state, {})
-    return folder / "7", _items(state)
+    return folder / "7", items_of(state)
 
 
 def test_what_a_run_writes_passes_and_comes_back(written):
@@ -35,7 +36,7 @@ def test_what_a_run_writes_passes_and_comes_back(written):
     with Checkpoints(path.parent, keep=1, best=None) as checkpoints:
         like = TrainState(jnp.int32(0), **items["model"], **items["trainer"])
         found = checkpoints.restore(like)
-    jax.tree.map(np.testing.assert_array_equal, _items(found.state), items)
+    jax.tree.map(np.testing.assert_array_equal, items_of(found.state), items)
 
 
 @pytest.mark.parametrize("name", ["a.kernel", "scale"])

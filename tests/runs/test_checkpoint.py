@@ -15,8 +15,9 @@ import pytest
 
 from sem_jax.errors import RunError
 from sem_jax.runs import checkpoint, manifest
-from sem_jax.runs.checkpoint import Checkpoints, _items, load_model, steps
+from sem_jax.runs.checkpoint import Checkpoints, load_model, steps
 from sem_jax.runs.folders import holding
+from sem_jax.runs.layout import items_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -84,7 +85,7 @@ def test_any_damaged_file_of_the_latest_is_noticed(saved, tmp_path, kind, rng, c
             (copy / name).write_bytes(damaged[kind])
         with Checkpoints(copy, keep=9, best=None) as checkpoints:
             # What is chosen is verified; restoring it each time would only cost time.
-            assert checkpoints._choose(_items(state(0))) == 10, name
+            assert checkpoints._choose(items_of(state(0))) == 10, name
             assert "Checkpoint 20 is damaged" in capsys.readouterr().out
             checkpoints._latest = 10
         assert steps(copy) == [10] and (copy / "damaged/20").is_dir()
