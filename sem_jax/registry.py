@@ -152,7 +152,7 @@ def blamed(what: str):
     try:
         yield
     except SemError as error:
-        if any(f"{group}." in str(error) for group in ("data", "model", "mixer", "objective", "train")):
+        if any(f"{group}." in str(error) for group in ("data", "model", "mixer", "objective", "optim", "train")):
             raise
         raise ConfigError(f"{what}: {error}") from error
     except (Exception, SystemExit) as error:

@@ -93,9 +93,9 @@ def check(cfg: ConfigDict, dataset: Dataset, *, on: Platform, scorer: Scorer | N
         net, tx = model(cfg, classes), optimizer(cfg, learning_rate(cfg, of_run))
         state = jax.eval_shape(lambda key: start(averages(cfg), init_state(net, tx, key, image_shape=shape)), key)
         check_count(cfg.model.name, sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)))
-        _check_frozen(cfg, state.params)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         found = jax.eval_shape(lambda v, images: net.apply(v, images, train=False), variables, batch.images)
+    _check_frozen(cfg, state.params)
     if found.features.shape[:-1] != (batch_size,) or found.logits.shape != (batch_size, classes):
         got = f"{found.features.shape} and {found.logits.shape}"
         raise ConfigError(

@@ -73,7 +73,7 @@ def train_and_evaluate(
     storage, trusted = open_storage(workdir, lock_seconds=cfg.runtime.lock_seconds), f"{cfg.model.name},{trust_model}"
     folder = records.RunFolder(storage.path, writer=hosts.is_lead(), name=storage.name)
     with storage.look() as there:
-        dataset, start = beginning.begin(cfg, _load(cfg), there, trust_model=trusted)
+        dataset, start = beginning.begin(cfg, lambda: _load(cfg), there, trust_model=trusted)
         values, defaults = config_lib.to_dict(cfg), config_lib.to_dict(config_lib.get_default())
         facts = DataFacts.of(dataset).to_json()
         options = {"ignore": config_lib.SPEED_ONLY, "defaults": defaults, "extend": extend}

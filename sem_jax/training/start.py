@@ -1,6 +1,6 @@
 """What a run starts from: the weights that model.init_from names, and the normalisation that goes with them.
 
-    dataset, start = begin(cfg, dataset, folder, trust_model="")     # start is None in a run that has a checkpoint
+    dataset, start = begin(cfg, load, folder, trust_model="")        # start is None in a run that has a checkpoint
     state = programs.initial_state(start)
     record(folder, start)                                            # init_from.json
     result |= recorded(folder)                                       # {"init_from": {...}}
@@ -10,6 +10,7 @@ std in data.json, so the source may be gone.
 """
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,35 @@ if TYPE_CHECKING:
 RECORD = "init_from.json"
 
 
-def begin(cfg: ConfigDict, dataset: Dataset, folder: Path, *, trust_model: str = "") -> "tuple[Dataset, Start | None]":
+def begin(
+    cfg: ConfigDict, load: Callable[[], Dataset], folder: Path, *, trust_model: str = ""
+) -> "tuple[Dataset, Start | None]":
     """The data with the mean and std that the run uses, and the weights of a run that has no checkpoint yet.
 
     data.mean and data.std come first, then those of the source, then the data's own.
 
+    Args:
+      load: reads the data; called when the source is known to be there.
+      folder: of the run; it may have no files yet.
+      trust_model: custom models that a run folder as source may import.
+
     Raises:
       SemError: the source cannot be used, or has another number of channels.
     """
+    continued = bool(steps(folder / "checkpoints"))
+    text = cfg.model.init_from
+    if not continued and text and "://" not in text and not Path(text).expanduser().exists():
+        raise RunError(f"model.init_from={text!r}: there is no such file or folder", "Give another one, or hf://...")
+    dataset = load()
     start, mean, std = None, dataset.mean, dataset.std
-    if cfg.model.init_from and steps(folder / "checkpoints"):
+    if text and continued:
         facts = read_facts(folder / "data.json")
         mean, std = facts.mean, facts.std
-    elif cfg.model.init_from:
+    elif text:
         from sem_jax.convert.pretrained import open_start
 
         start = open_start(
-            cfg.model.init_from,
+            text,
             assemble.model(cfg, len(dataset.class_names)),
             cfg.model.name,
             image_shape=dataset.splits["train"].images.shape[1:],

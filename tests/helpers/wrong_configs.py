@@ -247,6 +247,8 @@ MORE_COMMAND_LINES = [  # the same, for experiments/drills/refusals.py: each is 
     ([D, "--config.train.batch_size=2000"], "train.batch_size must be at most 1437"),
     ([D, "--config.train.epochs="], "config.train.epochs"),
     ([D, "--config.runtime.devices=99"], "runtime.devices must be at most"),
+    ([D, "--config.model.init_from=nowhere"], "model.init_from='nowhere': there is no such file or folder"),
+    ([D, "--config.optim.freeze=stam"], "'stam' fits no parameter. Did you mean 'stem'?"),
     ([D, "--config.nothing.at.all=1"], "Unknown field --config.nothing.at.all"),
     (["--config=configs/digits.py:cutmx"], "Unknown method 'cutmx'. Did you mean 'cutmix'?"),
     (["--config=README.md"], "--config=README.md"),

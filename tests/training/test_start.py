@@ -58,7 +58,7 @@ def test_a_linear_probe_is_killed_and_continued_without_its_source_bit_for_bit(t
     assert_equal(run(tmp_path, "parts", **fields), whole)
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     assert json.loads((tmp_path / "parts" / "result.json").read_text())["init_from"] == found
-    with pytest.raises(RunError, match="source does not exist"):  # a new run needs it; nothing is left of it
+    with pytest.raises(RunError, match="there is no such file or folder"):  # a new run needs it; nothing is left of it
         run(tmp_path, "new", **fields)
     assert not (tmp_path / "new").exists()
 
@@ -67,7 +67,7 @@ def test_an_average_of_the_weights_starts_at_the_loaded_ones(tmp_path):
     """The teacher's parameters are a part of the optimizer's state."""
     run(tmp_path, "source", method="erm")
     cfg = configure("mixup+sem", objective__clean_features="ema_teacher", model__init_from=str(tmp_path / "source"))
-    dataset, start = begin(cfg, data_lib.load("digits"), tmp_path / "new")
+    dataset, start = begin(cfg, lambda: data_lib.load("digits"), tmp_path / "new")
     state = loop.Programs(cfg, dataset, start=start).initial_state()
     held = jax.tree.leaves(state.opt_state)
     for name, leaf in zip(names_of(state.params), jax.tree.leaves(state.params), strict=True):
@@ -78,21 +78,21 @@ def test_an_average_of_the_weights_starts_at_the_loaded_ones(tmp_path):
 def test_mean_and_std_are_the_settings_then_the_sources_then_the_datas(run_dir, tmp_path):  # noqa: F811
     digits = data_lib.load("digits")
     cfg = configure("mixup", data__mean=(0.1,))
-    dataset, start = begin(cfg, digits, tmp_path)
+    dataset, start = begin(cfg, lambda: digits, tmp_path)
     assert start is None and dataset.mean == (0.1,) and dataset.std == digits.std
     cfg = configure("mixup")
     cfg.model.update({"name": "wide_resnet", "depth": 10, "width": 1, "init_from": str(run_dir)})
     with pytest.raises(RunError, match=r"1 of another shape: params/stem/kernel \[3, 3, 3, 16\]"):
-        begin(cfg, digits, tmp_path)
+        begin(cfg, lambda: digits, tmp_path)
     images = np.repeat(np.repeat(digits.splits["train"].images, 3, axis=3), 4, axis=1).repeat(4, axis=2)
     colour = digits._replace(splits={"train": Split(images, digits.splits["train"].labels)})
     colour = colour._replace(mean=(0.0,) * 3, std=(1.0,) * 3)
     facts = open_run(run_dir).data
     for mean in ((), (0.1, 0.2, 0.3)):
         cfg.data.mean = mean
-        dataset, start = begin(cfg, colour, tmp_path)
+        dataset, start = begin(cfg, lambda: colour, tmp_path)
         assert dataset.mean == (mean or facts.mean) and dataset.std == facts.std
         assert start.record["drawn_anew"] == ["classifier/bias", "classifier/kernel"]  # ten classes, but others
     cfg.data.mean = (0.1,)
     with pytest.raises(ConfigError, match="data.mean must be"):
-        begin(cfg, colour, tmp_path)
+        begin(cfg, lambda: colour, tmp_path)
