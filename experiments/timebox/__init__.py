@@ -1,1 +1,1 @@
-"""A rented accelerator for a few minutes, used by one command: see `experiments.timebox.__main__`."""
+"""A rented accelerator for a few minutes, used by one command: see `experiments.timebox.run`."""

@@ -14,8 +14,9 @@ from experiments.paper import grid
 from experiments.paper.ledger import Ledger
 from experiments.timebox import box as boxes
 from experiments.timebox import keep, pack
-from experiments.timebox.__main__ import QUEUE, step_ms
+from experiments.timebox.__main__ import missing
 from experiments.timebox.box import Box, Part
+from experiments.timebox.run import QUEUE, step_ms
 from sem_jax.errors import DataError, RunError
 from sem_jax.interfaces import Split
 from tests.helpers.ledgers import entry
@@ -173,6 +174,13 @@ def test_the_queue_is_of_rows_that_the_papers_size_has(tmp_path):
     row = {"net": "preact_resnet", "batch": 128, "case": "mixup", "step_ms": 1.5}
     (tmp_path / "speed.jsonl").write_text("".join(json.dumps(row | more) + "\n" for more in ({}, {"batch": 512})))
     assert step_ms(tmp_path) == 1.5 and step_ms(tmp_path / "nothing") == 0.0
+
+
+def test_packages_that_are_missing_are_said_first(tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\ndependencies = ["numpy>=2", "no-such-thing[x]>=1; python>3"]\n'
+    )
+    assert missing(tmp_path / "pyproject.toml") == ["no-such-thing"]
 
 
 def test_the_rehearsal(tmp_path):
