@@ -108,7 +108,7 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
     (left, low), (right, high) = points.min(axis=0) - 0.06, points.max(axis=0) + 0.06
     width = max(7.6, 5.0 * columns)
     strip = 0.75 + 0.9 * width / count
-    tall = 1.9 + (width - 2.0) / columns * (high - low) / (right - left)
+    tall = 2.1 + (width - 2.0) / columns * (high - low) / (right - left)
     figure = Figure(figsize=(width, strip + tall), layout="constrained")
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[strip, tall])[:, 0]
     for axis, image, lam in zip(top.subplots(1, count, squeeze=False)[0], pair.images, runs[0][1].lam, strict=True):
@@ -117,7 +117,7 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
         axis.spines[:].set_color(FAINT)
         axis.set_xlabel(f"{lam:.1f}", fontsize=10)
     partner, anchor = (short(name, 16) for name in pair.names)
-    top.suptitle(f"lam, weight of {anchor}: from {partner} (0) to {anchor} (1)", fontsize=11, x=0.01, ha="left")
+    top.suptitle(f"lam, from class {partner} (left) to class {anchor} (right)", fontsize=11, x=0.01, ha="left")
     axes = bottom.subplots(1, columns, squeeze=False)[0]
     for axis, (name, it) in zip(axes, runs, strict=True):
         axis.plot(*it.target.T, color=INK, linewidth=1.5, label="mixtures of the two representations")
@@ -130,7 +130,7 @@ def equivariance_path(pair: Pair, runs: Sequence[tuple[str, Straightened]]) -> F
             dots = axis.scatter(*points.T, s=34, **look)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set(aspect="equal", xlim=(left, right), ylim=(low, high))
-        title = f"{short(name)}: this pair's relative error {it.relative:.2f} at lam 0.5"
+        title = f"{short(name)}\nthis pair's relative error {it.relative:.2f} at lam 0.5"
         name_axes(axis, "along the chord", "", f"{title}\n{100 * it.explained:.0f}% of the spread in this plane")
     axes[0].set_ylabel("PCA, across it", fontsize=11)
     bottom.colorbar(dots, ax=axes, label="lam")
