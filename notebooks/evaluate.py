@@ -12,111 +12,143 @@
 # ---
 
 # %% [markdown]
-# # Train on the digits, score the checkpoint, look at the report
+# # Open a run, score it, look at it
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sem-jax/sem_jax/blob/main/notebooks/evaluate.ipynb)
 #
-# Handwritten digits of 8x8 pixels from scikit-learn: nothing is downloaded, and the whole notebook takes about a
-# minute on two CPU cores. The same commands score a CIFAR-10 run, where the corruptions, shifted and
-# out-of-distribution sets come in too.
+# Name a run in the next cell. Without one, two small runs on handwritten digits are trained here, with and without the
+# SEM penalty: nothing is downloaded, and the notebook takes about two minutes on two CPU cores.
 
 # %%
-# Installs the package where it is not importable: from the checkout this notebook lies in, else from GitHub.
+# Installs what is not importable: the package from the checkout this notebook lies in, else from GitHub. The jax that
+# is here stays as it is, since it belongs to the GPU's or TPU's plugin: pip stops rather than replace it.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("sem_jax") is None:
-    checkout = Path("..").resolve()
-    source = str(checkout) if (checkout / "pyproject.toml").is_file() else "git+https://github.com/sem-jax/sem_jax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+checkout = Path("..").resolve()
+sources = {
+    "sem_jax": str(checkout) if (checkout / "pyproject.toml").is_file() else "git+https://github.com/sem-jax/sem_jax",
+    "pandas": "pandas",
+}
+packages = ((it.metadata["Name"] or "", it.version) for it in importlib.metadata.distributions())
+kept = sorted(f"{name}=={version}" for name, version in packages if name.startswith(("jax", "libtpu")))
+for name, source in sources.items():
+    if importlib.util.find_spec(name) is None:
+        Path("kept_versions.txt").write_text("\n".join(kept))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "kept_versions.txt", source]
+        subprocess.run(command, check=True)
 
 # %% [markdown]
-# ## Train
+# ## Which run
 #
-# A narrow net on the digits, mixup + SEM, 8 epochs. `configs/digits.py` is nearly the same, and in a shell
-# `python -m sem_jax.main --config=configs/digits.py` trains it.
+# - a folder: `runs/wrn_c10`, or one of its `checkpoints/STEP`
+# - a folder on Google Drive: in Colab, `from google.colab import drive; drive.mount("/content/drive")`, then
+#   `/content/drive/MyDrive/runs/wrn_c10`
+# - a shared run on a hub: `hf://OWNER/NAME`
+# - a bucket: copy the run first, `gcloud storage cp --recursive gs://BUCKET/runs/wrn_c10 runs/`
+#
+# A run may come from somebody else: it is opened as data, and nothing found in it is executed.
 
 # %%
-import tempfile
-
 import sem_jax as sj
 
-cfg = sj.get_config(
-    method="mixup+sem",
-    **{
-        "data.name": "digits",
-        "data.crop_padding": 1,
-        "data.flip": False,
-        "data.val_size": 200,  # held out of train: the temperature is fitted on it
-        "model.name": "wide_resnet",
-        "model.depth": 10,
+RUN = ""  # yours; "" trains one here
+OTHER = ""  # a second run to compare with it
+
+if not RUN:
+    # A narrow net for a few epochs; 200 images are held out, on which the temperature is fitted.
+    fields = {
         "model.width": 1,
         "train.epochs": 8,
-        "train.batch_size": 64,
-        "optim.schedule": "onecycle",
-        "optim.learning_rate": 0.2,
-    },
-)
-run = sj.train(cfg, Path(tempfile.mkdtemp()) / "digits")
+        "train.eval_every": 2,
+        "data.val_size": 200,
+        "runtime.progress": False,
+    }
+    for method in ("mixup", "mixup+sem"):
+        run = sj.train(sj.get_config("digits", method=method, **fields), f"runs/digits_{method}")
+    RUN, OTHER = "runs/digits_mixup+sem", "runs/digits_mixup"
+
+run = sj.load(RUN)
+run, run.config.model.name, run.class_names[:10]
 
 # %% [markdown]
 # ## Score
 #
-# In a shell this is `python -m sem_jax.evaluation --workdir=runs/digits`. A suite whose data is not there says in one
-# line what is missing: the corruptions need larger images, and nobody has published shifted sets of these digits.
+# In a shell this is `python -m sem_jax.evaluation --workdir=RUN --compare OTHER`. A suite whose data is not there says
+# in one line what is missing: the corruptions need larger images than these, and nobody has published shifted digits.
 
 # %%
-from sem_jax.evaluation import Options, evaluate
-
-record = evaluate(run.folder, Options(umap=False, pairs=256, progress=False), say=print)
+record = run.evaluate(say=print, compare=[OTHER] if OTHER else [], umap=False, pairs=256, progress=False)
 
 # %% [markdown]
-# The numbers are in the record, and in `eval.json`. Accuracies are fractions in [0, 1].
+# Everything is in `record`, as in `eval.json`, where accuracies are fractions in [0, 1]; and as tables of pandas.
 
 # %%
-scalars = record["suites"]["clean"]["scalars"]
-assert scalars["top1"] > 0.8
-print(scalars)
+record.to_pandas()
+
+# %%
+record.to_pandas("By class").round(3)
 
 # %% [markdown]
-# ## The report's figures
+# Two runs side by side. The interval of a difference is over test items (paired bootstrap), so it does not say what
+# another seed would give.
+
+# %%
+record.to_pandas(f"{Path(OTHER).name} against {Path(RUN).name}").round(4) if OTHER else "no second run"
+
+# %% [markdown]
+# ## The figures
 #
-# The report itself is `evaluation/eval.html`, one file with all pictures inside.
+# The report is `evaluation/eval.html` in the run folder: one file with all pictures inside. Here are a few of them. The
+# first one is what SEM is about: a mixed image's representation should lie on the straight line between the two.
 
 # %%
 from IPython.display import Image, Markdown, display
 
-for suite in record["suites"].values():
-    for name, caption in suite.get("figures", {}).items():
-        display(Markdown(f"**{caption}**"), Image(run.folder / "evaluation" / f"{name}.png", width=700))
+for name in ("equivariance_path", "equivariance_mixup", "errors"):
+    for suite in record["suites"].values():
+        if name in suite["figures"]:
+            display(Image(run.folder / "evaluation" / f"{name}.png", width=700), Markdown(suite["figures"][name]))
 
 # %% [markdown]
-# ## Predict
+# In Colab, `from google.colab import files; files.download(str(run.folder / "evaluation/eval.html"))` brings the report
+# to your machine.
 #
-# `predict` takes arrays of the training images' size, or pictures: a file, a list of files or a folder.
+# ## Your own pictures
+#
+# `predict` takes files, folders, `.npy` files and arrays. Pictures are resized to what the net was trained on. Here two
+# test images are saved as files and read again.
 
 # %%
-test = sj.load_data("digits").splits["test"]
-prediction = run.predict(test.images[:8])
-print(prediction.names, test.labels[:8])
-print(prediction.features.shape, prediction.probabilities.max(axis=1).round(2))
+from PIL import Image as Picture
+
+PICTURES = []  # files or folders of yours
+
+if not PICTURES and run.config.data.name == "digits":
+    Path("runs/pictures").mkdir(exist_ok=True)
+    for row, image in enumerate(sj.load_data("digits").splits["test"].images[:6]):
+        Picture.fromarray(image[..., 0]).save(f"runs/pictures/{row}.png")
+    PICTURES = ["runs/pictures"]
+
+prediction = run.predict(PICTURES, progress=False) if PICTURES else None
+prediction.to_pandas(top=2).round(3) if prediction else "name some in PICTURES"
+
+# %%
+if prediction:
+    print("features", prediction.features.shape, "probabilities", prediction.probabilities.shape)
 
 # %% [markdown]
-# ## Score a checkpoint by its path
-#
-# A run may have been moved, or come from somebody else: the model is rebuilt from the `config.json` beside the
-# checkpoints. No configuration file is executed.
+# ## The learning curves
 
 # %%
-import shutil
+run.metrics().to_pandas().tail(3)
 
-from sem_jax.runs.checkpoint import steps
+# %%
+display(Image(run.plot(), width=800))
 
-moved = Path(tempfile.mkdtemp()) / "from_somebody"
-shutil.copytree(run.folder, moved, ignore=shutil.ignore_patterns("evaluation", "predictions"))
-earlier = sj.load(moved, steps(moved / "checkpoints")[0])
-
-record = earlier.evaluate(suites=("clean", "calibration"), progress=False)
-record["run"]["step"], record["suites"]["clean"]["scalars"]["top1"]
+# %%
+if run.config.data.name == "digits":
+    assert record["suites"]["clean"]["scalars"]["top1"] > 0.85

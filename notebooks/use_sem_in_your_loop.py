@@ -27,7 +27,9 @@
 # in another order. Here both go into a plain Flax NNX loop and into an Equinox loop.
 
 # %%
-# Installs what is not importable: the package from the checkout this notebook lies in, else from GitHub.
+# Installs what is not importable: the package from the checkout this notebook lies in, else from GitHub. The jax that
+# is here stays as it is, since it belongs to the GPU's or TPU's plugin: pip stops rather than replace it.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -38,9 +40,13 @@ sources = {
     "sem_jax": str(checkout) if (checkout / "pyproject.toml").is_file() else "git+https://github.com/sem-jax/sem_jax",
     "equinox": "equinox",
 }
+packages = ((it.metadata["Name"] or "", it.version) for it in importlib.metadata.distributions())
+kept = sorted(f"{name}=={version}" for name, version in packages if name.startswith(("jax", "libtpu")))
 for name, source in sources.items():
     if importlib.util.find_spec(name) is None:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+        Path("kept_versions.txt").write_text("\n".join(kept))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "kept_versions.txt", source]
+        subprocess.run(command, check=True)
 
 # %%
 import jax
