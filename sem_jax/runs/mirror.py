@@ -59,7 +59,7 @@ class Mirror(Disk):
             for name in ("config.json", "data.json"):
                 if (content := self._bucket.read(name, limit=JSON_LIMIT)) is not None:
                     (Path(folder) / name).write_bytes(content)
-            for step in read(self._bucket)[2] or self._adopt():
+            for step in read(self._bucket)[2] or adopted(self._bucket):
                 (Path(folder) / CHECKPOINTS / str(step)).mkdir(parents=True)
             yield Path(folder)
 
@@ -68,7 +68,7 @@ class Mirror(Disk):
         refusal, step = None, _NONE
         if is_lead():
             try:
-                self._lease.acquire(self._adopt)
+                self._lease.acquire(lambda: adopted(self._bucket))
                 self._thread = threading.Thread(target=self._keep, name="bucket", daemon=True)
                 self._thread.start()
                 step = self._bring()
@@ -86,7 +86,7 @@ class Mirror(Disk):
             self._files.bring()
             self._clear({step})
             if step != _NONE:
-                self._bring_step(step, "")
+                bring_step(self._bucket, self.path, step, "")
         return self
 
     def __exit__(self, kind, *_) -> None:
@@ -103,15 +103,6 @@ class Mirror(Disk):
         finally:
             self._lease.release()
 
-    def _adopt(self) -> dict[int, str]:
-        """The checkpoints of a run that was copied into the bucket as it was on a disk."""
-        found = {}
-        for name in self._bucket.list(CHECKPOINTS):
-            if match := re.fullmatch(rf"{CHECKPOINTS}(\d+)/{MANIFEST}", name):
-                content = self._bucket.read(name, limit=JSON_LIMIT) or b""
-                found[int(match[1])] = hashlib.sha256(content).hexdigest()
-        return found
-
     def _bring(self) -> int:
         """Makes the folder what the bucket has: small files, newest good checkpoint, manifests of the others."""
         commits, bad = self._lease.commits, {}
@@ -125,7 +116,7 @@ class Mirror(Disk):
         chosen = _NONE
         for step in sorted(commits, reverse=True):
             try:
-                self._bring_step(step, commits[step], manifest_only=chosen != _NONE)
+                bring_step(self._bucket, self.path, step, commits[step], manifest_only=chosen != _NONE)
                 chosen = step if chosen == _NONE else chosen
             except (FileNotFoundError, Altered, Damaged) as error:
                 bad[step] = str(error).splitlines()[0]
@@ -148,18 +139,6 @@ class Mirror(Disk):
         for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
             if path.name not in map(str, steps) or path.is_symlink():
                 remove(path)
-
-    def _bring_step(self, step: int, sha256: str, *, manifest_only: bool = False) -> None:
-        """Brings a checkpoint; files that are here already and as they should be are left."""
-        folder, prefix = self.path / CHECKPOINTS / str(step), f"{CHECKPOINTS}{step}/"
-        self._bucket.download(prefix + MANIFEST, folder / MANIFEST, sha256=sha256)
-        files = read_manifest(folder)["files"]
-        if wrong := [name for name in files if not is_plain(name)]:
-            raise Damaged(f"{MANIFEST}: {wrong[0]!r:.60} is no name of a file")
-        if not manifest_only:
-            parallel(
-                lambda name: self._bucket.download(prefix + name, folder / name, sha256=files[name]["sha256"]), files
-            )
 
     def _keep(self) -> None:
         """In the background: renews the lease, uploads what has changed, deletes what killed trainers have left."""
@@ -216,3 +195,28 @@ class Mirror(Disk):
         """Uploads a folder of results, such as a report, of a run that nobody has to hold."""
         names = [name for name in self._files.here() if name.startswith(f"{folder}/")]
         parallel(lambda name: self._bucket.write(name, self.path / name), names)
+
+
+def adopted(bucket: Bucket) -> dict[int, str]:
+    """The checkpoints of a run that was copied into a bucket as it was on a disk: SHA-256 of the manifests by step."""
+    found = {}
+    for name in bucket.list(CHECKPOINTS):
+        if match := re.fullmatch(rf"{CHECKPOINTS}(\d+)/{MANIFEST}", name):
+            content = bucket.read(name, limit=JSON_LIMIT) or b""
+            found[int(match[1])] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def bring_step(bucket: Bucket, folder: Path, step: int, sha256: str, *, manifest_only: bool = False) -> None:
+    """Brings a checkpoint into folder/checkpoints/STEP; files that are there already, by their digests, are left.
+
+    Raises:
+      FileNotFoundError, Altered, Damaged: it is not, or not any more, as it was written.
+    """
+    there, prefix = folder / CHECKPOINTS / str(step), f"{CHECKPOINTS}{step}/"
+    bucket.download(prefix + MANIFEST, there / MANIFEST, sha256=sha256)
+    files = read_manifest(there)["files"]
+    if wrong := [name for name in files if not is_plain(name)]:
+        raise Damaged(f"{MANIFEST}: {wrong[0]!r:.60} is no name of a file")
+    if not manifest_only:
+        parallel(lambda name: bucket.download(prefix + name, there / name, sha256=files[name]["sha256"]), files)

@@ -39,7 +39,7 @@ def train_and_keep(cfg, workdir, **options):
     state = train(cfg, workdir, **options)
     if jax.process_index() == 0:
         leaves = map(np.asarray, jax.tree.leaves((state.params, state.batch_stats)))
-        np.savez(workdir + ".npz", *leaves)
+        np.savez({kept!r} + ".npz" if "://" in workdir else workdir + ".npz", *leaves)
     return state
 loop.train_and_evaluate = train_and_keep
 main.main()
@@ -57,11 +57,15 @@ def get_config(_=""):
 """
 
 
-def processes(tmp_path, count, devices, workdir, *, config=CONFIG, pause=0.0, stop_in=None):
-    """Starts the command on `count` "hosts" with `devices` devices each; the second gets a signal in step `stop_in`."""
+def processes(tmp_path, count, devices, workdir, *, config=CONFIG, pause=0.0, stop_in=None, disks=None):
+    """Starts the command on `count` "hosts" with `devices` devices each; the second gets a signal in step `stop_in`.
+
+    disks: folder in which each host has a cache folder of its own; None = they share one.
+    """
     (tmp_path / "config.py").write_text(config)
     worker = tmp_path / f"worker{pause}-{stop_in}.py"
-    worker.write_text(WORKER.format(root=str(ROOT), pause=pause, stop_in=stop_in))
+    kept = str(tmp_path / "bucket")
+    worker.write_text(WORKER.format(root=str(ROOT), pause=pause, stop_in=stop_in, kept=kept))
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -82,6 +86,8 @@ def processes(tmp_path, count, devices, workdir, *, config=CONFIG, pause=0.0, st
             f"--process_id={i}",
             f"--heartbeat_seconds={HEARTBEAT}",
         ]
+        if disks:
+            env = env | {"SEM_JAX_CACHE": str(disks / str(i))}
         log = open(tmp_path / f"log{i}.txt", "w+")  # noqa: SIM115
         started.append(
             (subprocess.Popen(command + options * (count > 1), stdout=log, stderr=log, env=env, cwd=ROOT), log)

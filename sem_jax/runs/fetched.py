@@ -1,0 +1,80 @@
+"""One checkpoint of a run in a bucket, fetched to be read, while a trainer may be committing and deleting.
+
+    folder, step = fetch_run("gs://my-runs/wrn_c10", "best_val")
+    run = open_run(folder, step)
+
+Nothing is written to the bucket; reading it is permission enough. What was fetched stays in $SEM_JAX_CACHE/fetched, and
+is not fetched again where its digest is the same.
+"""
+
+import hashlib
+from pathlib import Path
+
+from sem_jax.data.decoded_cache import cache_dir
+from sem_jax.errors import RunError
+from sem_jax.runs.folders import remove
+from sem_jax.runs.lease import read
+from sem_jax.runs.manifest import Damaged
+from sem_jax.runs.mirror import adopted, bring_step
+from sem_jax.runs.reading import METRICS_LIMIT
+from sem_jax.runs.records import read_metrics
+from sem_jax.runs.small_files import CHECKPOINTS
+from sem_jax.system.bucket import Altered, Bucket
+
+FILES = ("config.json", "data.json", "metrics.jsonl", "result.json")
+_TRIES = 20  # a trainer may delete what is being fetched; the next choice is a newer one
+
+
+def fetch_run(url: str, checkpoint: str | int = "final") -> tuple[Path, int]:
+    """(folder with config.json, data.json, metrics.jsonl and one checkpoint; its step).
+
+    Args:
+      url: gs://BUCKET/FOLDER of the run.
+      checkpoint: "final" (the latest), "best_val" (the highest val_accuracy of those kept) or a step.
+
+    Raises:
+      RunError: there is no such run or checkpoint, or it is damaged, or the bucket cannot be reached.
+    """
+    bucket, error = Bucket(url), None
+    name = bucket.url.rsplit("/", 1)[-1]
+    folder = cache_dir() / "fetched" / hashlib.sha256(bucket.url.encode()).hexdigest()[:16] / name
+    for _ in range(_TRIES):
+        commits = read(bucket)[2] or adopted(bucket)
+        if not commits:
+            raise RunError(f"{bucket.url} has no checkpoint", "Give the URL that --workdir had when it was trained.")
+        _fetch_small(bucket, folder)
+        step = _choose(bucket.url, folder, commits, str(checkpoint))
+        try:
+            bring_step(bucket, folder, step, commits[step])
+            for other in (folder / CHECKPOINTS).iterdir():
+                if other.name != str(step):
+                    remove(other)
+            return folder, step
+        except (FileNotFoundError, Altered, Damaged) as found:
+            error = found
+    raise RunError(f"Checkpoint {step} of {bucket.url} is damaged: {error}", "Choose another one with --checkpoint.")
+
+
+def _fetch_small(bucket: Bucket, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        content = bucket.read(name, limit=METRICS_LIMIT)
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            (folder / f".{name}").write_bytes(content)
+            (folder / f".{name}").replace(folder / name)
+
+
+def _choose(url: str, folder: Path, commits: dict[int, str], checkpoint: str) -> int:
+    if checkpoint == "final":
+        return max(commits)
+    if checkpoint.isdecimal() and int(checkpoint) in commits:
+        return int(checkpoint)
+    if checkpoint != "best_val":
+        known = ", ".join(map(str, sorted(commits)))
+        raise RunError(f"{url} has no checkpoint {checkpoint!r:.100}; there are: {known}")
+    scores = {r["step"]: r["val_accuracy"] for r in read_metrics(folder) if type(r.get("val_accuracy")) in (int, float)}
+    if not (scored := [step for step in commits if step in scores]):
+        raise RunError(f"None of the checkpoints of {url} was scored on val", "Use --checkpoint=final.")
+    return max(scored, key=lambda step: (scores[step], step))
