@@ -6,6 +6,7 @@ for outcome in data_cases(home): ...          # Outcome; `home` is a folder for 
 import functools
 import http.server
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -20,10 +21,19 @@ from sem_jax.data import Reading, load
 from sem_jax.data.cifar import CIFAR10
 from sem_jax.data.download import fetch
 from sem_jax.runs.records import RunFolder
+from sem_jax.training.loop import train_and_evaluate
 from tests.helpers import data_faults, hostile_files, hostile_runs, start_faults
 from tests.helpers.data_sets import made_cifar10
 from tests.helpers.runs import write_cifar10, write_run
-from tests.helpers.wrong_configs import COMMAND_LINES, MORE_COMMAND_LINES, RESUMED, WRONG, set_field
+from tests.helpers.wrong_configs import (
+    COMMAND_LINES,
+    MORE_COMMAND_LINES,
+    RESUMED,
+    TOGETHER,
+    WITH_DATA,
+    WRONG,
+    set_field,
+)
 
 # Rows that also go through the command line; the others are read in this process, which is a hundred times faster.
 DATA_SAMPLE = (
@@ -38,7 +48,8 @@ HOSTILE_SAMPLE = (
 RUN_SAMPLE = (
     "python_config_beside_the_checkpoint config_nested config_of_ten_gigabytes config_is_a_pickle config_is_pipe "
     "modules_beside_the_checkpoint model_is_a_module_beside_the_checkpoint_opened model_is_a_shell_command_opened "
-    "checkpoint_in_place_of_the_last evaluation_is_a_link"
+    "checkpoint_in_place_of_the_last evaluation_is_a_link tree_that_unpacks_to_gigabytes "
+    "array_with_chunks_of_a_terabyte"
 ).split()
 TRAIN, DIGITS = "sem_jax.main", f"--config={ROOT}/configs/digits.py"
 OFFLINE = Reading(download=False)
@@ -105,7 +116,8 @@ def hostile_cases(home: Path) -> Iterable[Outcome]:
 
 
 def config_cases(home: Path) -> Iterable[Outcome]:
-    """Wrong fields, and folders of other runs."""
+    """Wrong fields, fields that do not go together or with the data, and folders of other runs."""
+    from configs.digits import get_config as digits
 
     def wrong(field, value, folder: Path, canary: Path):
         cfg = config_lib.get_default()
@@ -122,9 +134,23 @@ def config_cases(home: Path) -> Iterable[Outcome]:
         set_field(cfg, field, second)
         return lambda: RunFolder(folder).claim(config_lib.to_dict(cfg), data), field
 
+    def together(values, message, base, folder: Path, canary: Path):
+        cfg = base()
+        if "model.name" in values:
+            cfg.model.depth = cfg.model.width = 0
+        for field, value in values.items():
+            set_field(cfg, field, value)
+        if base is config_lib.get_default:
+            return lambda: config_lib.validate(cfg, num_devices=8), re.compile(message)
+        # The start of a run, which makes its folder only after everything is checked.
+        return lambda: train_and_evaluate(cfg, str(folder)), re.compile(message)
+
     family = "wrong configurations"
     for field, value, _ in WRONG:
         yield here(family, f"{field}={value}", functools.partial(wrong, field, value), home)
+    for base, table in ((config_lib.get_default, TOGETHER), (digits, WITH_DATA)):
+        for values, message in table:
+            yield here(family, f"{values}", functools.partial(together, values, message, base), home)
     for field, first, second in RESUMED:
         yield here(family, f"resume with another {field}", functools.partial(resumed, field, first, second), home)
 

@@ -4,6 +4,7 @@ here("hostile files", "tar_climbs", prepare, home).result          # "refused"
 """
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+Word = str | re.Pattern  # that a refusal must say
 # prepare(folder, canary) makes a case: it returns the call, and either the word that the refusal must say or a check
 # of what the call returns. Hostile code that runs creates the file `canary`.
-Prepare = Callable[[Path, Path], tuple[Callable[[], Any], "str | Callable[[Any], None]"]]
+Prepare = Callable[[Path, Path], tuple[Callable[[], Any], "Word | Callable[[Any], None]"]]
 
 
 class Outcome(NamedTuple):
@@ -29,48 +31,50 @@ class Outcome(NamedTuple):
     written: int  # files written where none belong
     cpu: float  # seconds
     wall: float  # seconds
+    memory: int = 0  # bytes more than before; 0 = not measured
 
     @property
     def good(self) -> bool:
         return self.result in ("refused", "handled") and not self.executed and not self.written
 
 
-def judge(said: str, word: str) -> str:
+def judge(said: str, word: Word) -> str:
     """'refused' for a message as promised, else what is wrong with it."""
     lines = said.strip().splitlines()
     if "Traceback" in said or not 1 <= len(lines) <= 3:
         return f"{len(lines)} lines: {' / '.join(lines[-4:])[:300]}"
-    return "refused" if word in said else f"does not name {word!r}: {said[:300]}"
+    found = word.search(said) if isinstance(word, re.Pattern) else word in said
+    return "refused" if found else f"does not name {word!r}: {said[:300]}"
 
 
 def here(family: str, name: str, prepare: Prepare, home: Path) -> Outcome:
     """Runs one case in this process; files below `home` may be written."""
     from sem_jax.errors import SemError
-    from tests.helpers.watch import watch
+    from tests.helpers.watch import most_memory, reset_most_memory, watch
 
     with tempfile.TemporaryDirectory() as sandbox:
         sandbox, path = Path(sandbox), list(sys.path)
         canary, value = sandbox / "canary", None
         call, expected = prepare(sandbox / "target", canary)
         before = set(sandbox.rglob("*"))
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, wall, memory = time.process_time(), time.perf_counter(), reset_most_memory()
         with watch(allowed=(home,), suspect=sandbox) as seen:
             try:
                 value = call()
-                result = "not refused" if isinstance(expected, str) else "handled"
+                result = "not refused" if isinstance(expected, Word) else "handled"
             except SemError as error:
-                result = judge(str(error), expected) if isinstance(expected, str) else f"refused: {error}"
+                result = judge(str(error), expected) if isinstance(expected, Word) else f"refused: {error}"
             except Exception as error:
                 result = f"{type(error).__name__}: {error}"[:300]
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        if result == "handled" and not isinstance(expected, str):
+        cpu, wall, memory = time.process_time() - cpu, time.perf_counter() - wall, most_memory() - memory
+        if result == "handled" and not isinstance(expected, Word):
             try:
                 expected(value)
             except AssertionError as error:
                 result = f"not as documented: {error}"
         written = len(seen.written) + len(set(sandbox.rglob("*")) - before)
         sys.path[:] = path
-        return Outcome(family, name, result, len(seen.executed) + canary.exists(), written, cpu, wall)
+        return Outcome(family, name, result, len(seen.executed) + canary.exists(), written, cpu, wall, memory)
 
 
 def command(

@@ -481,7 +481,7 @@ RAW_FAULTS += [
 ]
 
 
-def _linked(root, name, target="/nowhere"):
+def _linked(root, name, target="/no/such/place"):
     """An image folder in which `name` was replaced by a link."""
     path = write_tree(root) / name
     if path.is_dir():
@@ -502,7 +502,7 @@ def dangling_class(root):
 
 def dangling_split(root):
     _linked(root, "test")
-    return "image_folder", "test is a link to /nowhere"
+    return "image_folder", "test is a link to /no/such/place"
 
 
 def image_linked_to_itself(root):
@@ -561,7 +561,7 @@ def doubled_class_names(root):
 
 
 def dangling_class_names(root):
-    (write_arrays(root) / "class_names.txt").symlink_to("/nowhere")
+    (write_arrays(root) / "class_names.txt").symlink_to("/no/such/place")
     return "arrays", "class_names.txt"
 
 

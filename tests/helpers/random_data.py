@@ -58,7 +58,7 @@ BAD = [
     GOOD[0].replace(b"\0\0\0\x08\0\0\0\x08", b"\0\1\x86\xa0\0\1\x86\xa0"),
     pickle.dumps(Payload(Path("/nonexistent/canary"))),
 ]
-LINKS = ["/nowhere", "/dev/zero", ".", "..", "/proc/self/mem", "../..", "0.png", "a" * 300]
+LINKS = ["/no/such/place", "/dev/zero", ".", "..", "/proc/self/mem", "../..", "0.png", "a" * 300]
 CLASSES = [
     "cat",
     "dog",
