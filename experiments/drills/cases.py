@@ -157,6 +157,7 @@ def config_cases(home: Path) -> Iterable[Outcome]:
 
 def start_cases(home: Path) -> Iterable[Outcome]:
     """Run folders with something wrong in them, in which a trainer starts; it may write there."""
+    import tensorboardX  # noqa: F401  its import starts ldconfig, which is no harm of a case
 
     def prepare(row, folder: Path, canary: Path):
         call, expected = row(home / "starts" / row.__name__)

@@ -33,7 +33,7 @@ import numpy as np
 
 from sem_jax.data.files import FolderFiles
 from sem_jax.data.npy_files import load_npy
-from sem_jax.data.refusing import read_file
+from sem_jax.data.refusing import parse_json, read_file
 from sem_jax.data.splits import digest
 from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
@@ -150,7 +150,7 @@ def _load(entry: Path, arrays: Sequence[str], other: Sequence[str]) -> dict[str,
     try:
         if entry.is_symlink():
             raise ValueError("a link")
-        index = json.loads(read_file(entry / "index.json", INDEX_LIMIT))
+        index = parse_json(read_file(entry / "index.json", INDEX_LIMIT))
         if index["sha256"] != _digest(index):
             raise ValueError("checksum of index.json does not agree")
         value = {name: index[name] for name in (*arrays, *other)}

@@ -1,11 +1,22 @@
-"""Errors of other libraries, of the file system, and of readers that know only a file, as complete DataErrors."""
+"""Reads small files that may be a stranger's, within bounds; errors of libraries and the system become DataErrors.
+
+values = parse_json(read_file(folder / "info.json", 16 << 20))
+with refusing("cannot read a.tfrecord", "Prepare the set again."): ...
+"""
 
 import contextlib
+import json
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from sem_jax.errors import DataError, one_line
+
+MAX_DEPTH = 32  # of nested lists and objects of JSON
+MAX_DIGITS = 100  # of a number
+MAX_VALUES = 1 << 21  # lists, objects and values in them: each takes much more memory than bytes of the file
 
 
 @contextlib.contextmanager
@@ -58,6 +69,10 @@ def regular(path: Path, limit: int, remedy: str = "Put the file back, or remove 
             raise DataError(f"{path} is a link to {os.readlink(path)}, which cannot be read", remedy) from error
         with refusing(f"cannot read {path}", remedy):
             raise
+    return _regular(status, path, limit, remedy)
+
+
+def _regular(status: os.stat_result, path: Path, limit: int, remedy: str) -> int:
     if not stat.S_ISREG(status.st_mode):
         kind = "folder" if stat.S_ISDIR(status.st_mode) else "device or a pipe"
         raise DataError(f"{path} is a {kind}, not a file", remedy)
@@ -67,7 +82,41 @@ def regular(path: Path, limit: int, remedy: str = "Put the file back, or remove 
 
 
 def read_file(path: Path, limit: int, remedy: str = "Put the file back, or make it readable.") -> bytes:
-    """Content of a file that `regular` accepts."""
+    """Content of a file that `regular` accepts, before it is opened and after."""
     regular(path, limit, remedy)
-    with refusing(f"cannot read {path}", remedy), open(path, "rb") as file:
-        return file.read(limit)
+    with refusing(f"cannot read {path}", remedy):
+        # Not blocking: what has become a pipe meanwhile would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(descriptor, "rb") as file:
+            _regular(os.fstat(descriptor), path, limit, remedy)
+            return file.read(limit)
+
+
+def parse_json(content: bytes) -> Any:
+    """Parses JSON that may be a stranger's.
+
+    Raises:
+      ValueError: it is not JSON, is nested too deeply, or has too many values, a number of too many digits or a text
+        that is no Unicode.
+    """
+    if sum(map(content.count, (b"[", b"{", b","))) > MAX_VALUES:
+        raise ValueError("it has too many values")
+    try:
+        value = json.loads(content.decode("utf-8"), parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if re.search(rb"\\u[dD][89a-fA-F]", content):  # half a pair, which no file or page could be written with
+        json.dumps(value, ensure_ascii=False).encode()
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inner = (it.values() if isinstance(it, dict) else it for it in level)
+        level = [it for items in inner for it in items if isinstance(it, dict | list)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"it has a number of {len(text)} digits")
+    return int(text)

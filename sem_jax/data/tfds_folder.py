@@ -6,7 +6,6 @@ the official files, and all layouts of a data set give the same arrays.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from sem_jax.data.decoded_cache import Labelled
 from sem_jax.data.facts import PUBLIC
 from sem_jax.data.images import decode_all
-from sem_jax.data.refusing import refusing, regular, remedied
+from sem_jax.data.refusing import parse_json, read_file, refusing, regular, remedied
 from sem_jax.data.tfrecord import read_records
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
@@ -162,7 +161,7 @@ def check_metadata(directory: Path) -> None:
     """
     for path in (directory / INFO, directory / FEATURES, *directory.glob("*.json"), *directory.glob("*.txt")):
         regular(path, JSON_LIMIT)  # the other ones are names of labels and options of features
-    waiting = [json.loads((directory / FEATURES).read_text())]
+    waiting = [parse_json(read_file(directory / FEATURES, JSON_LIMIT))]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -171,7 +170,7 @@ def check_metadata(directory: Path) -> None:
                 if isinstance(name, str) and not name.startswith("tensorflow_datasets.core.features."):
                     raise ValueError(f"{FEATURES} names the class {name[:60]!r}, not one of tensorflow-datasets")
             if isinstance(value.get("json"), str):  # features of an older kind, as text
-                waiting.append(json.loads(value["json"] or "{}"))
+                waiting.append(parse_json(value["json"].encode() or b"{}"))
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
@@ -204,7 +203,7 @@ def _check_count(file: Path, found: int, expected: int) -> None:
 def _name(directory: Path) -> str:
     with refusing(f"{directory / INFO} cannot be read", "Prepare the data again."):
         check_metadata(directory)
-        return json.loads((directory / INFO).read_text())["name"]
+        return parse_json(read_file(directory / INFO, JSON_LIMIT))["name"]
 
 
 def _info(directory: Path) -> Any:

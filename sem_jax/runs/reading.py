@@ -4,26 +4,23 @@
     content = read_bytes(Path("runs/digits/metrics.jsonl"), limit=METRICS_LIMIT)
 
 Whatever the package reads of a run folder beside the arrays comes through `read_bytes`: a link that leads out of its
-folder, a device, a pipe, a file too large is refused before a byte of it is read.
+folder is refused, and what `data.refusing.read_file` refuses.
 """
 
 import contextlib
-import json
 import os
-import re
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sem_jax
-from sem_jax.errors import RunError
+from sem_jax.data.refusing import parse_json as parse_json
+from sem_jax.data.refusing import read_file
+from sem_jax.errors import DataError, RunError
 
 JSON_LIMIT = 16 << 20  # bytes of config.json, data.json, manifest.json ...
 METRICS_LIMIT = 64 << 20  # bytes of metrics.jsonl: a hundred thousand epochs
-MAX_DEPTH = 32  # of nested lists and objects
-MAX_DIGITS = 100  # of a number
 
 
 def read_bytes(path: Path, *, limit: int = JSON_LIMIT) -> bytes:
@@ -38,51 +35,15 @@ def read_bytes(path: Path, *, limit: int = JSON_LIMIT) -> bytes:
     try:
         if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
             raise RunError(f"{path} is a link that leads out of its folder", "Copy the file itself there.")
-        # Not blocking: a pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise RunError(f"{path} is no regular file", remedy)
-            if found.st_size > limit:
-                raise RunError(f"{path} has {found.st_size} bytes, which no run writes", remedy)
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read(limit)
-        finally:
-            os.close(descriptor)
+        path.stat()
+        return read_file(path, limit, remedy)
     except FileNotFoundError:
         raise
+    except DataError as error:
+        raise RunError(*str(error).split("\n", 1)) from None
     except (OSError, RuntimeError) as error:  # RuntimeError: pathlib's for links in a circle
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"{path} cannot be read: {reason}", remedy) from None
-
-
-def parse_json(content: bytes) -> Any:
-    """Parses JSON that may be a stranger's.
-
-    Raises:
-      ValueError: it is not JSON, is nested more deeply than any run writes, or has a number of too many digits or a
-        text that is no Unicode.
-    """
-    try:
-        value = json.loads(content.decode("utf-8"), parse_int=_whole_number)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if re.search(rb"\\u[dD][89a-fA-F]", content):  # half a pair, which no file or page could be written with
-        json.dumps(value, ensure_ascii=False).encode()
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        inner = (it.values() if isinstance(it, dict) else it for it in level)
-        level = [it for items in inner for it in items if isinstance(it, dict | list)]
-        if not level:
-            return value
-    raise ValueError("it is nested too deeply")
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"it has a number of {len(text)} digits")
-    return int(text)
 
 
 def read_json(path: Path) -> Any:

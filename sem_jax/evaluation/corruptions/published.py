@@ -7,7 +7,6 @@ Opening a set checks all that can be checked without reading the pixels, so that
 """
 
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 from sem_jax.data.files import FolderFiles
 from sem_jax.data.images import decode_all
 from sem_jax.data.npy_files import read_npy_header
-from sem_jax.data.refusing import refusing, remedied
-from sem_jax.data.tfds_folder import read_split
+from sem_jax.data.refusing import parse_json, read_file, refusing, remedied
+from sem_jax.data.tfds_folder import JSON_LIMIT, read_split
 from sem_jax.errors import DataError
 from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sem_jax.interfaces import Split
@@ -207,7 +206,7 @@ def _open_tfds(data_dir, names, clean_labels, num_classes: int) -> Published:
     for path in prepared.values():
         info = path / "dataset_info.json"
         with refusing(f"{info} is damaged"):
-            found = json.loads(info.read_text()).get("fileFormat")
+            found = parse_json(read_file(info, JSON_LIMIT)).get("fileFormat")
         if found not in _TFDS_FORMATS:
             raise DataError(f"{path} is in the file format {found}, expected {' or '.join(_TFDS_FORMATS)}")
 
