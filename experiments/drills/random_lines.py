@@ -25,20 +25,13 @@ THROUGH, PATIENCE = 5, 300  # every so many-th may go on; seconds that a process
 
 def draws(count: int) -> list[dict]:
     """Random changes of configs/digits.py: {"mixer.alpha": 0.3, ...}; the same ones every time."""
-    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import Phase, given, settings
 
-    from tests.config.test_random_configs import CHANGES
+    from tests.config.test_random_configs import CHANGES, SETTINGS
 
     found: list[dict] = []
 
-    @settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(max_examples=count, phases=[Phase.generate], **SETTINGS)
     @given(changes=CHANGES)
     def collect(changes):
         found.append(changes)
