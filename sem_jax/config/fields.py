@@ -62,6 +62,9 @@ TABLE = (
     Field("data.eval_crop", 1.0, SHARE,
           "With data.crop_scale: the share of the shorter side that evaluation sees; ImageNet recipes take 0.875."),
     Field("data.flip", True, None, "Mirror left and right with probability 0.5."),
+    Field("data.randaugment", 0, Range(0, 16),
+          "Operations of RandAugment for each image, after crop and flip and before mixing; 0 = none, 2 is usual."),
+    Field("data.randaugment_magnitude", 9, Range(0, 30), "Magnitude of these operations; 9 is usual."),
 
     Field("model.name", "preact_resnet", Words("sem_jax.models:MODELS", "model", "module.path:factory"),
           "The net, or your own as module.path:factory. Naming a module executes it."),

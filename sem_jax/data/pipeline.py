@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.data.augment import apply_augment, apply_augment_by_selects, draw_augment, normalise, pick
+from sem_jax.data.randaugment import RandAugment
 from sem_jax.interfaces import Batch, Key, Split
 from sem_jax.rngs import key_for
 
@@ -49,6 +50,7 @@ def make_fetch(
     crop_padding: int,
     flip: bool,
     tpu: bool = False,
+    randaugment: RandAugment | None = None,
     sharding: jax.sharding.NamedSharding | None = None,
     batched: bool = False,
 ) -> Callable:
@@ -61,6 +63,7 @@ def make_fetch(
       flip: mirror with probability 0.5.
       tpu: write it as a TPU computes it fast, without slices and gathers at drawn places; the images are the same bit
         for bit.
+      randaugment: applied after crop and flip; None or no operations = not at all.
       sharding: sharding of a batch's leading axis; None on one device.
       batched: the data are ready batches, and `rows` is the number of one, i32[].
 
@@ -80,11 +83,18 @@ def make_fetch(
             data = DeviceData(local(data.images[rows]), local(data.labels[rows]))
             rows = jnp.arange(len(data.labels))
         keys = jax.random.split(key_for(key, "augment", step), len(rows))
-        draws = jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys)
+        draws: tuple = (jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys),)
+        if randaugment and randaugment.operations:
+            keys = jax.random.split(key_for(key, "randaugment", step), len(rows))
+            draws += (jax.vmap(randaugment.draw)(keys),)
 
         def pixels_of(images, draws):
-            augment = jax.vmap(lambda draw, image: apply(draw, image, padding=crop_padding))
-            return augment(jax.tree.map(local, draws), images.reshape(-1, *image_shape))
+            first, *more = jax.tree.map(local, draws)
+            images = images.reshape(-1, *image_shape)
+            pixels = jax.vmap(lambda draw, image: apply(draw, image, padding=crop_padding))(first, images)
+            for draw in more:
+                pixels = jax.vmap(randaugment.apply)(draw, pixels)
+            return pixels
 
         def take(pairing):
             if tpu and alone:

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from sem_jax.config.fields import Rules, enforce
 from sem_jax.data.pipeline import make_fetch
+from sem_jax.data.randaugment import RandAugment
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Batch, Dataset, Model, Scorer
 from sem_jax.mixers import make_mix, make_mixer
@@ -188,6 +189,7 @@ def fetch(
         crop_padding=cfg.data.crop_padding,
         flip=cfg.data.flip,
         tpu=on.name == "tpu",
+        randaugment=RandAugment(cfg.data.randaugment, cfg.data.randaugment_magnitude),
         sharding=sharding,
         batched=batched,
     )

@@ -268,6 +268,7 @@ class _Run:
         log = records.read_metrics(self.folder.path)
         result = summary.result_of(self.cfg, self.dataset, self.programs, scores, log)
         result |= beginning.recorded(self.folder.path) | recorded_lengths(self.folder.path)
+        result |= summary.chance(scores[self._names[0]], self.dataset.splits[self.scored].labels)
         self.folder.finish(result)
         picture = self._draw_curves()
         self._check_result(result)
@@ -276,6 +277,8 @@ class _Run:
                 accuracy, nll = (scores[prefix + name] for name in self._names)
                 self._say(f"{whose} {self.scored} accuracy {accuracy:.2%} ({self.scored} NLL {nll:.4f}).")
         self._say(f"Learning curves: {picture}")
+        if note := summary.chance_warning(self.cfg, result, self._names[0]):
+            self._say(note)
 
     @property
     def _names(self) -> tuple[str, str]:

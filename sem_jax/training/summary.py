@@ -11,7 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
+from scipy import special
 
 from sem_jax import config as config_lib
 from sem_jax.errors import RunError
@@ -22,17 +24,60 @@ from sem_jax.training import assemble
 from sem_jax.training.optim import choose_schedule
 from sem_jax.training.programs import Programs
 
+FEW = 10  # steps an epoch
+
 
 def announcement(cfg: ConfigDict, dataset: Dataset, programs: Programs, state: TrainState, folder: str) -> str:
-    """What is trained, on which devices, and where it is recorded; two lines."""
+    """What is trained, on which devices, and where it is recorded; two lines, and a third where an epoch is short."""
     sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in dataset.splits.items())
     count = sum(x.size for x in jax.tree.leaves(state.params))
     devices, dtype = programs.devices, jnp.dtype(programs.model.dtype).name
     return (
         f"{config_lib.method_of(cfg)} | {dataset.name}: {sizes}, {len(dataset.class_names)} classes\n"
         f"{cfg.model.name}: {count:,} parameters | {len(devices)} x {devices[0].device_kind}, {dtype} | "
-        f"run folder: {folder}"
+        f"run folder: {folder}{few_steps(cfg, programs.lengths.epoch)}"
     )
+
+
+def few_steps(cfg: ConfigDict, steps: int) -> str:
+    """A line for runs of fewer than FEW steps an epoch; "" for others."""
+    if steps >= FEW:
+        return ""
+    change = f"lower train.batch_size ({cfg.train.batch_size}) or raise train.epochs ({cfg.train.epochs})"
+    return f"\nNote: an epoch has {steps} step{'s' * (steps > 1)} only; if the run learns little, {change}."
+
+
+def chance(accuracy: float, labels: np.ndarray) -> dict[str, Any]:
+    """Whether a score may be that of no learning: its 95% interval includes always naming the most frequent class.
+
+    Args:
+      accuracy: in [0, 1], of as many items as there are labels.
+      labels: i[n] of the scored split.
+
+    Returns:
+      For result.json: majority_share, the accuracy of naming the most frequent class, and near_chance, whether the
+      lower end of the accuracy's binomial interval (Clopper and Pearson 1934) is not above it.
+
+    >>> chance(0.52, np.asarray([0, 1] * 50))
+    {'majority_share': 0.5, 'near_chance': True}
+    >>> chance(0.65, np.asarray([0, 1] * 50))["near_chance"]
+    False
+    """
+    count, majority = len(labels), float(np.bincount(labels).max() / len(labels))
+    correct = round(accuracy * count) if math.isfinite(accuracy) else 0
+    lowest = float(special.betaincinv(correct, count - correct + 1, 0.025)) if correct else 0.0
+    return {"majority_share": majority, "near_chance": lowest <= majority}
+
+
+def chance_warning(cfg: ConfigDict, result: dict[str, Any], name: str) -> str:
+    """A line where the score `name` of a result is near chance; "" where it is not."""
+    if not result["near_chance"] or not isinstance(result[name], int | float):
+        return ""
+    change = "raise train.epochs or change optim.learning_rate"
+    if cfg.objective.gamma > 0:
+        change += "; a penalty that is strong from the first step can do that: objective.gamma_warmup=0.5"
+    share = f"the most frequent class is {result['majority_share']:.1%} of the data"
+    return f"Note: {name} {result[name]:.1%} is near chance ({share}): {change}."
 
 
 def extension(cfg: ConfigDict, programs: Programs, before: dict[str, int], step: int) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Hooked, Mix
+from sem_jax.interfaces import Batch, Hooked, Mix, Outputs
 from sem_jax.mixers import MIXERS, SCOPES, make_mix
+from sem_jax.objectives.build import make_objective
 
 SHAPE = (8, 6, 3)
 BATCH = 48
@@ -128,6 +129,26 @@ def test_what_happens_to_a_pair_depends_on_that_pair_alone(name):
     others = [i for i in range(BATCH) if i != 0 and int(pairing[i]) != 0]
     np.testing.assert_array_equal(pixels(mixed)[jnp.array(others)], pixels(again)[jnp.array(others)])
     np.testing.assert_array_equal(lam[jnp.array(others)], lam_again[jnp.array(others)])
+
+
+def test_smoothed_targets_are_the_mixture_of_smoothed_labels(name):
+    """The objective's own targets, from its gradient at logits of 0; its loss is log(k) there if rows sum to one."""
+    smoothing, classes = 0.2, 5
+    _, (lam, pairing) = batch_form(name, scope="sample")(jax.random.key(7), images())
+    batch = Batch(images(), LABELS, jnp.ones(BATCH))
+    objective = make_objective(gamma=0.0, label_smoothing=smoothing)
+
+    def loss_of(logits):
+        return objective({"mixed": Outputs(jnp.zeros((BATCH, 1)), logits)}, batch, Mix(lam, pairing))[0]
+
+    loss, gradient = jax.value_and_grad(loss_of)(jnp.zeros((BATCH, classes)))
+    found = 1 / classes - BATCH * np.asarray(gradient, np.float64)
+    labels, share = np.eye(classes)[np.asarray(LABELS)], np.asarray(lam, np.float64)[:, None]
+    smooth = (1 - smoothing) * labels + smoothing / classes
+    expected = share * smooth + (1 - share) * smooth[np.asarray(pairing)]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(loss, np.log(classes), rtol=1e-6)
 
 
 def test_take_replaces_the_indexing():
