@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sem_jax.errors import RunError
 from sem_jax.runs import extension
 from sem_jax.runs.checkpoint import steps
+from sem_jax.runs.layout import items_of, state_of
 from sem_jax.runs.opening import open_run
 from sem_jax.runs.records import write_json
 from sem_jax.runs.state import TrainState
@@ -71,6 +73,12 @@ def test_averages_against_float64():
     np.testing.assert_allclose(averaged(state).params["w"], ema, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(averaged(state).batch_stats["m"], -ema, rtol=1e-5, atol=1e-6)
     assert seen[0] == 2 / 11 and seen[-1] == 0.75 and with_averages(train_step, {}) is train_step
+
+    items = items_of(state)  # as version 0.1.0 wrote a teacher, so that its checkpoints are read, and an item more
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(items)]
+    stored = ["['ema']['batch_stats']['m']", "['ema']['params']['w']", "['trainer']['opt_state'].teacher['w']"]
+    assert [name for name in names if "model" not in name] == stored
+    assert_equal(state_of(state.step, items), state)
 
 
 def test_averaged_weights_are_scored_saved_and_resumed_and_change_nothing_else(tmp_path, capsys):
