@@ -99,6 +99,8 @@ def make_fetch(
         def take(pairing):
             if tpu and alone:
                 return normalise(pick(pairing, pixels), mean, std)
+            if alone and len(draws) > 1:  # cheaper than to augment once more
+                return normalise(pixels[pairing], mean, std)
             source = data.images
             if batched and sharding is not None:
                 # Without this, XLA may move every image to every device as float32.

@@ -49,23 +49,22 @@ def drawn(name: str, negative: bool, count: int) -> RandAugmentDraw:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_contract(name, images, compiled):
+@pytest.mark.parametrize("shape", SHAPES, ids=("colour", "grey"))
+def test_contract(name, shape, images, compiled):
     """Compiled = eager, a batch = a loop; magnitude 0 changes nothing but where there is no magnitude."""
-    for shape in SHAPES:
-        batch = jnp.asarray(images[shape])[:3]
-        draws = drawn(name, True, 3)
-        together = compiled(14)(draws, batch)
-        assert together.dtype == jnp.uint8 and together.shape == batch.shape
-        with jax.disable_jit():
-            alone = RandAugment(1, 14).apply(jax.tree.map(lambda x: x[1], draws), batch[1])
-        np.testing.assert_array_equal(together[1], alone)
-        if name not in ("AutoContrast", "Equalize", "Solarize"):  # at 0, Solarize turns 255 alone into 0
-            np.testing.assert_array_equal(compiled(0)(draws, batch), batch)
-        changed = bool((together != batch).any())
-        few = name == "Equalize" and shape == SHAPES[1]  # too few pixels for 255 steps
-        assert changed == (name != "Identity" and not (name == "Color" and shape[-1] == 1) and not few)
-    other = compiled(14)(drawn(name, False, 3), batch)
-    assert bool((together != other).any()) == (OPERATIONS[name].signed and name != "Color")  # the last images are grey
+    batch = jnp.asarray(images[shape])[:3]
+    draws = drawn(name, True, 3)
+    together = compiled(9)(draws, batch)
+    assert together.dtype == jnp.uint8 and together.shape == batch.shape
+    with jax.disable_jit():
+        alone = RandAugment(1, 9).apply(jax.tree.map(lambda x: x[1], draws), batch[1])
+    np.testing.assert_array_equal(together[1], alone)
+    if name not in ("AutoContrast", "Equalize", "Solarize"):  # at 0, Solarize turns 255 alone into 0
+        np.testing.assert_array_equal(compiled(0)(draws, batch), batch)
+    grey = shape == SHAPES[1]  # and too few pixels for the 255 steps of Equalize
+    assert bool((together != batch).any()) == (name not in {"Identity", *(("Color", "Equalize") if grey else ())})
+    other = compiled(9)(drawn(name, False, 3), batch)
+    assert bool((together != other).any()) == (OPERATIONS[name].signed and not (grey and name == "Color"))
 
 
 def test_draws_are_uniform_and_a_function_of_the_key():
@@ -111,7 +110,7 @@ ROUNDED = {"Brightness": 0.02, "Color": 0.02, "Contrast": 0.02, "Sharpness": 0.2
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_pixels_are_torchvisions(name, images, compiled):
-    """Its functions of uint8 tensors, at three magnitudes in both directions."""
+    """Its functions of uint8 tensors, at two magnitudes in both directions."""
     torch = pytest.importorskip("torch")
     autoaugment = pytest.importorskip("torchvision.transforms.autoaugment")
     for shape in SHAPES:
@@ -122,7 +121,7 @@ def test_the_pixels_are_torchvisions(name, images, compiled):
         sizes, signed = space[name]
         assert signed == OPERATIONS[name].signed
         gaps = []
-        for magnitude in (5, 14, 30):
+        for magnitude in (9, 30):
             for negative in (False, True) if signed else (False,):
                 size = float(sizes[magnitude]) if sizes.ndim else 0.0
                 moved = autoaugment._apply_op(
