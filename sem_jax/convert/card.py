@@ -52,7 +52,8 @@ def scores_of(run: Run) -> list[Score]:
             found |= record
     scores = []
     for split in ("test", "val"):
-        value, n = found.get(f"{split}_accuracy"), run.data.sizes.get(split, 0)
+        name = f"ema_{split}_accuracy" if run.checkpoint == "ema" else f"{split}_accuracy"
+        value, n = found.get(name), run.data.sizes.get(split, 0)
         if isinstance(value, int | float) and 0 <= value <= 1 and n > 0:
             scores.append(Score(f"{split} accuracy", value, n))
     evaluation = _json(run, "evaluation/eval.json")

@@ -24,6 +24,7 @@ from sem_jax.system import hub
 CARD = "README.md"
 KEPT = ("method", "objective", "seed", "steps", "epochs", "schedule", "skipped_steps", "wall_time_s", "data", "devices")
 KEPT += ("dtype", "versions", "commit", "best_val", "test_accuracy", "test_nll", "val_accuracy", "val_nll")
+KEPT += ("ema_test_accuracy", "ema_test_nll", "ema_val_accuracy", "ema_val_nll", "near_chance", "majority_share")
 
 
 def share_run(
@@ -40,7 +41,7 @@ def share_run(
     Args:
       workdir: the run.
       to: hf://owner/name[@branch], or a folder that is empty, not there or holds a shared run.
-      checkpoint: "final", "best_val" or a step.
+      checkpoint: "final", "best_val", "ema" or a step.
       license: for the card, as the hub spells it; "" = none, and the card says nothing.
       private: whether a repository that is made is private.
       trust_model: as for `sj.load`.
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--workdir", required=True, metavar="DIR", help="run folder")
     add("--to", required=True, metavar="PLACE", help="hf://owner/name, or a folder")
-    add("--checkpoint", default="final", help="final, best_val or a step; default: final")
+    add("--checkpoint", default="final", help="final, best_val, ema or a step; default: final")
     add("--license", default="", metavar="NAME", help="for the model card: apache-2.0, mit, cc-by-4.0, ...")
     add("--private", action="store_true", help="a repository that is made is private")
     add("--trust_model", default="", metavar="MODULE:FACTORY", help="custom model of the run that may be imported")

@@ -35,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--workdir", default="", metavar="DIR", help="run folder")
     add("--out", default="", metavar="FILE", help=".csv or .json; default: CSV on standard output")
     add("--top", type=int, default=1, metavar="K", help="how many classes of an image, most probable first; default: 1")
-    add("--checkpoint", default="final", help="final, best_val, a step, or a folder: a run's or its checkpoints/STEP")
+    add(
+        "--checkpoint", default="final", help="final, best_val, ema, a step, or a folder: a run or its checkpoints/STEP"
+    )
     add("--batch_size", type=int, default=0, metavar="N", help="images at a time; default: runtime.eval_batch_size")
     add("--skip_broken", action="store_true", help="leave out pictures that cannot be read, and count them")
     add(
