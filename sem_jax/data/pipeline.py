@@ -72,6 +72,7 @@ def make_fetch(
       the data again, so that between devices only indices travel. Ready batches travel themselves, as uint8.
     """
     apply = apply_augment_by_selects if tpu else apply_augment
+    further = randaugment or RandAugment(0, 0)
     everywhere = sharding and jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     alone = sharding is None or sharding.mesh.size == 1
 
@@ -84,16 +85,16 @@ def make_fetch(
             rows = jnp.arange(len(data.labels))
         keys = jax.random.split(key_for(key, "augment", step), len(rows))
         draws: tuple = (jax.vmap(lambda k: draw_augment(k, padding=crop_padding, flip=flip))(keys),)
-        if randaugment and randaugment.operations:
+        if further.operations:
             keys = jax.random.split(key_for(key, "randaugment", step), len(rows))
-            draws += (jax.vmap(randaugment.draw)(keys),)
+            draws += (jax.vmap(further.draw)(keys),)
 
         def pixels_of(images, draws):
             first, *more = jax.tree.map(local, draws)
             images = images.reshape(-1, *image_shape)
             pixels = jax.vmap(lambda draw, image: apply(draw, image, padding=crop_padding))(first, images)
             for draw in more:
-                pixels = jax.vmap(randaugment.apply)(draw, pixels)
+                pixels = jax.vmap(further.apply)(draw, pixels)
             return pixels
 
         def take(pairing):
