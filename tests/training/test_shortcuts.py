@@ -170,8 +170,8 @@ def test_what_each_costs():
 )
 def test_a_run_with_a_shortcut_says_so_and_resumes_bit_for_bit(tmp_path, options):
     changes = {f"objective__{name}": value for name, value in options.items()}
-    if "ema_decay" in options:  # beside the teacher's average, that of the weights
-        changes |= {"optim__ema_decay": 0.9, "optim__clip_norm": 1.0}
+    if "ema_decay" in options:  # with what recipes add, and beside the teacher's average that of the weights
+        changes |= {"optim__ema_decay": 0.9, "optim__clip_norm": 1.0, "data__randaugment": 2}
     once = run(tmp_path, "once", **changes)
     shutil.copytree(tmp_path / "once", tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "10")
