@@ -20,6 +20,7 @@ renewed as soon as there is more. Run folders and compiled programs lie in --wor
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import sys
@@ -44,7 +45,6 @@ BUFFERS = {
     "with convolutions in command buffers": "--xla_gpu_enable_command_buffer=+CONVOLUTION",
     "without command buffers": "--xla_gpu_enable_command_buffer=",
 }
-SETTINGS = (("preact_resnet", 128), ("preact_resnet", 512), ("wide_resnet", 128), ("wide_resnet", 512))
 
 
 def speed_parts(out: Path, work: Path, *, narrow: bool) -> list[Part]:
@@ -52,7 +52,7 @@ def speed_parts(out: Path, work: Path, *, narrow: bool) -> list[Part]:
     base = "experiments.timebox.speed"
     line = f"--out={out / 'speed.jsonl'}"
     if narrow:
-        small = (base, "--net=wide_resnet", "--batch=8", "--width=1", "--steps=1", line)
+        small = (base, "--net=wide_resnet", "--depth=10", "--width=1", "--batch=8", "--steps=1", "--flags", line)
         return [Part("speed: narrow", small, environment=QUICK)]
     alone = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # PyTorch and the next process want memory too
     no_torch = "" if importlib.util.find_spec("torch") else "PyTorch is not installed"
@@ -66,17 +66,22 @@ def speed_parts(out: Path, work: Path, *, narrow: bool) -> list[Part]:
                    "--blocks=5", f"--out={work / f'peers-{net}-{batch}.json'}")  # fmt: skip
         return Part(f"speed: PyTorch {net} {batch}", command, 75.0, alone, no_torch)
 
-    first, *others = SETTINGS
-    flags = [
-        Part(
-            f"speed: {name}",
-            (base, f"--net={first[0]}", f"--batch={first[1]}", "--flags", line),
-            45.0,
-            {"XLA_FLAGS": text},
-        )  # fmt: skip
-        for name, text in BUFFERS.items()
+    def flags(name: str) -> Part:
+        text = f"{os.environ.get('XLA_FLAGS', '')} {BUFFERS[name]}".strip()
+        command = (base, "--net=preact_resnet", "--batch=128", "--flags", line)
+        return Part(f"speed: {name}", command, 45.0, {"XLA_FLAGS": text})
+
+    with_convolutions, without = BUFFERS
+    return [
+        ours("preact_resnet", 128),
+        peers("preact_resnet", 128),
+        ours("wide_resnet", 128),
+        flags(with_convolutions),
+        ours("preact_resnet", 512),
+        ours("wide_resnet", 512),
+        flags(without),
+        peers("wide_resnet", 128),
     ]
-    return [ours(*first), peers(*first), *flags, *(ours(*it) for it in others), peers(*SETTINGS[2])]
 
 
 def evidence_part(args, out: Path, work: Path, minutes: float) -> Part:

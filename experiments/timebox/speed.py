@@ -61,18 +61,19 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--net", choices=DEPTHS, required=True)
     options.add_argument("--batch", type=int, required=True)
     options.add_argument("--width", type=int, default=0, help="default: the paper's")
+    options.add_argument("--depth", type=int, default=0, help="default: the paper's")
     options.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
     options.add_argument("--flags", action="store_true", help="two cases only, for other XLA_FLAGS")
-    options.add_argument("--steps", type=int, default=0, help="of a block; default: about a second")
+    options.add_argument("--steps", type=int, default=0, help="of a block; default: about half a second")
     args = options.parse_args(argv)
     begin, seconds = time.monotonic(), float(os.environ.get("SEM_JAX_SECONDS", "600"))
-    setting = Setting(args.net, DEPTHS[args.net], args.width or WIDTHS[args.net], batch=args.batch)
+    setting = Setting(args.net, args.depth or DEPTHS[args.net], args.width or WIDTHS[args.net], batch=args.batch)
     bench = Bench(setting)
     failed = add_all(bench, {name: case for name, case in CASES.items() if not args.flags or name in FEW})
     about = {"kind": "ours", "environment": environment()}
     lines = [{**about, "setting": setting.name, "case": name, "failed": reason} for name, reason in failed.items()]
     if "mixup" in bench.runs:
-        steps = args.steps or block_steps(bench.runs["mixup"])
+        steps = args.steps or max(10, block_steps(bench.runs["mixup"]) // 2)
         runs = {name: bench.runs[name] for name in CASES if name in bench.runs}
         timings = measure(runs, steps=steps, blocks=2, warmup=min(steps, 10))
         if time.monotonic() - begin < 0.75 * seconds:
