@@ -6,8 +6,9 @@
 
 `runtime.tracker` names a row of TRACKERS. metrics.jsonl is the record of a run, a tracker shows a copy of it: one that
 fails is left out for the rest of the run, with one line. The file tracker.json of a run folder has the run's name at
-wandb or trackio and the last step sent there. So a resumed run goes on in the same place and sends nothing twice, and
-what an earlier process could not send is sent.
+wandb or trackio and the last step handed over. So a resumed run goes on in the same place and sends nothing twice, and
+what was logged without the tracker is sent later. What a tracker held in memory when its process was killed is lost
+there.
 """
 
 import importlib.util
