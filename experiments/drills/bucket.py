@@ -227,9 +227,10 @@ with open_storage({place!r}, lock_seconds=5) as storage:
 def stop(megabytes: int, out: Path) -> dict:
     """SIGTERM while a run with a checkpoint of so many MB trains; seconds until it has ended with status 143."""
     place = f"gs://{NAME}/stop"
-    # Parameters and momentum of one wide layer after another: 8 bytes a weight.
-    width = round((megabytes * 1e6 / 8 / 4 / 2) ** 0.5 / 8) * 8
-    big = {"model.depth": 2, "model.width": width, "train.epochs": 1000, "runtime.steps_per_call": 1}
+    # Two layers of 8 width^2 weights, and the momentum of each: 8 bytes a weight.
+    width = round((megabytes * 1e6 / 8 / 16) ** 0.5 / 8) * 8
+    big = {"model.depth": 2, "model.width": width, "train.batch_size": 16, "train.epochs": 1000}
+    big |= {"runtime.steps_per_call": 1, "train.checkpoint_every": 1000}
     line = command(place, out / "compiled") + [f"--config.{name}={value}" for name, value in big.items()]
     log = out / "log.txt"
     with log.open("wb") as file:

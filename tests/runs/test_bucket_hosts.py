@@ -13,19 +13,19 @@ from tests.training.test_hosts import CONFIG, finish, processes, wait_for
 def test_two_hosts_without_a_common_disk_die_and_go_on_from_the_bucket(tmp_path, bucket_server):
     config = CONFIG.replace("runtime__devices=0", "runtime__devices=0, runtime__lock_seconds=2")
     whole, url = tmp_path / "whole", "gs://sem-jax-test/hosts"
-    codes, out = finish(processes(tmp_path, 2, 2, whole, config=config))
+    codes, out = finish(processes(tmp_path, 2, 2, whole, config=config), limit=600)
     assert codes == [0, 0], out
 
     bucket = Bucket(url)
     started = processes(tmp_path, 2, 2, url, config=config, pause=0.5, disks=tmp_path / "first")
-    wait_for(lambda: read(bucket)[2], started)
+    wait_for(lambda: read(bucket)[2], started, limit=600)
     for process, _ in started:
         process.kill()
     finish(started)
     saved = max(read(bucket)[2])
     assert 0 < saved < 15
 
-    codes, out = finish(processes(tmp_path, 2, 2, url, config=config, disks=tmp_path / "second"))
+    codes, out = finish(processes(tmp_path, 2, 2, url, config=config, disks=tmp_path / "second"), limit=600)
     assert codes == [0, 0], out
     assert f"Continuing from step {saved} of" in out[0] and "Continuing" not in out[1]
     for name in ("metrics.jsonl", "result.json"):
