@@ -118,7 +118,8 @@ def roc_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike, float]], title: 
     figure, ((axis,),) = new_axes(6.4, 5.6)
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     axis.axhline(0.95, color=FAINT, linewidth=1, linestyle=":")
-    axis.annotate("95% TPR", (1, 0.95), xytext=(0, -3), textcoords="offset points", ha="right", va="top", fontsize=9)
+    beside = {"xytext": (4, 0), "textcoords": "offset points", "ha": "left", "va": "center", "annotation_clip": False}
+    axis.annotate("95%\nTPR", (1, 0.95), fontsize=9, **beside)
     for index, (name, (fpr, tpr, area)) in enumerate(curves.items()):
         axis.plot(fpr, tpr, linewidth=2, label=f"{short(name)} ({100 * area:.1f})", **style(index))
     name_axes(
