@@ -24,7 +24,8 @@ METHODS = tuple("erm mixup mixup+sem mixup+es mixup+es+sem cutmix cutmix+sem cut
 SPEED_ONLY = ("runtime",)
 
 # Fields that may name a place on this machine, which is nobody else's business. So may any text with a slash in it.
-PLACES = ("data.dir", "mixer.scorer", "model.init_from", "runtime.cache_dir")
+# What stands for it is "", or a word where an empty text would be another configuration.
+PLACES = {"data.dir": "", "mixer.scorer": "elsewhere", "model.init_from": "elsewhere", "runtime.cache_dir": ""}
 
 # Fields that every saved configuration has. Others may be newer than it, so the default of a new field has to mean what
 # was done before.
@@ -122,13 +123,13 @@ def to_dict(cfg: ConfigDict) -> dict:
 
 
 def without_places(values: Mapping[str, Any], prefix: str = "") -> dict:
-    """A configuration for others: plain values, in which "" stands for paths of this machine; hf:// addresses stay."""
+    """A configuration for others: plain values, without paths of this machine (PLACES); hf:// addresses stay."""
     found = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
             value = without_places(value, f"{prefix}{name}.")
-        elif isinstance(value, str) and not value.startswith("hf://"):
-            value = "" if f"{prefix}{name}" in PLACES or re.search(r"[/\\~]", value) else value
+        elif isinstance(value, str) and value and not value.startswith("hf://"):
+            value = PLACES.get(f"{prefix}{name}", "" if re.search(r"[/\\~]", value) else value)
         found[name] = list(value) if isinstance(value, tuple) else value
     return found
 

@@ -90,8 +90,13 @@ def test_paths_of_this_machine_are_not_sent(tmp_path, sent):
     cfg = config_lib.get_default()
     cfg.data.dir, cfg.mixer.scorer = "photos", "runs/teacher"
     plain = config_lib.without_places(cfg)
-    assert (plain["data"]["dir"], plain["mixer"]["scorer"]) == ("", "")
+    assert (plain["data"]["dir"], plain["mixer"]["scorer"]) == ("", "elsewhere")
+    cfg.mixer.name, cfg.model.init_from = "attentive_cutmix", "/home/me/net.safetensors"
+    shown = config_lib.from_dict(config_lib.without_places(cfg))  # what others get can be opened
+    assert (shown.mixer.scorer, shown.model.init_from) == ("elsewhere", "elsewhere")
+    cfg.mixer.name, cfg.model.init_from = "mixup", ""
     cfg.data.dir = cfg.mixer.scorer = ""
+    plain["mixer"]["scorer"] = ""
     assert plain == config_lib.to_dict(cfg)  # and nothing else has gone
 
 
