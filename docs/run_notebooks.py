@@ -1,6 +1,6 @@
 """Executes the notebooks and stores them with small outputs: `python docs/run_notebooks.py [name ...]`.
 
-Each notebooks/NAME.py becomes notebooks/NAME.ipynb. Pictures get a palette of 256 colours and at most 900 pixels of
+Each notebooks/NAME.py becomes notebooks/NAME.ipynb. Pictures get a palette of 64 colours and at most 900 pixels of
 width, and what libraries print to standard error is left out. Needs the extra `notebook`.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
-COLOURS, WIDTH = 256, 900
+COLOURS, WIDTH = 64, 900
 
 
 def small(encoded: str) -> str:
@@ -21,7 +21,7 @@ def small(encoded: str) -> str:
     if picture.width > WIDTH:
         picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).save(stream, "PNG", optimize=True)
+    picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=1).save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
 
 

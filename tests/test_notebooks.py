@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
-LIMIT = 400_000  # bytes of a notebook with its outputs
+LIMIT = 200_000  # bytes of a notebook with its outputs
 
 
 def cells(name):
