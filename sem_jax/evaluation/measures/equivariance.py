@@ -205,7 +205,7 @@ def straightened(mixed: ArrayLike, anchor: ArrayLike, partner: ArrayLike, lam: A
       RunError: features that are not finite, or equal ones, which have no chord.
 
     >>> found = straightened([[0, 0], [1, 1], [2, 0]], [2, 0], [0, 0], [0, 0.5, 1])
-    >>> found.mixed.round(2).tolist(), found.relative, round(found.explained, 2)
+    >>> np.abs(found.mixed).round(2).tolist(), found.relative, round(found.explained, 2)
     ([[0.0, 0.0], [0.5, 0.5], [1.0, 0.0]], 0.5, 1.0)
     """
     path, first, second = (np.asarray(it, np.float64) for it in (mixed, anchor, partner))
