@@ -29,12 +29,12 @@ def frame(rows: Any, columns: Any = None) -> "DataFrame":
 class Prediction(NamedTuple):
     """The predictions of n images, NumPy arrays with one row an image; from `Run.predict`.
 
-    >>> scores = np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)
-    >>> found = Prediction.of(scores, np.log(scores), ("cat", "dog"), ["a.png", "b.png"])
+    >>> logits = np.array([[0.0, 20.0], [20.0, 0.0]], np.float32)
+    >>> found = Prediction.of(np.zeros((2, 5)), logits, ("cat", "dog"), ["a.png", "b.png"])
     >>> found.names, found.labels.tolist()
     (['dog', 'cat'], [1, 0])
-    >>> next(found.rows(top=2))
-    {'file': 'a.png', 'class': 'dog', 'probability': 0.9, 'class_2': 'cat', 'probability_2': 0.1}
+    >>> next(found.rows())
+    {'file': 'a.png', 'class': 'dog', 'probability': 1.0}
     """
 
     labels: np.ndarray  # i[n], the most probable class
