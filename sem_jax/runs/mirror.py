@@ -4,8 +4,6 @@ The scratch folder is worth nothing: at the start it is made to be what the buck
 is complete, after the small files that changed (config.json, data.json, metrics.jsonl, tensorboard/, ...), and counts
 with one link in trainer.json: see `lease`, where it is shown that two trainers never both commit. Small files are also
 uploaded in the background.
-
-Several hosts share no disk. The lead alone takes the run and writes; the others fetch what the lead has chosen.
 """
 
 import contextlib
@@ -17,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 from tqdm import tqdm
 
 from sem_jax.errors import ConfigError, RunError
@@ -46,6 +45,9 @@ class Mirror(Disk):
         super().__init__(local_folder(url), self._bucket.url)
         if self.name.count("/") < 3:
             raise ConfigError(f"--workdir={url} must be a folder in a bucket: gs://BUCKET/FOLDER")
+        if jax.process_count() > 1:  # orbax writes with all processes of a run or not at all
+            remedy = "Give --workdir a folder that all hosts see."
+            raise ConfigError(f"--workdir={url} with --distributed: several hosts cannot train in a bucket yet", remedy)
         self._lease = Lease(self._bucket, seconds=lock_seconds)
         self._files = SmallFiles(self._bucket, self.path, self._lease)
         self._end, self._brought = threading.Event(), False
