@@ -138,7 +138,7 @@ class Bench:
         labels = rng.integers(0, setting.classes, setting.items).astype(np.int32)
         names = tuple(map(str, range(setting.classes)))
         self._dataset = Dataset("random", {"train": Split(images, labels)}, names, (0.5,) * 3, (0.25,) * 3, "")
-        self._data = jax.device_put(as_rows(Split(images, labels)))
+        self._data = jax.device_put(as_rows(images, labels))
         self.key = jax.random.key(0)
         self.order = epoch_order(self.key, 0, num_items=setting.items, batch_size=setting.batch)
         self._on = assemble.Platform(jax.default_backend(), 1)

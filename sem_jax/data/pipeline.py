@@ -2,7 +2,7 @@
 
 order = epoch_order(key, epoch, num_items=50_000, batch_size=128)          # i32[390 128]
 fetch = make_fetch(image_shape=(32, 32, 3), mean=mean, std=std, crop_padding=4, flip=True)
-batch, take = fetch(as_rows(Split(images, labels)), order[0], key, step)    # inside jit
+batch, take = fetch(as_rows(images, labels), order[0], key, step)    # inside jit
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ class DeviceData(NamedTuple):
     labels: Any  # i32[n]; ready batches i32[m b]
 
 
-def as_rows(split: Split) -> DeviceData:
-    """A split with one row of h*w*c pixels an image: an axis of 3 channels would be padded in a TPU's memory."""
-    return DeviceData(split.images.reshape(len(split.images), -1), split.labels)
+def as_rows(images: Any, labels: Any) -> DeviceData:
+    """Images u8[n h w c] as one row of h*w*c pixels each: a TPU would pad an axis of 3 channels in its memory."""
+    return DeviceData(images.reshape(len(images), -1), labels)
 
 
 def epoch_order(key: Key, epoch: jax.Array | int, *, num_items: int, batch_size: int) -> jax.Array:
@@ -128,7 +128,7 @@ class ArrayFeed:
     def __init__(self, split: Split, *, key: Key, batch_size: int, steps: int, sharding, by_batch):
         self.steps = steps
         self._split, self._batch_size, self._sharding = split, batch_size, sharding
-        self._data = None if steps else jax.device_put(as_rows(split), sharding)
+        self._data = None if steps else jax.device_put(as_rows(*split), sharding)
 
         def order(epoch):
             return epoch_order(key, epoch, num_items=len(split.labels), batch_size=batch_size)
@@ -149,6 +149,6 @@ class ArrayFeed:
         rows = np.asarray(order)[first : first + count].reshape(-1)
         # All calls have one shape: the last one of an epoch is filled with rows that no step reads.
         rows = np.pad(rows, (0, self.steps * self._batch_size - len(rows)))
-        data = as_rows(Split(self._split.images[rows], self._split.labels[rows]))
+        data = as_rows(self._split.images[rows], self._split.labels[rows])
         local = np.arange(len(rows), dtype=np.int32).reshape(self.steps, self._batch_size)
         return jax.device_put(data, self._sharding), local, 0

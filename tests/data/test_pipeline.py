@@ -29,7 +29,7 @@ def test_take_gives_the_batch_by_index(split, tpu):
     """The partners' images, gathered again from the data with the same crops, are those of the batch."""
     images = {"image_shape": (6, 6, 3), "mean": (0.5,) * 3, "std": (0.2,) * 3}
     fetch = make_fetch(**images, crop_padding=2, flip=True, tpu=tpu)
-    data, pairing = jax.device_put(as_rows(split)), jnp.asarray([2, 0, 1, 3])
+    data, pairing = jax.device_put(as_rows(*split)), jnp.asarray([2, 0, 1, 3])
 
     @jax.jit
     def both(step):

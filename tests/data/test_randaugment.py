@@ -8,7 +8,6 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from sem_jax.data.pipeline import as_rows, make_fetch
 from sem_jax.data.randaugment import NAMES, OPERATIONS, RandAugment, RandAugmentDraw
-from sem_jax.interfaces import Split
 
 SHAPES = [(32, 32, 3), (9, 7, 1)]
 
@@ -82,7 +81,7 @@ def test_draws_are_uniform_and_a_function_of_the_key():
 def test_in_the_pipeline_a_partner_is_the_anchor_of_its_own_pair(images, tpu):
     """The penalty compares an image with itself as it was augmented; a new step draws anew; 0 operations are none."""
     pictures = images[SHAPES[0]]
-    data = jax.device_put(as_rows(Split(pictures, np.zeros(len(pictures), np.int32))))
+    data = jax.device_put(as_rows(pictures, np.zeros(len(pictures), np.int32)))
     rows = jnp.arange(4)
     options = {"image_shape": (32, 32, 3), "mean": (0.0,) * 3, "std": (1 / 255,) * 3, "crop_padding": 2, "flip": True}
     options["tpu"] = tpu

@@ -32,7 +32,7 @@ def program(devices, mixer="cutmix", gamma=0.3, batched=False):
     fetch = make_fetch(**images, crop_padding=2, flip=True, sharding=by_item, batched=batched)
     step = build_step(model, tx, mixer=mixer, clean=gamma > 0, gamma=gamma)
     state = jit_init_state(model, tx, image_shape=(SIZE, SIZE, 3))(key)
-    state, data = jax.device_put((state, as_rows(split)), everywhere)
+    state, data = jax.device_put((state, as_rows(*split)), everywhere)
     order = jax.device_put(
         epoch_order(key, 0, num_items=100, batch_size=B), NamedSharding(mesh, PartitionSpec(None, "data"))
     )

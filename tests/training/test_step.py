@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sem_jax.data.pipeline import as_rows, epoch_order, make_fetch
-from sem_jax.interfaces import Batch, Split
+from sem_jax.interfaces import Batch
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
@@ -217,7 +217,7 @@ def calls(setup):
     _, _, tx = setup
     rng = np.random.default_rng(1)
     images, labels = rng.integers(0, 256, (50, 8, 8, 3), np.uint8), rng.integers(0, K, 50, np.int32)
-    data = jax.device_put(as_rows(Split(images, labels)))
+    data = jax.device_put(as_rows(images, labels))
     fetch = make_fetch(image_shape=(8, 8, 3), mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=1, flip=True)
     step, key = build(tx), jax.random.key(0)
     order = epoch_order(key, 0, num_items=50, batch_size=B)
