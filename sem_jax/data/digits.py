@@ -26,7 +26,7 @@ def load_digits(source: Source, data_dir: str, splits: Sequence[str], image_size
 
     pixels, labels = load(return_X_y=True)
     images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    train, test = hold_out(Split(images, labels.astype(np.int32)), val_size=360, seed=0)
+    train, test = hold_out(Split(images, np.asarray(labels, np.int32)), val_size=360, seed=0)
     both = {"train": train, "test": test}
     return Loaded({name: both[name] for name in splits}, tuple("0123456789"), source.mean, source.std)
 
