@@ -1,15 +1,17 @@
 """A shared run: one checkpoint for others, as `sem-jax share` writes it, in a folder or on a hub. Nothing is executed.
 
-folder, source = local_folder("hf://owner/name@v1")      # fetched; ("runs/mine", "") for a folder
-if is_shared(folder):
-    manifest = read_shared(folder)                       # every file is as its manifest says
-    variables = load_variables(folder, manifest, like)
+    folder, source = local_folder("hf://owner/name@v1")      # fetched; ("runs/mine", "") for a folder
+    if is_shared(folder):
+        manifest = read_shared(folder)                       # every file is as its manifest says
+        variables = load_variables(folder, manifest, like)
 
-config.json data.json      of the run, without paths of the machine it was trained on
-model.safetensors          "params/stem/kernel", ...: float32, bit for bit those of the checkpoint
-metrics.jsonl result.json  of the run, where it has them
-manifest.json              size and SHA-256 of each file above, step and versions; written last
-README.md                  the model card, which its owner may edit
+Its files:
+
+    config.json data.json      of the run, without paths of the machine it was trained on
+    model.safetensors          "params/stem/kernel", ...: float32, bit for bit those of the checkpoint
+    metrics.jsonl result.json  of the run, where it has them
+    manifest.json              size and SHA-256 of each file above, step and versions; written last
+    README.md                  the model card, which its owner may edit
 """
 
 import hashlib

@@ -30,7 +30,7 @@ from sem_jax.runs.records import write_json
 PROJECT = "sem_jax"  # unless $WANDB_PROJECT or $TRACKIO_PROJECT says another
 
 
-class Start(NamedTuple):
+class Opening(NamedTuple):
     """What a tracker is opened with."""
 
     folder: Path  # of the run
@@ -51,10 +51,10 @@ class Row(NamedTuple):
 
     package: str
     extra: str  # of sem_jax, which brings the package; "" = always there
-    open: Callable[[Start], Sink]
+    open: Callable[[Opening], Sink]
 
 
-def _tensorboard(start: Start) -> Sink:
+def _tensorboard(start: Opening) -> Sink:
     from tensorboardX import SummaryWriter
 
     events = SummaryWriter(str(start.folder / "tensorboard"), purge_step=start.step + 1 if start.step else None)
@@ -67,7 +67,7 @@ def _tensorboard(start: Start) -> Sink:
     return Sink(write, events.close)
 
 
-def _wandb(start: Start) -> Sink:
+def _wandb(start: Opening) -> Sink:
     import wandb
 
     settings = wandb.Settings(console="off", save_code=False, login_timeout=60, init_timeout=60, finish_timeout=60)
@@ -77,7 +77,7 @@ def _wandb(start: Start) -> Sink:
     return Sink(lambda step, numbers: run.log(numbers, step=step), run.finish)
 
 
-def _trackio(start: Start) -> Sink:
+def _trackio(start: Opening) -> Sink:
     import trackio
 
     project, name = os.environ.get("TRACKIO_PROJECT") or PROJECT, f"{start.folder.name}-{start.id}"
@@ -116,7 +116,7 @@ class Tracker:
         self._name, self._state = name, folder / "tracker.json"
         self._keeps = name in ("wandb", "trackio")  # TensorBoard's files are purged instead
         id, self._sent = self._earlier()
-        start = Start(folder.resolve(), id, step, without_places(config))
+        start = Opening(folder.resolve(), id, step, without_places(config))
         self._id, self._sink = id, None
         try:
             self._sink = TRACKERS[name].open(start)
