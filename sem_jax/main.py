@@ -1,11 +1,12 @@
 """Trains a configuration; the same command again continues the run.
 
-    python -m sem_jax.main --config=configs/digits.py
-    python -m sem_jax.main --config=configs/wrn_c10.py:mixup+es+sem --workdir=runs/wrn_c10 --config.data.dir=~/data
-    python -m sem_jax.main --config=configs/wrn_c10.py --plan --target=v5e:2x2    # what it will cost there
+    python -m sem_jax.main --config=digits
+    python -m sem_jax.main --config=wrn_c10:mixup+es+sem --workdir=runs/wrn_c10 --config.data.dir=~/data
+    python -m sem_jax.main --config=wrn_c10 --plan --target=v5e:2x2    # what it will cost there
 
-A configuration file is Python and is executed: use your own. Exit status: 0 finished, 2 refused or ended (one message
-says why); after saving, 130 or 143 stopped by Ctrl-C or SIGTERM, 142 the time of --max_minutes was up.
+A configuration is a name, or the path of a file, which is Python and is executed: use your own. Exit status: 0
+finished, 2 refused or ended (one message says why); after saving, 130 or 143 stopped by Ctrl-C or SIGTERM, 142 the time
+of --max_minutes was up.
 
 On several hosts, the same command on each, with a run folder that all of them see:
 

@@ -27,6 +27,7 @@ from sem_jax.runs.state import TrainState
 from sem_jax.runs.storage import open_storage
 from sem_jax.runs.trackers import Tracker, check_tracker
 from sem_jax.system import hosts
+from sem_jax.system.progress import bar as progress_bar
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import start as beginning
 from sem_jax.training import summary
@@ -161,8 +162,9 @@ class _Run:
             self._say(
                 f"metrics.jsonl lacks {lost} of the {start // per_epoch} epochs so far; the curves lack them too."
             )
-        hidden = None if cfg.runtime.progress and hosts.is_lead() else True  # None: shown on a terminal only
-        with tqdm(total=total, initial=start, unit="step", disable=hidden, smoothing=0.1, dynamic_ncols=True) as bar:
+        shown = cfg.runtime.progress and hosts.is_lead()
+        options = {"total": total, "initial": start, "unit": "step", "smoothing": 0.1, "dynamic_ncols": True}
+        with progress_bar(shown=shown, **options) as bar:
             for epoch in range(start // per_epoch, cfg.train.epochs):
                 record = self._train_epoch(epoch, progress, bar)
                 progress = {}
