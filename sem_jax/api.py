@@ -92,7 +92,8 @@ def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: s
     """Opens a run folder; nothing of it is executed.
 
     Args:
-      workdir: the run folder, or one of its checkpoints/STEP; or a shared run: its folder, or hf://owner/name.
+      workdir: the run folder, or one of its checkpoints/STEP; gs://BUCKET/FOLDER of a run in a bucket; or a shared run:
+        its folder, or hf://owner/name.
       checkpoint: "final", "best_val" (the highest val_accuracy among the kept ones), "ema" (the averaged weights of the
         last one, where the run kept them: optim.ema_decay) or a step.
       trust_model: the custom model of the run, "my_nets:Net", which is imported and so executed; a run that names

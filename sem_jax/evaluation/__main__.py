@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = command_parser("sem_jax.evaluation", __doc__)
     add, several = parser.add_argument, {"nargs": "+", "action": "extend", "default": []}
-    add("--workdir", default="", metavar="DIR", help="run folder, or hf://owner/name")
+    add("--workdir", default="", metavar="DIR", help="run folder, gs://BUCKET/FOLDER or hf://owner/name")
     add("--suites", default=",".join(SUITES), metavar="A,B,...", help=f"some of {', '.join(SUITES)}; default: all")
     add(
         "--checkpoint",
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         default="",
         metavar="DIR",
-        help="folder of the report; default: WORKDIR/evaluation, or NAME-evaluation for a run of a hub",
+        help="folder of the report; default: WORKDIR/evaluation, or NAME-evaluation for gs:// and hf://",
     )
     return parser
 
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_error(), without_current_folder():  # before NumPy, matplotlib ... are imported
         fields = vars(_parser().parse_args(argv))
         workdir, checkpoint = fields.pop("workdir"), fields.pop("checkpoint")
-        if not workdir and not Path(checkpoint).expanduser().is_dir():
+        if not workdir and "://" not in checkpoint and not Path(checkpoint).expanduser().is_dir():
             raise ConfigError("--workdir is missing", "For example: python -m sem_jax.evaluation --workdir=runs/NAME")
         fields["suites"] = tuple(name.strip() for name in fields["suites"].split(",") if name.strip())
         fields |= {option: _pairs(option, fields[option]) for option in ("shift", "ood")}
@@ -86,13 +86,13 @@ def main(argv: list[str] | None = None) -> None:
 
         options = Options(**fields)
         require_run(workdir, checkpoint)
-        if workdir:
+        if workdir and "://" not in workdir:
             from sem_jax.evaluation.early import check_folder
 
             check_folder(Path(workdir).expanduser(), options)
-        if workdir and not options.out:
-            from sem_jax.runs.shared import report_folder
+        from sem_jax.runs.shared import report_folder
 
+        if workdir and "://" not in workdir + checkpoint and not options.out:
             options = dataclasses.replace(options, out=str(report_folder(workdir)))
         logging.getLogger("absl").setLevel(logging.WARNING)  # orbax names every file it reads
         from sem_jax.evaluation.report.summary import terminal
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         record = evaluate(run, options, say=lambda line: print(plain(line), flush=True))
         if numbers := terminal(record):
             print(f"\n{plain(numbers)}\n")
-        folder = Path(options.out or run.folder / "evaluation").expanduser()
+        folder = Path(options.out or report_folder(run.source or run.folder)).expanduser()
         print(plain(f"{run.name}, {run.checkpoint}, step {run.step}: report in {folder / 'eval.html'}"))
 
 

@@ -16,6 +16,7 @@ from sem_jax.evaluation.run_data import Loaded
 from sem_jax.evaluation.sets import EvalSet, check, fitted, load_svhn, read_tree, read_tree_fitted
 from sem_jax.interfaces import Split
 from sem_jax.runs.opening import Run, open_run
+from sem_jax.runs.shared import NAMED
 
 
 class Given(NamedTuple):
@@ -90,6 +91,8 @@ def open_corrupted(run: Run, path: Path, names: Sequence[str], labels: np.ndarra
 
 def _open_compared(path: str | Path, checkpoint: str, trust_model: str) -> Run:
     """Opens a run at the same `checkpoint` ("final", "best_val", "ema") as the scored one, or a checkpoint folder."""
+    if "://" in str(path):
+        return open_run(path, checkpoint if checkpoint in NAMED else "final", trust_model=trust_model)
     folder = Path(path).expanduser()
     if (folder / "checkpoints").is_dir() and checkpoint in ("final", "best_val", "ema"):
         return open_run(folder, checkpoint, trust_model=trust_model)

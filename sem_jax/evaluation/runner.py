@@ -92,7 +92,23 @@ def evaluate(
     if options.items:
         items: dict = {name: rows for result in done for name, rows in result.items.items()}
         np.savez_compressed(Path(options.items).expanduser(), **items)
-    return json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    record = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
+    if run.source.startswith("gs://") and not options.out:
+        say(_upload(run.source, folder, record))
+    return record
+
+
+def _upload(url: str, folder: Path, record: dict) -> str:
+    """Uploads the report of a run in a bucket; a line that says so, or why it could not be."""
+    from sem_jax.runs.fetched import publish_report
+
+    parts = [*record["suites"].values(), *(record[part] for part in PARTS if part in record)]
+    figures = {f"{name}.png" for part in parts for name in part["figures"]}
+    try:
+        publish_report(url, folder, ["eval.json", "eval.md", "eval.html", *sorted(figures)])
+    except SemError as error:
+        return f"The report is in {folder} alone, it was not uploaded: {plain(str(error).splitlines()[0])}"
+    return f"The report was uploaded to {url}/evaluation"
 
 
 def _training(run: Run) -> Result | None:

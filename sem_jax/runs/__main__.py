@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("sem_jax predict", __doc__)
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="pictures, folders of them, or .npy files")
-    add("--workdir", default="", metavar="DIR", help="run folder")
+    add("--workdir", default="", metavar="DIR", help="run folder, gs://BUCKET/FOLDER or hf://owner/name")
     add("--out", default="", metavar="FILE", help=".csv or .json; default: CSV on standard output")
     add("--top", type=int, default=1, metavar="K", help="how many classes of an image, most probable first; default: 1")
     add(
@@ -113,7 +113,7 @@ def _opened(out: Path | None) -> Iterator[IO[str]]:
 
 def _check(args: argparse.Namespace) -> Path | None:
     """Refuses options that cannot work, before jax is imported; the file to write, None for standard output."""
-    if not args.workdir and not Path(args.checkpoint).expanduser().is_dir():
+    if not args.workdir and "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_dir():
         raise ConfigError("--workdir is missing", "For example: sem-jax predict --workdir=runs/NAME photos/")
     require_run(args.workdir, args.checkpoint)
     for name, least in (("top", 1), ("batch_size", 0)):

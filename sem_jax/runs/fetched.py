@@ -2,12 +2,18 @@
 
     folder, step = fetch_run("gs://my-runs/wrn_c10", "best_val")
     run = open_run(folder, step)
+    publish_report("gs://my-runs/wrn_c10", Path("wrn_c10-evaluation"), ["eval.json"])
 
-Nothing is written to the bucket; reading it is permission enough. What was fetched stays in $SEM_JAX_CACHE/fetched, and
-is not fetched again where its digest is the same.
+To read, permission to read the bucket is enough. What was fetched stays in $SEM_JAX_CACHE/fetched, apart from what
+trainers use, and is not fetched again where its digest is the same. Checkpoints of a run that nobody has asked for in
+the last hour are deleted when another one is fetched.
 """
 
+import contextlib
 import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sem_jax.data.decoded_cache import cache_dir
@@ -19,9 +25,15 @@ from sem_jax.runs.mirror import adopted, bring_step
 from sem_jax.runs.reading import METRICS_LIMIT
 from sem_jax.runs.records import read_metrics
 from sem_jax.runs.small_files import CHECKPOINTS
-from sem_jax.system.bucket import Altered, Bucket
+from sem_jax.system.bucket import Altered, Bucket, parallel
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FILES = ("config.json", "data.json", "metrics.jsonl", "result.json")
+_KEPT = 3600.0  # seconds for which a process may read what it has fetched
 _TRIES = 20  # a trainer may delete what is being fetched; the next choice is a newer one
 
 
@@ -38,25 +50,52 @@ def fetch_run(url: str, checkpoint: str | int = "final") -> tuple[Path, int]:
     bucket, error = Bucket(url), None
     name = bucket.url.rsplit("/", 1)[-1]
     folder = cache_dir() / "fetched" / hashlib.sha256(bucket.url.encode()).hexdigest()[:16] / name
-    for _ in range(_TRIES):
-        commits = read(bucket)[2] or adopted(bucket)
-        if not commits:
-            raise RunError(f"{bucket.url} has no checkpoint", "Give the URL that --workdir had when it was trained.")
-        _fetch_small(bucket, folder)
-        step = _choose(bucket.url, folder, commits, str(checkpoint))
-        try:
-            bring_step(bucket, folder, step, commits[step])
-            for other in (folder / CHECKPOINTS).iterdir():
-                if other.name != str(step):
-                    remove(other)
-            return folder, step
-        except (FileNotFoundError, Altered, Damaged) as found:
-            error = found
+    with _alone(folder):
+        for _ in range(_TRIES):
+            commits = read(bucket)[2] or adopted(bucket)
+            if not commits:
+                remedy = "Give the URL that --workdir had when it was trained."
+                raise RunError(f"{bucket.url} has no checkpoint", remedy)
+            _fetch_small(bucket, folder)
+            step = _choose(bucket.url, folder, commits, str(checkpoint))
+            try:
+                bring_step(bucket, folder, step, commits[step])
+                _delete_others(folder / CHECKPOINTS, step)
+                return folder, step
+            except (FileNotFoundError, Altered, Damaged) as found:
+                error = found
     raise RunError(f"Checkpoint {step} of {bucket.url} is damaged: {error}", "Choose another one with --checkpoint.")
 
 
-def _fetch_small(bucket: Bucket, folder: Path) -> None:
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time fetches into a folder; the system frees the lock of one that has died."""
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _delete_others(folder: Path, step: int) -> None:
+    """Deletes the checkpoints but one that nobody can be reading any more."""
+    os.utime(folder / str(step))
+    for other in folder.iterdir():
+        if other.name != str(step) and other.lstat().st_mtime < time.time() - _KEPT:
+            remove(other)
+
+
+def publish_report(url: str, folder: Path, names: Iterable[str]) -> None:
+    """Uploads files of a report to the run's evaluation/, whoever is training it.
+
+    Raises:
+      RunError: no permission, or the bucket cannot be reached.
+    """
+    bucket = Bucket(url)
+    parallel(lambda name: bucket.write(f"evaluation/{name}", folder / name), names)
+
+
+def _fetch_small(bucket: Bucket, folder: Path) -> None:
     for name in FILES:
         content = bucket.read(name, limit=METRICS_LIMIT)
         if content is None:

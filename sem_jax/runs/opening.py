@@ -30,6 +30,7 @@ from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, without_current_folder
 from sem_jax.runs.records import read_metrics
 from sem_jax.system.hub import is_hub
+from sem_jax.system.urls import require_local
 
 MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
 
@@ -70,7 +71,7 @@ class Run(NamedTuple):
     model: Model
     variables: Any  # {"params", "batch_stats"}
     fingerprint: str  # hex SHA-256 of model, variables, mean and std
-    source: str = ""  # address of the shared run, with its commit: hf://owner/name@COMMIT; "" = the folder
+    source: str = ""  # where it was fetched: gs://BUCKET/FOLDER, hf://owner/name@COMMIT; "" = the folder
 
     @property
     def precision(self) -> str:
@@ -82,8 +83,8 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
     """Rebuilds the model of a checkpoint from config.json and data.json.
 
     Args:
-      workdir: the run folder, or one of its checkpoints/STEP; or a shared run: its folder, or hf://owner/name. Ignored
-        if `checkpoint` is a folder.
+      workdir: the run folder, or one of its checkpoints/STEP; gs://BUCKET/FOLDER of a run in a bucket; or a shared run:
+        its folder, or hf://owner/name. Ignored if `checkpoint` is a folder.
       checkpoint: "final" (the latest), "ema" (its averaged weights), "best_val" (highest val_accuracy of those kept), a
         step, or a folder as above.
       trust_model: the custom model that may be imported, which executes its code: "my_nets:Net", as in the run's
@@ -99,11 +100,14 @@ def open_run(workdir: str | Path, checkpoint: str | int = "final", *, trust_mode
 
 
 def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> Run:
-    workdir, source = shared.local_folder(workdir)
-    workdir, called = Path(workdir).expanduser(), str(checkpoint)
-    by_name = called in ("final", "best_val", "ema") or called.isdigit()
+    called = str(checkpoint)
+    workdir, source, fetched = shared.local_folder(workdir, called)
+    workdir = Path(workdir).expanduser()
+    by_name = called in shared.NAMED or called.isdigit()
     manifest = shared.read_shared(workdir) if by_name and shared.is_shared(workdir) else None
     part, checkpoint = ("ema", "final") if called == "ema" and not manifest else ("model", called)
+    if fetched is not None:
+        checkpoint = str(fetched)
     if checkpoint == "final" and not (workdir / "checkpoints").is_dir() and _holds_checkpoint(workdir):
         checkpoint = str(workdir.resolve())  # absolute: a folder may be called 7800 or final
     folder = workdir if manifest else _locate(workdir, checkpoint)[0]
@@ -128,7 +132,7 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        checkpoint="ema" if part == "ema" else checkpoint,
+        checkpoint=called if part == "ema" or fetched is not None else checkpoint,
         step=int(name) if name.isdigit() else None,
         config=cfg,
         data=facts,
@@ -150,7 +154,9 @@ def _check_trust(values: dict, where: Path, trust_model: str) -> None:
             )
 
 
-def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None, trust_model: str = "") -> Scorer:
+def open_scorer(
+    folder: str | Path, *, image_shape, mean, std, sharding=None, trust_model: str = "", fetch: bool = False
+) -> Scorer:
     """Opens the frozen net of a saliency mixer, which tells where the object is in another run's images.
 
     Args:
@@ -158,12 +164,15 @@ def open_scorer(folder: str | Path, *, image_shape, mean, std, sharding=None, tr
       image_shape, mean, std: of the other run's images, (h, w, c) and per channel.
       sharding: of the net's parameters.
       trust_model: as for `open_run`.
+      fetch: whether `folder` may be gs://BUCKET/FOLDER.
 
     Raises:
       RunError: no such run. ConfigError: it was trained on images of another shape.
     """
     if is_hub(folder):  # it may be named in a configuration that was found
         raise ConfigError(f"mixer.scorer must be a folder, got {folder}", "Fetch the run first: `hf download`.")
+    if not fetch:
+        require_local("mixer.scorer", folder)
     run = open_run(folder, trust_model=trust_model)
     if run.data.image_shape != tuple(image_shape):
         expected = f"mixer.scorer must be trained on images of shape {tuple(image_shape)}"

@@ -18,6 +18,7 @@ import sem_jax
 from sem_jax.data.refusing import parse_json as parse_json
 from sem_jax.data.refusing import read_file
 from sem_jax.errors import DataError, RunError
+from sem_jax.system.urls import is_url
 
 JSON_LIMIT = 16 << 20  # bytes of config.json, data.json, manifest.json ...
 METRICS_LIMIT = 64 << 20  # bytes of metrics.jsonl: a hundred thousand epochs
@@ -69,7 +70,8 @@ def require_run(workdir: str | Path, checkpoint: str | int = "final") -> None:
       RunError: `workdir` is no folder, and `checkpoint` names none either.
     """
     by_name = str(checkpoint) in ("final", "best_val") or str(checkpoint).isdigit()
-    if by_name and "://" not in str(workdir) and not Path(workdir).expanduser().is_dir():
+    address = str(workdir).startswith("hf://") or is_url(workdir)
+    if by_name and not address and not Path(workdir).expanduser().is_dir():
         raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
 
 

@@ -1,9 +1,9 @@
 """A shared run: one checkpoint for others, as `sem-jax share` writes it, in a folder or on a hub. Nothing is executed.
 
-    folder, source = local_folder("hf://owner/name@v1")      # fetched; ("runs/mine", "") for a folder
-    if is_shared(folder):
-        manifest = read_shared(folder)                       # every file is as its manifest says
-        variables = load_variables(folder, manifest, like)
+    found = local_folder("hf://owner/name@v1")               # fetched, as a run in a bucket is
+    if is_shared(found.folder):
+        manifest = read_shared(found.folder)                 # every file is as its manifest says
+        variables = load_variables(found.folder, manifest, like)
 
 Its files:
 
@@ -16,29 +16,48 @@ Its files:
 
 import hashlib
 import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sem_jax.errors import ConfigError, RunError, one_line
 from sem_jax.runs import manifest as manifests
 from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import own_folder
 from sem_jax.system import hub
+from sem_jax.system.urls import is_url
 
 NEEDED = ("config.json", "data.json", "model.safetensors")
 FILES = (*NEEDED, "metrics.jsonl", "result.json")
 LIMIT = 1 << 35  # bytes of a shared run: 8 billion parameters
+NAMED = ("final", "best_val", "ema")  # checkpoints
 HEADER = 16 << 20  # bytes of a .safetensors file beside its arrays
 
 
-def local_folder(workdir: str | Path) -> tuple[str | Path, str]:
-    """(folder here, address with its commit) of a run; the address is "" for a run that is here already.
+class Here(NamedTuple):
+    """A run on this machine."""
+
+    folder: str | Path
+    source: str = ""  # gs://BUCKET/FOLDER, or the address on a hub with its commit; "" for a run that was here already
+    step: int | None = None  # the checkpoint that was fetched of a run in a bucket
+
+
+def local_folder(workdir: str | Path, checkpoint: str = "final") -> Here:
+    """The folder of a run, which is fetched if it is in a bucket or on a hub.
+
+    Args:
+      workdir: a folder, gs://BUCKET/FOLDER or hf://owner/name.
+      checkpoint: of a run in a bucket, the one to fetch. It may be an address itself, which replaces `workdir`.
 
     Raises:
-      SemError: a shared run that cannot be fetched, or an address of something else.
+      SemError: a run that cannot be fetched, or an address of something else.
     """
+    if "://" in checkpoint:
+        workdir, checkpoint = checkpoint, "final"
+    elif checkpoint not in NAMED and not checkpoint.isdigit():
+        return Here(workdir)  # a folder
     if not hub.is_hub(workdir):
-        return workdir, ""
+        return _from_bucket(str(workdir), checkpoint) if is_url(workdir) else Here(workdir)
     place = hub.parse(str(workdir))
     if place.file or place.kind != "model":
         raise ConfigError(f"--workdir={workdir} must be the address of a shared run: hf://owner/name[@revision]")
@@ -46,7 +65,17 @@ def local_folder(workdir: str | Path) -> tuple[str | Path, str]:
     if missing := [name for name in (manifests.NAME, *NEEDED) if name not in fetched.files]:
         remedy = "Weights to start a training from are given with --config.model.init_from."
         raise RunError(f"{place} is no run of `sem-jax share`: it has no {missing[0]}", remedy)
-    return fetched.path, str(place._replace(revision=fetched.revision))
+    return Here(fetched.path, str(place._replace(revision=fetched.revision)))
+
+
+def _from_bucket(url: str, checkpoint: str) -> Here:
+    from sem_jax.runs.fetched import fetch_run
+
+    if match := re.fullmatch(r"(.+)/checkpoints(?:/(\d+))?/*", url):
+        url, named = match[1], match[2] or "final"
+        checkpoint = named if checkpoint == "final" else checkpoint
+    folder, step = fetch_run(url, "final" if checkpoint == "ema" else checkpoint)
+    return Here(folder, url.rstrip("/"), step)
 
 
 def is_shared(folder: Path) -> bool:
@@ -55,9 +84,11 @@ def is_shared(folder: Path) -> bool:
 
 
 def report_folder(workdir: str | Path) -> Path:
-    """Where the report of a run goes: its evaluation/, or NAME-evaluation/ in the current folder for one of a hub."""
+    """Where the report of a run goes: its evaluation/, or NAME-evaluation/ in the current folder for an address."""
     if hub.is_hub(workdir):
         return Path(hub.parse(str(workdir)).repo.rpartition("/")[2] + "-evaluation")
+    if is_url(workdir):
+        return Path(re.sub(r"/checkpoints(/\d+)?/*$", "", str(workdir)).rstrip("/").rpartition("/")[2] + "-evaluation")
     return own_folder(Path(workdir).expanduser() / "evaluation")
 
 

@@ -2,6 +2,7 @@
 
 if is_url(workdir):                       # refuses s3://, hdfs://, ...
     bucket, folder = split_url(workdir)
+require_local("--items", path, out=True)  # refuses gs://, too
 """
 
 import re
@@ -33,6 +34,35 @@ def is_url(path: str | Path) -> bool:
                 "Copy it to one of these, or mount it and give the local path.",
             )
     return False
+
+
+def require_local(option: str, path: str | Path, *, out: bool = False) -> None:
+    """Refuses an address where only a path of this machine works, before a folder called `gs:` is made.
+
+    Args:
+      option: as the user writes it: "--ood", "data.dir", "$SEM_JAX_CACHE".
+      path: also a `Path`, which has lost one of the two slashes.
+      out: whether it is written to.
+
+    Raises:
+      ConfigError: an address of any kind.
+
+    >>> require_local("--ood", "pictures/places")
+    >>> require_local("--ood", "gs://my-data/places")
+    Traceback (most recent call last):
+    ...
+    sem_jax.errors.ConfigError: --ood=gs://my-data/places must be a path of this machine
+    Copy it here: gcloud storage cp -r gs://my-data/places . (or mount the bucket read-only), and give that path.
+    """
+    if not (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+", str(path))):
+        return
+    url = f"{match[1]}://{str(path)[match.end() :]}"
+    remedy = f"Copy it here: gcloud storage cp -r {url} . (or mount the bucket read-only), and give that path."
+    if out:
+        remedy = f"Give a local path, and copy the result: gcloud storage cp -r PATH {url}"
+    if match[1] != "gs":
+        remedy = "Copy it, or mount it, and give the local path."
+    raise ConfigError(f"{option}={url} must be a path of this machine", remedy)
 
 
 def split_url(url: str) -> tuple[str, str]:

@@ -105,7 +105,8 @@ class Programs:
             return None
         data = self._dataset
         shape = {"image_shape": data.splits["train"].images.shape[1:], "mean": data.mean, "std": data.std}
-        return open_scorer(self._cfg.mixer.scorer, **shape, sharding=self.replicated, trust_model=trust_model)
+        how = {"sharding": self.replicated, "trust_model": trust_model, "fetch": True}
+        return open_scorer(self._cfg.mixer.scorer, **shape, **how)
 
     def _make_feed(self) -> Feed:
         cfg, train = self._cfg, self._dataset.splits["train"]
