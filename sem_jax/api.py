@@ -30,7 +30,7 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
     >>> cfg = get_config(method="cutmix+es", **{"train.epochs": 20, "mixer.alpha": 0.5})
     >>> cfg.mixer.name, cfg.objective.gamma, cfg.mixer.stop_epoch
     ('cutmix', 0.0, 15)
-    >>> get_config("vit_c10", **{"model.name": "resnet", "model.depth": 34}).model.width  # 0: the model's own default
+    >>> get_config("vit_c10", **{"model.name": "resnet", "model.depth": 50}).model.width  # 0: the model's own default
     0
     """
     cfg = load_config(name) if name else get_default()

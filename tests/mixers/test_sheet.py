@@ -152,4 +152,4 @@ def test_what_cannot_work_is_refused_in_one_message_before_anything_is_drawn(
 def test_what_argparse_refuses(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    assert ended.value.code == 2 and "python -m sem_jax mixers: error:" in capsys.readouterr().err
+    assert ended.value.code == 2 and "sem_jax mixers --help lists the options" in capsys.readouterr().err

@@ -255,9 +255,7 @@ def test_what_does_not_fit_is_refused_before_the_run_folder_is_made(tmp_path, ch
     assert len(str(caught.value).splitlines()) <= 3 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "to"), [(".lock", "file"), ("checkpoints", "folder"), ("tensorboard", "folder"), ("tensorboard", "")]
-)
+@pytest.mark.parametrize(("name", "to"), [(".lock", "file"), ("checkpoints", "folder"), ("tensorboard", "folder")])
 def test_a_run_writes_through_no_link_and_a_file_for_a_folder_is_one_message(tmp_path, name, to):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "folder").mkdir()

@@ -112,10 +112,10 @@ def test_each_of_the_nine_methods_runs(tmp_path, method):
     assert json.loads((tmp_path / "run/result.json").read_text())["method"] == method
 
 
-def test_a_bucket_is_refused_instead_of_a_local_folder_of_its_name(tmp_path, monkeypatch):
+def test_a_url_of_another_kind_is_refused_instead_of_a_local_folder_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="--workdir must be a folder of a file system, got gs://bucket/run"):
-        loop.train_and_evaluate(configure(), "gs://bucket/run")
+    with pytest.raises(ConfigError, match="'s3://bucket/run' is neither a local path nor gs://BUCKET/FOLDER"):
+        loop.train_and_evaluate(configure(), "s3://bucket/run")
     assert not list(tmp_path.iterdir())
 
 
