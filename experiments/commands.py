@@ -1,8 +1,27 @@
-"""What the commands of these folders share: parsers, paths, tables. Only the standard library is imported."""
+"""What the commands of these folders share: parsers, paths, tables. Only what is quick to import is imported."""
 
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from sem_jax.errors import ConfigError
+from sem_jax.system.urls import require_local
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses addresses (gs://, ...) in all options: these commands read and write on this machine."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(found).items():
+            for path in value if isinstance(value, list) else [value]:
+                # A cluster's address names no file.
+                if name != "address" and isinstance(path, str | Path):
+                    try:
+                        require_local(f"--{name.replace('_', '-')}", path)
+                    except ConfigError as error:
+                        self.error(str(error))
+        return found, rest
 
 
 def parser(name: str, doc: str | None, *, epilog: str = "") -> argparse.ArgumentParser:
@@ -14,7 +33,7 @@ def parser(name: str, doc: str | None, *, epilog: str = "") -> argparse.Argument
       epilog: shown after that.
     """
     summary, _, more = (doc or "").partition("\n")
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m {name}",
         description=summary,
         epilog=more + epilog,

@@ -48,7 +48,7 @@ for name, source in sources.items():
 # - a folder on Google Drive: in Colab, `from google.colab import drive; drive.mount("/content/drive")`, then
 #   `/content/drive/MyDrive/runs/wrn_c10`
 # - a shared run on a hub: `hf://OWNER/NAME`
-# - a bucket: copy the run first, `gcloud storage cp --recursive gs://BUCKET/runs/wrn_c10 runs/`
+# - a bucket: `gs://BUCKET/runs/wrn_c10`; in Colab, after `from google.colab import auth; auth.authenticate_user()`
 #
 # A run may come from somebody else: it is opened as data, and nothing found in it is executed.
 

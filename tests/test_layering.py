@@ -18,12 +18,12 @@ ALLOWED = {
     "registry": {"errors"},
     "interfaces": {"errors"},
     "rngs": {"interfaces"},
-    "data": BASE | {"data", "system.progress"},
+    "data": BASE | {"data", "system.progress", "system.urls"},
     "data.hub_data": BASE | {"data", "system.hub"},
-    "mixers": BASE | {"mixers"},
+    "mixers": BASE | {"mixers", "system.urls"},
     "models": BASE | {"models"},
     "objectives": BASE | {"objectives"},
-    "config": PARTS | {"config", "training.optim", "training.forward"},  # the words that fields may take
+    "config": PARTS | {"config", "system.urls", "training.optim", "training.forward"},  # the words that fields may take
     "system": BASE | {"system", "data"},
     "system.progress": set(),
     "runs": PARTS | {"config", "system", "runs"},

@@ -13,6 +13,7 @@ from sem_jax.data import DATASETS
 from sem_jax.mixers import make_mixer
 from sem_jax.models import make_model
 from sem_jax.registry import blamed, parse_options
+from sem_jax.system.urls import is_url, require_local
 
 
 def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool = False) -> None:
@@ -23,10 +24,25 @@ def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool 
     Raises:
       ConfigError: names the field, its value and what is expected.
     """
+    if not saved:
+        check_places(cfg)
     rules = itertools.chain(course(cfg), data(cfg), mixer(cfg), penalty(cfg), devices(cfg, num_devices))
     enforce(cfg, itertools.chain(rules, () if saved else effects(cfg, num_devices or 1)))
     with blamed(f"model.name={cfg.model.name!r} cannot be made"):
         make_model(**{**cfg.model, "num_classes": cfg.model.num_classes or 2, "dtype": "float32"})
+
+
+def check_places(cfg: ConfigDict) -> None:
+    """Refuses addresses where a path of this machine is needed, and those of an unknown kind."""
+    if not (cfg.data.name == "hf" and cfg.data.dir.startswith("hf://")):
+        require_local("data.dir", cfg.data.dir)
+    require_local("runtime.cache_dir", cfg.runtime.cache_dir, out=True)
+    for name, place in (("mixer.scorer", cfg.mixer.scorer), ("model.init_from", cfg.model.init_from)):
+        if place.startswith("hf://"):  # a hub's scorer is refused where it is opened
+            continue
+        if place.endswith((".safetensors", ".pt", ".pth")):
+            require_local(name, place)
+        is_url(place)
 
 
 def course(cfg: ConfigDict) -> Rules:

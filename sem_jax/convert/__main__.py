@@ -7,6 +7,7 @@ from pathlib import Path
 import sem_jax.convert as convert
 from sem_jax.errors import command_parser, exit_on_error
 from sem_jax.runs.reading import without_current_folder
+from sem_jax.system.urls import require_local
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of an empty optimizer state
     with exit_on_error(), without_current_folder():
+        require_local("--to", args.target or "", out=True)
+        require_local("--from", args.source or "")
+        require_local("--data-dir", args.data_dir)
+        if args.source:
+            require_local("--workdir", args.workdir, out=True)
         from sem_jax.convert.runs import export_weights, import_weights  # brings jax, which --help does not need
 
         if args.target:

@@ -36,6 +36,7 @@ from sem_jax.runs.opening import Run, open_run
 from sem_jax.runs.predict import make_predict_step
 from sem_jax.runs.reading import without_current_folder
 from sem_jax.runs.records import write_json
+from sem_jax.system.urls import require_local
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -120,7 +121,7 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final",
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax export`."""
     parser = command_parser("sem_jax export", __doc__)
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="run folder, gs:// or hf://")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="file to write")
     parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
     parser.add_argument(
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     with exit_on_error(), without_current_folder():
+        require_local("--out", args.out, out=True)
         out = args.out.expanduser()
         export_run(args.workdir, out, kind=args.format, checkpoint=args.checkpoint, trust_model=args.trust_model)
         print(f"Wrote {out}, {out.stat().st_size:,} bytes")

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax share`."""
     parser = command_parser("sem_jax share", __doc__)
     add = parser.add_argument
-    add("--workdir", required=True, metavar="DIR", help="run folder")
+    add("--workdir", required=True, metavar="DIR", help="run folder, or gs://BUCKET/FOLDER")
     add("--to", required=True, metavar="PLACE", help="hf://owner/name, or a folder")
     add("--checkpoint", default="final", help="final, best_val, ema or a step; default: final")
     add("--license", default="", metavar="NAME", help="for the model card: apache-2.0, mit, cc-by-4.0, ...")

@@ -15,6 +15,7 @@ from pathlib import Path
 from sem_jax.data import PUBLIC
 from sem_jax.errors import command_parser, exit_on_error
 from sem_jax.registry import lookup
+from sem_jax.system.urls import require_local
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--force", action="store_true", help="replace a set that exists already")
     args = parser.parse_args(argv)
     with exit_on_error():
+        require_local("--data-dir", args.data_dir, out=True)
+        require_local("--archive", args.archive or "")
+        require_local("--folder", args.folder or "")
         spec = lookup(PUBLIC, "public data set", args.name)
         from sem_jax.data.prepare import prepare  # here, since neither --help nor a wrong name needs it
 

@@ -37,6 +37,7 @@ from sem_jax.data.refusing import parse_json, read_file
 from sem_jax.data.splits import digest
 from sem_jax.errors import DataError, one_line
 from sem_jax.interfaces import Split
+from sem_jax.system.urls import require_local
 
 FORMAT = 2  # raise it when the meaning of a stored value changes
 INDEX_LIMIT = 64 << 20  # bytes of index.json, which has the class names
@@ -46,6 +47,7 @@ Labelled = tuple[Split, tuple[str, ...]]  # a split and its class names
 
 def cache_dir() -> Path:
     """Folder of the cache, whether or not it exists."""
+    require_local("$SEM_JAX_CACHE", os.environ.get("SEM_JAX_CACHE", ""), out=True)
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sem_jax"
     return Path(os.environ.get("SEM_JAX_CACHE") or default).expanduser()
 

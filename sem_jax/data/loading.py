@@ -9,6 +9,7 @@ from sem_jax.data.splits import channel_stats, check_class_names, check_split, f
 from sem_jax.errors import ConfigError, DataError
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
+from sem_jax.system.urls import require_local
 
 MAX_SIZE = 8192  # pixels of a side that images are resized to
 
@@ -72,6 +73,8 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
+    if name != "hf":
+        require_local("data.dir", data_dir)
     with reading_path(data_dir or name):
         loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
     out = dict(loaded.splits)

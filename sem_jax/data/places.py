@@ -13,6 +13,7 @@ from sem_jax.data import tfds_folder
 from sem_jax.data.facts import PublicSet
 from sem_jax.data.files import is_archive
 from sem_jax.errors import DataError
+from sem_jax.system.urls import require_local
 
 
 class Found(NamedTuple):
@@ -21,7 +22,13 @@ class Found(NamedTuple):
 
 
 def places(data_dir: str | os.PathLike = "") -> list[Path]:
-    """Folders to look for public sets in, first to last."""
+    """Folders to look for public sets in, first to last.
+
+    Raises:
+      ConfigError: an address instead of a path.
+    """
+    require_local("data.dir", data_dir)
+    require_local("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
     named = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
     return list(dict.fromkeys(Path(p).expanduser() for p in named if p))
 

@@ -8,6 +8,7 @@ from sem_jax.errors import ConfigError
 from sem_jax.evaluation.corruptions import CORRUPTIONS
 from sem_jax.evaluation.suites import SUITES
 from sem_jax.registry import lookup
+from sem_jax.system.urls import is_url, require_local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,13 @@ class Options:
     progress: bool = True
 
     def __post_init__(self):
+        for name in ("data_dir", "corruptions_dir", "frost_dir", "out", "items"):
+            require_local(f"--{name.replace('_', '-')}", getattr(self, name), out=name in ("out", "items"))
+        for option, sets in (("--shift", self.shift), ("--ood", self.ood)):
+            for path in sets.values():
+                require_local(option, path)
+        for path in self.compare:
+            _ = str(path).startswith("hf://") or is_url(path)  # refuses others
         for kind, table, names in (("suite", SUITES, self.suites), ("corruption", CORRUPTIONS, self.corruptions)):
             for name in names:
                 if name not in table:  # else `lookup` would import it

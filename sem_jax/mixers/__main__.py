@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sem_jax.errors import ConfigError, command_parser, exit_on_error
 from sem_jax.mixers.table import MIXERS, options_of
+from sem_jax.system.urls import require_local
 
 
 def list_options() -> str:
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
     add("--list", action="store_true", help="name every mixer's options and end")
     options = parser.parse_args(arguments)
     with exit_on_error():
+        require_local("--out", options.out, out=True)
+        for path in options.images:
+            require_local("--images", path)
         if options.list:
             print(list_options())
             return

@@ -24,6 +24,7 @@ from typing import IO, Any
 from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error, plain
 from sem_jax.runs.reading import require_run, without_current_folder
 from sem_jax.system.progress import bar
+from sem_jax.system.urls import require_local
 
 FORMATS = (".csv", ".json")
 
@@ -121,6 +122,7 @@ def _check(args: argparse.Namespace) -> Path | None:
             raise ConfigError(f"--{name} must be >= {least}, got {value}")
     if not args.out:
         return None
+    require_local("--out", args.out, out=True)
     out = Path(args.out).expanduser()
     if out.suffix not in FORMATS:
         raise ConfigError(f"--out must end in {' or '.join(FORMATS)}, got {args.out!r}")

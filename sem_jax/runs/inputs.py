@@ -18,6 +18,7 @@ import numpy as np
 from sem_jax.data.images import THREADS, cover, decode, holds_image, is_image
 from sem_jax.data.npy_files import read_npy_header
 from sem_jax.errors import DataError, one_line
+from sem_jax.system.urls import require_local
 
 Shape = tuple[int, int, int]  # height, width, channels
 PICTURES = tuple(".jpg .jpeg .jpe .jfif .png .bmp .webp .gif .ppm .pgm .tif .tiff".split())
@@ -81,7 +82,9 @@ def list_inputs(paths: Iterable[str | Path]) -> list[Item]:
     Raises:
       DataError: a path that does not exist, or a folder without pictures.
     """
-    items = []
+    items, paths = [], list(paths)
+    for path in paths:
+        require_local("PATH", path)
     for path in (Path(path).expanduser() for path in paths):
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if is_image(file.name) and not file.is_dir())
