@@ -27,7 +27,7 @@ def places(data_dir: str | os.PathLike = "") -> list[Path]:
     Raises:
       ConfigError: an address instead of a path.
     """
-    require_local("data.dir", data_dir)
+    require_local("data.dir", str(data_dir))
     require_local("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
     named = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
     return list(dict.fromkeys(Path(p).expanduser() for p in named if p))
