@@ -4,7 +4,7 @@
 
 A start must end with status 2, three lines at most and no run folder, within 5 seconds of computing; or train. Every
 fifth one that trains may go on to its end, which must be status 0. The others get SIGTERM when they have a run folder,
-and must end with status 143.
+and must end by it: at once before the first step, else with status 143.
 """
 
 import os
@@ -63,7 +63,7 @@ def random_lines(home: Path, count: int) -> Iterator[Outcome]:
                 result = "refused, and left a run folder"
             elif cpu > REFUSAL_SECONDS:
                 result = f"refused after {cpu:.1f} s of computing"
-        elif "Traceback" in said or status != (-signal.SIGTERM if stopped and not workdir.exists() else 143 * stopped):
+        elif "Traceback" in said or status not in ((143, -signal.SIGTERM) if stopped else (0,)):
             result = f"exit status {status}: {said[-300:]}"
         else:
             result = "handled"
