@@ -95,11 +95,19 @@ def find_target(text: str) -> Target:
 
 def stay_off_devices() -> None:
     """Keeps JAX on the CPU and libtpu from looking for a TPU; to be called before a device is used."""
-    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")):
-        os.environ.setdefault(name, value)
+    _share_libtpu()
     import jax
 
     jax.config.update("jax_platforms", "cpu")
+
+
+def _share_libtpu() -> None:
+    """Lets libtpu compile without a TPU's metadata and beside other processes that have loaded it.
+
+    Only a process that computes on the chips needs libtpu's lock file; two that compile would refuse each other.
+    """
+    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        os.environ.setdefault(name, "1")
 
 
 @contextlib.contextmanager
@@ -111,6 +119,7 @@ def compiling_for(target: Target) -> Iterator[list[Any]]:
     """
     from jax.experimental import topologies
 
+    _share_libtpu()
     with _silent():
         try:
             if target.chip.kind == "tpu":
