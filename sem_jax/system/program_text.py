@@ -11,6 +11,7 @@ or the operations of its convolution over the peak, whichever takes longer.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _ASSIGNED = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*?[\]\})]) ([\w\-]+)\((.*)$")
 _WHILE = re.compile(r" while\(.*condition=%([\w.\-]+), body=%([\w.\-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+_HOST = re.compile(r" (infeed|outfeed)\(|is_host_transfer=true|custom_call_target=\"[^\"]*(callback|[Pp]ython|[Hh]ost)")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "after-all")
 
@@ -40,6 +42,14 @@ class Kernel(NamedTuple):
     flops: float  # of its convolution or matrix product, where the text shows it
 
 
+class Collective(NamedTuple):
+    """An exchange between devices in a step."""
+
+    kind: str  # "all-reduce", ...
+    bytes: int  # of its result
+    shapes: tuple[tuple[int, ...], ...]  # of the arrays in its result
+
+
 class Step(NamedTuple):
     """The costs of one step.
 
@@ -47,13 +57,15 @@ class Step(NamedTuple):
       cycles: XLA:TPU's estimate; 0 for other hardware.
       loops: those inside of the step, whose cycles are counted in `cycles`.
       kernels: those of the step, without those of inner loops.
-      collectives: (kind, bytes of its result) of each.
+      collectives: exchanges between devices.
+      host: operations in the whole program that wait for the host, such as callbacks.
     """
 
     cycles: int
     loops: tuple[Loop, ...]
     kernels: tuple[Kernel, ...]
-    collectives: tuple[tuple[str, int], ...]
+    collectives: tuple[Collective, ...]
+    host: tuple[str, ...] = ()
 
 
 def read_step(text: str) -> Step:
@@ -68,11 +80,25 @@ def read_step(text: str) -> Step:
     kernels = tuple(_kernels(computations, body))
     named = ((_ASSIGNED.match(line), line) for line in computations[body])
     collectives = tuple(
-        (match[3].removesuffix("-start"), _bytes_of(match[2]))
+        Collective(match[3].removesuffix("-start"), _bytes_of(match[2]), _shapes(match[2]))
         for match, _ in named
         if match and match[3].removesuffix("-start") in _COLLECTIVES
     )
-    return Step(cycles, tuple(loops), kernels, collectives)
+    host = tuple(line.strip()[:200] for lines in computations.values() for line in lines if _HOST.search(line))
+    return Step(cycles, tuple(loops), kernels, collectives, host)
+
+
+def has_images(collective: Collective, image: tuple[int, ...]) -> bool:
+    """Whether images of this shape (h, w, c) are exchanged: an array has h, w and c among its axes, or h*w*c or h*w.
+
+    >>> has_images(Collective("all-gather", 0, ((128, 3072),)), (32, 32, 3))
+    True
+    >>> has_images(Collective("all-reduce", 0, ((3, 3, 32, 32), (64,))), (32, 32, 4))
+    False
+    """
+    height, width, channels = image
+    written = ([height, width, channels], [height * width, channels], [height * width * channels])
+    return any(not Counter(form) - Counter(shape) for shape in collective.shapes for form in written)
 
 
 def roofline_seconds(step: Step, *, flops: float, bandwidth: float) -> float:
@@ -123,6 +149,10 @@ def _cycles(computations: dict[str, list[str]], name: str, loops: list[Loop]) ->
 def _bytes_of(text: str) -> int:
     """Bytes of all arrays whose shapes are in a text; numbers of 4 bytes where nothing else is known."""
     return sum(_BYTES.get(kind, 4) * _elements(sides) for kind, sides in _SHAPE.findall(text))
+
+
+def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(map(int, filter(None, sides.split(",")))) for _, sides in _SHAPE.findall(text))
 
 
 def _kernels(computations: dict[str, list[str]], body: str) -> Iterator[Kernel]:

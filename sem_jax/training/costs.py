@@ -41,6 +41,7 @@ class Plan(NamedTuple):
       batch_size, epochs: of the configuration.
       steps: of one or two kinds.
       how: "measured" or how the time was estimated.
+      image_shape: (h, w, c).
     """
 
     title: str
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     epochs: int
     steps: tuple[StepPlan, ...]
     how: str
+    image_shape: tuple[int, ...]
 
     @property
     def memory(self) -> int:
@@ -104,13 +106,15 @@ def too_large(hardware: str, found: str) -> ConfigError:
 
 
 def _of_text(step: Step) -> str:
-    total = sum(size for _, size in step.collectives)
-    kinds = {kind for kind, _ in step.collectives}
+    total = sum(it.bytes for it in step.collectives)
+    kinds = {it.kind for it in step.collectives}
     text = f"{len(step.kernels):,} kernels"
     if step.loops:
         text += f", {len(step.loops)} inner loops"
     if kinds:
         text += f"; {len(step.collectives)} collectives of {_mb(total)} ({', '.join(sorted(kinds))})"
+    if step.host:
+        text += f"; {len(step.host)} calls of the host"
     return text
 
 

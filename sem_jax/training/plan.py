@@ -9,6 +9,7 @@ here.
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,15 +28,17 @@ from sem_jax.training.costs import Plan, StepPlan, too_large
 from sem_jax.training.programs import Programs
 
 IMAGENET = 1_281_167, 1000, 224  # images, classes and pixels of a side, where a folder of images is not at hand
+Reader = Callable[[Any, targets.Target], StepPlan]
 SECONDS, LEAST = 10.0, 3  # real steps are timed for so long, but so many of them at least
 
 
-def plan(cfg: ConfigDict, target: str = "") -> Plan:
+def plan(cfg: ConfigDict, target: str = "", *, read: Reader | None = None) -> Plan:
     """Plans a run.
 
     Args:
       cfg: a validated configuration.
       target: hardware that is not here, see `system.targets.find_target`; "" = the devices at hand.
+      read: the costs of a lowered call on a target; default: `read_compiled`.
 
     Raises:
       ConfigError: an unknown target, a compiler that is not installed, a configuration that does not work with its
@@ -44,7 +47,7 @@ def plan(cfg: ConfigDict, target: str = "") -> Plan:
     dataset, notes = _made_up(cfg)
     if not target:
         return _measured(cfg, dataset, notes)
-    return _compiled(cfg, dataset, notes, targets.find_target(target))
+    return _compiled(cfg, dataset, notes, targets.find_target(target), read or read_compiled)
 
 
 def _made_up(cfg: ConfigDict) -> tuple[Dataset, tuple[str, ...]]:
@@ -75,7 +78,7 @@ def _kinds(cfg: ConfigDict, lengths: assemble.Lengths) -> dict[str, int]:
     return {name: steps for name, steps in (("mixing", mixing), ("plain", lengths.total - mixing)) if steps}
 
 
-def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target: targets.Target) -> Plan:
+def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target: targets.Target, read: Reader) -> Plan:
     chip = target.chip
     if cfg.model.dtype == "auto":
         cfg = cfg.copy_and_resolve_references()
@@ -90,7 +93,7 @@ def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target:
             parts = [(call, part) for call, part in zip(calls.lower(name), (1 / every, 1 - 1 / every), strict=False)]
             for i, (lowered, share) in enumerate(parts):
                 label = name if len(parts) == 1 else f"{name}, {'without' if i else 'with'} penalty"
-                steps.append(_read(label, round(count * share), lowered, target))
+                steps.append(read(lowered, target)._replace(name=label, steps=round(count * share)))
     how = f"roofline over the program compiled by XLA:GPU for {chip.name}, not measured; launches are not counted"
     if chip.kind == "tpu":
         how = f"estimated by XLA:TPU at {chip.clock / 1e9:.2f} GHz, not measured"
@@ -107,10 +110,19 @@ def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target:
         cfg.train.epochs,
         tuple(steps),
         how,
+        dataset.splits["train"].images.shape[1:],
     )
 
 
-def _read(name: str, count: int, lowered: Any, target: targets.Target) -> StepPlan:
+def read_compiled(lowered: Any, target: targets.Target, *, keep: Callable[[str], object] | None = None) -> StepPlan:
+    """Compiles a `jax.stages.Lowered` call for a target; the costs of a step of it, without name and number.
+
+    Args:
+      keep: called with the compiled program's text.
+
+    Raises:
+      ConfigError: it does not fit into the device's memory.
+    """
     try:
         program = lowered.compile(compiler_options=targets.compiler_options(target))
     except Exception as error:
@@ -119,7 +131,10 @@ def _read(name: str, count: int, lowered: Any, target: targets.Target) -> StepPl
             raise
         sentences = (part for part in found.replace("\n", " ").split(". ") if "Used" in part or "memory" in part)
         raise too_large(target.text, next(sentences, found)[:200]) from error
-    chip, step = target.chip, read_step(program.as_text())
+    text = program.as_text()
+    if keep:
+        keep(text)
+    chip, step = target.chip, read_step(text)
     memory = program.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     cost = program.cost_analysis() or {}
@@ -129,7 +144,7 @@ def _read(name: str, count: int, lowered: Any, target: targets.Target) -> StepPl
     else:
         flops, moved = sum(kernel.flops for kernel in step.kernels), sum(kernel.bytes for kernel in step.kernels)
         seconds = roofline_seconds(step, flops=chip.flops, bandwidth=chip.bandwidth)
-    return StepPlan(name, count, seconds, flops, moved, used - memory.alias_size_in_bytes, step)
+    return StepPlan("", 0, seconds, flops, moved, used - memory.alias_size_in_bytes, step)
 
 
 def _measured(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...]) -> Plan:
@@ -169,6 +184,7 @@ def _measured(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...]) -> Plan
         cfg.train.epochs,
         steps,
         "measured on random images",
+        shape,
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sem_jax.system.program_text import read_step, roofline_seconds
+from sem_jax.system.program_text import Collective, has_images, read_step, roofline_seconds
 
 TEXT = """\
 HloModule jit_call
@@ -44,7 +44,7 @@ def test_a_step_is_the_body_of_the_loop_over_steps():
         "what lies before the loop is no part of a step, and an inner loop counts 32 times"
     )
     assert [(loop.count, loop.cycles) for loop in step.loops] == [(32, 7)]
-    assert step.collectives == (("all-reduce", 32),)
+    assert step.collectives == (("all-reduce", 32, ((8,),)),) and step.host == ()
     assert [kernel.name for kernel in step.kernels] == ["fusion big", "all-reduce mean", "custom-call conv"]
 
 
@@ -55,6 +55,37 @@ def test_bytes_and_operations_of_a_kernel():
     assert conv.flops == pytest.approx(2 * (2 * 4 * 4 * 3) * (3 * 3 * 5)), (
         "a multiply-add for each place, in and out channel"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '%c = () custom-call(f32[8]{0} %p.1), custom_call_target="xla_ffi_python_gpu_callback"',
+        "%s = (f32[8], u32[], token[]) send(f32[8]{0} %p.1, token[] %t), channel_id=2, is_host_transfer=true",
+        "%o = token[] outfeed(f32[8]{0} %p.1, token[] %t), outfeed_shape=f32[8]{0}",
+    ],
+)
+def test_what_waits_for_the_host_is_found_anywhere(line):
+    assert len(read_step(TEXT.replace("  %big = ", f"  {line}\n  %big = ")).host) == 1
+    assert len(read_step(TEXT.replace("  %copy = ", f"  {line}\n  %copy = ")).host) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((128, 32, 32, 3), True),
+        ((3, 128, 32, 32), True),
+        ((32, 32, 3), True),
+        ((128, 3072), True),
+        ((128, 1024, 3), True),
+        ((3, 3, 32, 64), False),
+        ((128, 512), False),
+        ((32, 32), False),
+        ((), False),
+    ],
+)
+def test_images_among_what_is_exchanged(shape, found):
+    assert has_images(Collective("all-gather", 0, ((64,), shape)), (32, 32, 3)) == found
 
 
 def test_a_stride_makes_a_convolution_cheaper():

@@ -7,6 +7,7 @@ import pytest
 from sem_jax import config
 from sem_jax.errors import ConfigError
 from sem_jax.system import targets
+from sem_jax.system.program_text import has_images
 from sem_jax.training import plan as planning
 from sem_jax.training.plan import plan
 from tests.helpers.training import tiny_backbone  # noqa: F401
@@ -106,9 +107,11 @@ def test_a_loop_over_the_images_is_seen(monkeypatch):
 @pytest.mark.slow
 def test_on_four_chips_no_image_travels():
     (step,) = plan(configure("mixup+sem", **NET), "v5e:2x2").steps
+    assert step.text
     images = 32 * 32 * 32 * 3  # bytes of the batch as uint8
-    gathered = [size for kind, size in step.text.collectives if kind != "all-reduce"]
+    gathered = [it.bytes for it in step.text.collectives if it.kind != "all-reduce"]
     assert sum(gathered) < images / 4, step.text.collectives
+    assert not any(has_images(it, (32, 32, 3)) for it in step.text.collectives) and not step.text.host
 
 
 @tpu
