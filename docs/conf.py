@@ -36,7 +36,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
-smartquotes_action = "De"  # not quotes: a default of "" is two straight ones
+smartquotes_action = "e"  # neither quotes nor dashes: a default of "" and an option --list stay as they are typed
 pygments_style, pygments_dark_style = "friendly", "monokai"
 highlight_language = "bash"  # of blocks that name none: commands
 

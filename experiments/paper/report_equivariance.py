@@ -97,7 +97,7 @@ def equivariance(rows: Rows, figures: dict) -> dict:
                     "Both panels have the same axes."
                 )
         points = _by_gamma(rows, group)
-        if len(points) > 1:
+        if len(points) > 2:  # two gammas are in the table, and their curves in Fig. 3
             figures[f"gamma-{name}"] = report_figures.against_gamma(
                 points, report_figures.about(rows, group, (rows.runs(group, m) for m in BY_GAMMA), ", ")
             )

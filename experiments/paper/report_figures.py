@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
-from experiments.paper import grid
+from experiments.paper import grid, text
 from experiments.paper.rows import Group, Rows, Seeds, recipe
 from experiments.paper.scores import Metric, Score, measured_accuracy
 from experiments.paper.stats import Measured
@@ -47,7 +47,7 @@ def about(rows: Rows, group: Group, runs: Iterable[Seeds], between: str = "\n", 
     parts = [f"{images:,} images" if images else "all images"]
     parts += [f"{trained['train.epochs']} epochs"] if epochs else []
     parts += ["one seed" if seeds == "1" else f"{seeds} seeds"]
-    return f"{grid.net_name(rows.size, group[0])}, {group[1]}{between}{', '.join(parts)}"
+    return f"{grid.net_name(rows.size, group[0])}, {text.data_name(group[1])}{between}{', '.join(parts)}"
 
 
 def rows_of(axis: Axes, names: Sequence[str], **options: Any) -> None:
@@ -100,6 +100,13 @@ def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 4) -> No
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), **BOX)
 
 
+def without_and_with(larger: bool) -> list[Line2D]:
+    """Legend entries of errors without and with SEM; `larger`: there is one that is larger with it."""
+    looks = [(LOWER, "white", "without SEM"), (LOWER, LOWER, "with SEM: smaller error")]
+    looks += [(HIGHER, HIGHER, "with SEM: larger error")] if larger else []
+    return [Line2D([], [], color=c, marker="o", linestyle="", markerfacecolor=f, label=s) for c, f, s in looks]
+
+
 def accuracy(rows: Rows) -> Figure | None:
     """Test accuracy of the nine methods, one panel a (backbone, data set), on one scale."""
     groups = [group for group in rows.groups() if rows.entries(group)]
@@ -129,28 +136,39 @@ def accuracy(rows: Rows) -> Figure | None:
 def shares(lines: Sequence[tuple[Group, str, Metric, Score]], rows: Rows) -> Figure:
     """SEM's share: a row a method and set, a panel a (backbone, data set), on one scale."""
     groups = list(dict.fromkeys(group for group, *_ in lines))
-    tall = max(sum(line[0] == group for line in lines) for group in groups)
-    figure, axes = panels(2.4 + 4.6 * len(groups), 1.7 + 0.3 * tall, len(groups), sharex=True)
+    of = {g: sorted((it for it in lines if it[0] == g), key=lambda it: (it[2].table, it[2].set)) for g in groups}
+    names = {g: [f"{m.quantity}, {_set_name(m, rows, g)}: {name}" for _, name, m, _ in of[g]] for g in groups}
+    alike = all(it == names[groups[0]] for it in names.values())  # said once
+    width = 3.2 + 3.6 * len(groups) if alike else 6.8 * len(groups)
+    tall = max(map(len, of.values()))
+    figure, axes = panels(width, 1.7 + 0.3 * tall, len(groups), sharex=True, sharey=alike)
     drawn = []
     for axis, group in zip(axes, groups, strict=True):
-        own = sorted((line for line in lines if line[0] == group), key=lambda line: (line[2].table, line[2].set))
+        own = of[group]
         axis.axvline(0, color=DARK, linewidth=1)
         for place, (_, method, _, it) in enumerate(own):
             colour, marker = MIXERS[method.split("+")[0]], "D" if "es" in method.split("+") else "o"
             if it.sem.measured:
                 spot(axis, place, it.sem.measured, marker=marker, color=colour)
                 drawn.append(it.sem.measured)
-        rows_of(axis, [f"{_short(metric.set, group)}: {method}" for _, method, metric, _ in own], fontsize=9)
+        if axis is axes[0] or not alike:
+            rows_of(axis, names[group], fontsize=9)
         axis.set_xlabel("with SEM minus without, percentage points\n(right of 0: better with SEM)")
         pairs = (rows.runs(group, method) for _, method, *_ in own)
         axis.set_title(about(rows, group, pairs), loc="left", fontsize=10)
-    legend_below(figure, key_to(drawn), 2)
+    handles = key_to(drawn)
+    if any("es" in method.split("+") for _, method, *_ in lines):
+        handles.append(Line2D([], [], color=DARK, marker="D", linestyle="", label="with ES (early stop of mixing)"))
+    legend_below(figure, handles, 2)
     return figure
 
 
-def _short(name: str, group: Group) -> str:
-    """A set's name for a row of a panel, whose title has the data set."""
-    name = name.replace(" images)", ")").replace(f" of {group[1]}", "")
+def _set_name(metric: Metric, rows: Rows, group: Group) -> str:
+    """A set and its number of images, for a row of a panel whose title has the data set."""
+    if metric.table == "1":
+        items = {entry["suites"].get("clean", {}).get("scalars", {}).get("items") for entry in rows.entries(group)}
+        return "test images" + (f" ({items.pop():,})" if len(items) == 1 and None not in items else "")
+    name = metric.set.replace(" images)", ")").replace(f" of {group[1]}", "")
     return name if len(name) <= 34 else name[:33] + "…"
 
 
@@ -175,8 +193,8 @@ def figure_3(lines: Mapping[str, Seeds]) -> list[Curve]:
 
 
 def beside_figure_3(lines: Mapping[str, Seeds], gamma_of: Callable) -> list[Curve]:
-    """What Fig. 3 leaves out: no mixing, the clean pass alone, and mixup + SEM, darker with gamma; [] without those."""
-    if not {"erm", "mixup+clean", *grid.GAMMAS} & set(lines):
+    """What Fig. 3 leaves out: the clean pass alone, and mixup + SEM, darker with gamma; [] without those."""
+    if not {"mixup+clean", *grid.GAMMAS} & set(lines):
         return []
     plain = (("erm", NAMES["erm"], MIXERS["erm"], ":"), ("mixup", "mixup", MIXERS["mixup"], "-"))
     plain += (("mixup+clean", "mixup with the clean pass, gamma 0", COLOURS[3], "-."),)
@@ -262,37 +280,5 @@ def every_mixer(drawn: Mapping[Group, Sequence], rows: Rows) -> Figure:
         axis.set_xlabel("relative error, own mixing")
     axes[0].set_xlim(0, 1.06 * most or None)  # after all panels, which share it: none may reach beyond
     rows_of(axes[0], names)
-    looks = ((LOWER, "white", "without SEM"), (LOWER, LOWER, "with SEM: smaller error"))
-    looks += ((HIGHER, HIGHER, "with SEM: larger error"),)
-    legend_below(
-        figure,
-        [Line2D([], [], color=c, marker="o", linestyle="", markerfacecolor=f, label=s) for c, f, s in looks],
-    )
-    return figure
-
-
-def lengths(points: Mapping[Group, Mapping[str, Mapping[int, Measured]]], rows: Rows) -> Figure:
-    """Accuracy (%) by method and epochs, a panel a (backbone, data set)."""
-    figure, axes = panels(1.4 + 5.6 * len(points), 4.6, len(points))
-    for axis, (group, found) in zip(axes, points.items(), strict=True):
-        others = iter(COLOURS[2:])
-        for index, (method, by_epochs) in enumerate(found.items()):
-            epochs, nine = sorted(by_epochs), method in grid.METHODS
-            colour = MIXERS[method.split("+")[0]] if nine else next(others, GREY)
-            style, marker = ("--" if "sem" in method else "-") if nine else "-.", MARKERS[index % len(MARKERS)]
-            axis.plot(epochs, [by_epochs[n].mean for n in epochs], style, color=colour, marker=marker, label=method)
-            for n in epochs:
-                spot(axis, n, by_epochs[n], across=False, color=colour, marker=marker)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(sorted({n for by_epochs in found.values() for n in by_epochs}))
-        axis.get_xaxis().set_major_formatter("{x:.0f}")
-        axis.minorticks_off()
-        axis.margins(x=0.08)
-        axis.set_xlabel("epochs")
-        axis.set_ylabel("test accuracy (%)")
-        runs = [dict.fromkeys(range(len(it.seeds)), {}) for by_epochs in found.values() for it in by_epochs.values()]
-        axis.set_title(about(rows, group, runs, epochs=False), loc="left", fontsize=10)
-        axis.legend(**BOX)
-    drawn = [it for found in points.values() for by_epochs in found.values() for it in by_epochs.values()]
-    legend_below(figure, key_to(drawn))
+    legend_below(figure, without_and_with(any(line.get_color() == HIGHER for axis in axes for line in axis.lines)))
     return figure

@@ -9,11 +9,16 @@ side by side here; the other tables have one of the lengths.
 import json
 from collections.abc import Mapping
 
-from experiments.paper import grid, report_figures, text
+from matplotlib.figure import Figure
+
+from experiments.paper import grid, text
 from experiments.paper.ledger import Book
 from experiments.paper.report_equivariance import BARS
+from experiments.paper.report_figures import BOX, GREY, MARKERS, MIXERS, about, key_to, legend_below, panels, spot
 from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, recipe
 from experiments.paper.scores import accuracy_on_test, compare, measured_accuracy, percent
+from experiments.paper.stats import Measured
+from sem_jax.evaluation.report.figures import COLOURS
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
 METHODS = (*grid.METHODS, *(name for name, control in grid.CONTROLS.items() if control.epochs == 1))
@@ -70,10 +75,38 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
         points[group] = {m: {n: measured_accuracy(rows, runs) for n, runs in found[m].items()} for m in methods}
     if not tables:
         return None
-    figures["lengths"] = report_figures.lengths(points, rows)
+    figures["lengths"] = draw(points, rows)
     note = (
         "Every run has a schedule of its own length; accuracy after the last epoch, mean ± standard deviation over "
         "seeds. Differences are in percentage points, with 95% intervals over test items."
     )
     caption = f"Test accuracy against the length of training. {BARS}"
     return {"status": "done", "note": note, "tables": tables, "figures": {"lengths": caption}}
+
+
+def draw(points: Mapping[Group, Mapping[str, Mapping[int, Measured]]], rows: Rows) -> Figure:
+    """Accuracy (%) by method and epochs, a panel a (backbone, data set)."""
+    figure, axes = panels(1.4 + 5.6 * len(points), 4.6, len(points))
+    for axis, (group, found) in zip(axes, points.items(), strict=True):
+        others = iter(COLOURS[2:])
+        for index, (method, by_epochs) in enumerate(found.items()):
+            epochs, nine = sorted(by_epochs), method in grid.METHODS
+            colour = MIXERS[method.split("+")[0]] if nine else next(others, GREY)
+            style, marker = ("--" if "sem" in method else "-") if nine else "-.", MARKERS[index % len(MARKERS)]
+            look = {"color": colour, "marker": marker, "label": text.method_name(method)}
+            axis.plot(epochs, [by_epochs[n].mean for n in epochs], style, **look)
+            for n in epochs:
+                spot(axis, n, by_epochs[n], across=False, color=colour, marker=marker)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted({n for by_epochs in found.values() for n in by_epochs}))
+        axis.get_xaxis().set_major_formatter("{x:.0f}")
+        axis.minorticks_off()
+        axis.margins(x=0.08)
+        axis.set_xlabel("epochs")
+        axis.set_ylabel("test accuracy (%)")
+        runs = [dict.fromkeys(range(len(it.seeds)), {}) for by_epochs in found.values() for it in by_epochs.values()]
+        axis.set_title(about(rows, group, runs, epochs=False), loc="left", fontsize=10)
+        axis.legend(**BOX)
+    drawn = [it for found in points.values() for by_epochs in found.values() for it in by_epochs.values()]
+    legend_below(figure, key_to(drawn))
+    return figure

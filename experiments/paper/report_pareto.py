@@ -6,6 +6,7 @@ Up is more accurate, left more equivariant: an arrow that goes up and left costs
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.paper import grid
+from experiments.paper import grid, text
 from experiments.paper.report_equivariance import base_method, errors
-from experiments.paper.report_figures import DARK, GREY, HIGHER, LOWER, about, legend_below, panels
+from experiments.paper.report_figures import (
+    DARK,
+    GREY,
+    HIGHER,
+    LOWER,
+    about,
+    legend_below,
+    panels,
+    without_and_with,
+)
 from experiments.paper.rows import Group, Rows, Seeds
 
 VARIANTS = (*grid.GAMMAS, "sem-warmup", "sem-normalised", "cutmix-sem-warmup", "cutmix-sem-normalised")
@@ -67,7 +77,7 @@ def pareto(rows: Rows, figures: dict) -> dict[str, str]:
 
 def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
     figure, axes = panels(12.0, 6.0, 2, sharey=True)
-    several = False
+    several, named = False, []
     for axis, (mixing, found) in zip(axes, drawn.items(), strict=True):
         ends = []
         for it in found:
@@ -90,31 +100,39 @@ def draw(drawn: dict[str, list[Arrow]], erm: np.ndarray, title: str) -> Figure:
             ends.append(("erm", erm.mean(axis=0), erm.mean(axis=0)))
         axis.set_xlabel(f"relative error, {MIXINGS[mixing]}\n(left: more equivariant)")
         axis.margins(x=0.06, y=0.06)
+        named.append(ends)
+    for axis, ends in zip(axes, named, strict=True):  # after all panels, whose heights are shared
         _label(axis, ends)
     axes[0].set_ylabel("test accuracy (%)")
-    looks = ((LOWER, "white", "without SEM"), (LOWER, LOWER, "with SEM: smaller error"))
-    looks += ((HIGHER, HIGHER, "with SEM: larger error"),)
-    handles = [Line2D([], [], color=c, marker="o", linestyle="", markerfacecolor=f, label=s) for c, f, s in looks]
+    handles = without_and_with(any(line.get_color() == HIGHER for axis in axes for line in axis.lines))
     handles += [Line2D([], [], color=LOWER, marker=".", linewidth=0.6, alpha=0.6, label="a seed")] if several else []
     legend_below(figure, handles)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 
+def _cross(first: np.ndarray, end: float, second: np.ndarray, other_end: float) -> bool:
+    """Whether the lines from two points to their names at x = 1.02."""
+    left, right = sorted(((first, end), (second, other_end)), key=lambda it: it[0][0])
+    height = left[0][1] + (left[1] - left[0][1]) * (right[0][0] - left[0][0]) / (1.02 - left[0][0])
+    return (height - right[0][1]) * (left[1] - right[1]) < 0
+
+
 def _label(axis: Axes, ends: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
     """Names beside the panel, in the order of the heights of what they name, with a thin line to it.
 
-    An arrow is named at its start; arrows from one start at their heads.
+    An arrow is named at its start; arrows from one start at their heads. Lines that would cross change places.
     """
     starts = [tuple(tail) for _, tail, _ in ends]
     alone = [starts.count(it) == 1 for it in starts]
     at = [
-        (name.removesuffix("+sem") if own else name, tail if own else head)
+        (name.removesuffix("+sem") if own else text.method_name(name), tail if own else head)
         for (name, tail, head), own in zip(ends, alone, strict=True)
     ]
     at.sort(key=lambda it: it[1][1])
-    low, high = axis.get_ylim()
-    places = np.array([(point[1] - low) / (high - low) for _, point in at])
+    axis.autoscale_view()
+    inside = axis.transLimits.transform([point for _, point in at]).reshape(-1, 2)  # in fractions of the panel
+    places = inside[:, 1].copy()
     step = min(0.052, 1 / max(1, len(at) - 1))
     for _ in range(200):  # as near to their height as the least distance allows
         for i in range(len(places) - 1):
@@ -122,6 +140,10 @@ def _label(axis: Axes, ends: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> No
                 places[i] -= gap / 2
                 places[i + 1] += gap / 2
         places = places.clip(0, 1)
+    for _ in at:
+        for i, j in combinations(range(len(at)), 2):
+            if _cross(inside[i], places[i], inside[j], places[j]):
+                places[[i, j]] = places[[j, i]]
     for (name, point), place in zip(at, places, strict=True):
         line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4, "relpos": (0, 0.5)}
         options = {"textcoords": "axes fraction", "va": "center", "fontsize": 8.5, "color": DARK}

@@ -32,8 +32,10 @@ class Rows(NamedTuple):
     others: list[dict]  # done entries with other settings than those that count
 
     def groups(self) -> list[Group]:
-        """(backbone, dataset) of all entries, also of those that failed."""
-        return list(dict.fromkeys((b, d) for b, d, _ in [*self.done, *self.failed]))
+        """(backbone, dataset) of all entries, also of those that failed, in the order of the grid's backbones."""
+        order = [*grid.BACKBONES]
+        found = dict.fromkeys((b, d) for b, d, _ in [*self.done, *self.failed])
+        return sorted(found, key=lambda it: order.index(it[0]) if it[0] in order else len(order))
 
     def methods(self, group: Group) -> list[str]:
         return list(dict.fromkeys(m for b, d, m in [*self.done, *self.failed] if (b, d) == group))
@@ -55,8 +57,9 @@ def choose(ledger: Ledger, size: str) -> Rows:
     """The runs of one size.
 
     What is compared was trained alike: of the runs on a (backbone, data set) those of one recipe count, of the size's
-    own number of epochs where there is one, and of these of the newest. Where a row was run with several settings of
-    its method (alpha, gamma), those of its newest run count. Other lengths are shown by `report_lengths`.
+    own number of epochs where there is one, else of the longest, and of these of the newest. Where a row was run with
+    several settings of its method (alpha, gamma), those of its newest run count. Other lengths are shown by
+    `report_lengths`.
 
     Raises:
       RunError: there is no ledger.
@@ -68,7 +71,7 @@ def choose(ledger: Ledger, size: str) -> Rows:
             by_group.setdefault((entry["backbone"], entry["dataset"]), []).append(entry)
     done, others = {}, []
     for group, entries in by_group.items():
-        alike = recipe(max(entries, key=lambda entry: (_own_length(entry), entry["time"])))
+        alike = recipe(max(entries, key=_counts))
         by_row: dict[str, list[dict]] = {}
         for entry in entries:
             if recipe(entry) == alike:
@@ -114,6 +117,11 @@ def not_the_sizes(entry: Mapping) -> dict:
 def _factor(entry: Mapping) -> int:
     control = grid.CONTROLS.get(entry["method"])
     return control.epochs if control else 1
+
+
+def _counts(entry: Mapping) -> tuple[bool, int, str]:
+    """Larger for an entry whose recipe counts before another's."""
+    return _own_length(entry), recipe(entry)["train.epochs"], entry["time"]
 
 
 def _own_length(entry: Mapping) -> bool:

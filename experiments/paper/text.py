@@ -1,9 +1,26 @@
-"""How numbers are written in the report's tables; "" for what is not there."""
+"""How numbers are written in the report's tables, "" for what is not there; and names in its figures."""
 
 from collections.abc import Sequence
 
+from experiments.paper import grid
 from experiments.paper.scores import Change
 from experiments.paper.stats import mean_sd
+
+DATA_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny-ImageNet"}
+VARIANTS = {"warmup": "gamma rises", "normalised": "unit vectors"} | {
+    name.removeprefix("sem-"): name.removeprefix("sem-").replace("gamma", "gamma ") for name in grid.GAMMAS
+}
+
+
+def data_name(dataset: str) -> str:
+    """A data set as it is written in a title: "CIFAR-10" of "cifar10"."""
+    return DATA_NAMES.get(dataset, dataset)
+
+
+def method_name(method: str) -> str:
+    """A method as it is written in a figure: "mixup+sem, gamma rises" of the control "sem-warmup"."""
+    start, found, variant = method.rpartition("sem-")
+    return f"{start.rstrip('-') or 'mixup'}+sem, {VARIANTS[variant]}" if found and variant in VARIANTS else method
 
 
 def number(value: float | None, form: str = ".2f") -> str:

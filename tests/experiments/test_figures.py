@@ -1,13 +1,26 @@
 """The report's figures on hand-made ledgers: nothing is cut off, a bar has one meaning, seeds are drawn and counted."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from experiments.paper import report, report_figures, stats
+from experiments.paper import report, report_figures, report_pareto, stats
 from experiments.paper.ledger import Ledger
 from experiments.paper.report_figures import HIGHER, MIXERS
 from tests.helpers.ledgers import entry
+
+POINTS = (
+    (0.29, 33.6),
+    (0.21, 33.6),
+    (0.27, 33.0),
+    (0.32, 32.0),
+    (0.28, 31.1),
+    (0.34, 31.0),
+    (0.30, 29.2),
+    (0.38, 29.6),
+)
 
 
 @pytest.fixture
@@ -78,6 +91,11 @@ def test_a_larger_error_with_sem_in_a_later_panel_is_in_the_picture_and_in_its_c
     assert "cutmix on ViT of width 48, 3 blocks, patches of 8, cifar10 (0.700 to 0.840)" in captions["every_mixer"]
     drawn = {to_hex(line.get_color()) for line in second.lines}
     assert HIGHER.lower() in drawn
+    assert "with SEM: larger error" in names(figures["every_mixer"])
+    assert [it.get_label() for it in report_figures.without_and_with(False)] == [
+        "without SEM",
+        "with SEM: smaller error",
+    ]
     assert "one seed" in first.get_title(loc="left") and "images" in first.get_title(loc="left")
     assert "a seed" not in names(figures["accuracy"]) and "95% over test items" in names(figures["accuracy"])
 
@@ -104,7 +122,17 @@ def test_an_arrow_goes_from_without_sem_to_with_it(ledger):
     arrows = {(tuple(np.round(it.xyann, 3)), tuple(np.round(it.xy, 3))) for it in own.texts if not it.get_text()}
     assert ((0.5, 45.0), (0.6, 50.0)) in arrows and ((0.4, 35.0), (0.3, 40.0)) in arrows  # cutmix, mixup
     said = {it.get_text() for it in mixup.texts}
-    assert {"erm", "fmix", "cutmix", "mixup+sem", "sem-gamma1"} <= said  # two start at mixup: named at their heads
+    two_from_mixup = {"mixup+sem", "mixup+sem, gamma 1"}  # named at their heads
+    assert {"erm", "fmix", "cutmix", *two_from_mixup} <= said
+
+
+def test_lines_to_names_do_not_cross():
+    _, (axis,) = report_figures.panels(4, 3)
+    axis.plot(*np.transpose(POINTS), "o")
+    report_pareto._label(axis, [(f"mixer {i}", np.array(point), np.zeros(2)) for i, point in enumerate(POINTS)])
+    lines = [(axis.transLimits.transform(it.xy), it.xyann[1]) for it in axis.texts]
+    assert len(lines) == len(POINTS)
+    assert not any(report_pareto._cross(*a, *b) for a, b in combinations(lines, 2))
 
 
 def test_a_row_without_a_finite_error_and_seeds_without_items_are_drawn_without_bars():

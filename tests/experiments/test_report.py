@@ -194,7 +194,7 @@ def test_without_items_every_number_is_there_and_what_is_left_out_is_said_with_i
     assert line[4] == "-0.100 (no items: no interval)"
     assert rows_of(parts["Controls"]["tables"][0])["mixup+sem"]["against mixup"] == share
     assert {row[0]: row for row in parts["Every mixer"]["tables"][0]["rows"]}["fmix"][3].startswith("-0.050 (no items")
-    assert {"accuracy", "sem_share", "gamma-preact-cifar10", "every_mixer", "lengths"} <= set(figures)
+    assert {"accuracy", "sem_share", "gammas-preact-cifar10", "every_mixer", "lengths"} <= set(figures)
     assert report.main(["--ledger", str(ledger.folder), "--out", str(tmp_path / "out")]) == 0
     assert "12 of 12 runs have no items here" in capsys.readouterr().out
     assert "no paired interval" in (tmp_path / "out/report.md").read_text()
@@ -313,6 +313,13 @@ def built_without_other_mixers(ledger):
     other = Ledger(ledger.folder.with_name("other"))
     other.append(*entry("mixup", 0))
     return built(other)[0]
+
+
+def test_without_runs_of_the_sizes_own_length_the_tables_have_the_longest(ledger):
+    for epochs, time in ((48, "2026-01-01"), (24, "2026-01-02")):
+        ledger.append(*entry("mixup", 0, accuracy=epochs / 100, time=time, settings=(("train.epochs", epochs),)))
+    table = built(ledger)[0]["Table 1: accuracy"]["tables"][0]
+    assert rows_of(table)["mixup"]["ours, accuracy (%)"] == "48.00 (n=1)"
 
 
 def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
