@@ -57,8 +57,8 @@ TABLE = (
           "What they are divided by; () = likewise, or the standard deviation of the training images."),
     Field("data.crop_padding", 4, Range(0, 4096), "Pixels of black border, added before a random crop; 0 = no crop."),
     Field("data.crop_scale", 0.0, Range(0, 1),
-          "Random resized crop of encoded images (image_folder, tfds): the smallest share of the area that is kept; "
-          "0 = none. ImageNet recipes take 0.08, with data.crop_padding 0 and data.image_size 224."),
+          "Random resized crop of encoded images (image_folder, tfds, hf): the smallest share of the area that is "
+          "kept; 0 = none. ImageNet recipes take 0.08, with data.crop_padding 0 and data.image_size 224."),
     Field("data.eval_crop", 1.0, SHARE,
           "With data.crop_scale: the share of the shorter side that evaluation sees; ImageNet recipes take 0.875."),
     Field("data.flip", True, None, "Mirror left and right with probability 0.5."),

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import sem_jax.convert as convert
-from sem_jax.errors import command_parser, exit_on_error
-from sem_jax.runs.reading import without_current_folder
+from sem_jax.convert.files import require_place
+from sem_jax.errors import RunError, command_parser, exit_on_error
+from sem_jax.runs.reading import require_run, without_current_folder
 from sem_jax.system.urls import require_local
 
 
@@ -23,7 +24,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--data", default="cifar10", metavar="NAME", help="with --from: data set the model is scored on")
     add("--data-dir", default="", metavar="DIR", help="with --from: folder of that data set")
     add("--image-size", type=int, default=0, metavar="N", help="with --from: size of the images of an image folder")
-    add("--mean", type=float, nargs="+", help="with --from: normalisation in training; default: the data set's own")
+    add(
+        "--mean",
+        type=float,
+        nargs="+",
+        help="with --from: normalisation in training; default: the source's, or the data's own",
+    )
     add("--std", type=float, nargs="+", help="with --from: likewise")
     add("--stem", default="", help="with --from: 3x3s2, whose weights look like those of 3x3")
     add("--variant", default="", help="with --from: variant of a PreActResNet, if the names mislead")
@@ -35,7 +41,12 @@ def main(argv: list[str] | None = None) -> None:
         require_local("--data-dir", args.data_dir)
         if args.source:
             require_local("--workdir", args.workdir, out=True)
-        from sem_jax.convert.runs import export_weights, import_weights  # brings jax, which --help does not need
+            if not args.source.expanduser().is_file():
+                raise RunError(f"{args.source} does not exist", "Give a .safetensors, .pt or .pth file.")
+        else:
+            require_place("--to", args.target.expanduser())
+            require_run(args.workdir, args.checkpoint)
+        from sem_jax.convert.runs import export_weights, import_weights  # brings jax, which no refusal waits for
 
         if args.target:
             target = args.target.expanduser()
@@ -45,8 +56,9 @@ def main(argv: list[str] | None = None) -> None:
         workdir = Path(args.workdir).expanduser()
         data = {"name": args.data, "dir": args.data_dir, "image_size": args.image_size}
         options = {name: getattr(args, name) for name in ("mean", "std", "stem", "variant")}
-        import_weights(args.source.expanduser(), workdir, data=data, **options)
-        print(f"Wrote {workdir}; score it with: python -m sem_jax evaluate --workdir={workdir}")
+        facts = import_weights(args.source.expanduser(), workdir, data=data, **options)
+        print(f"Wrote {workdir}, for images normalised with mean {facts.mean} and std {facts.std} (--mean, --std)")
+        print(f"Score it with: python -m sem_jax evaluate --workdir={workdir}")
 
 
 if __name__ == "__main__":

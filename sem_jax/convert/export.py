@@ -20,34 +20,33 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import export as jax_export
+from typing import TYPE_CHECKING, Any
 
 from sem_jax.config import without_places
-from sem_jax.convert.files import write_bytes, write_safetensors
-from sem_jax.convert.naming import named_leaves
-from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error, one_line
-from sem_jax.models import make_model
-from sem_jax.runs.opening import Run, open_run
-from sem_jax.runs.predict import make_predict_step
-from sem_jax.runs.reading import without_current_folder
-from sem_jax.runs.records import write_json
+from sem_jax.convert.files import require_place, write_bytes, write_safetensors
+from sem_jax.errors import RunError, command_parser, exit_on_error, one_line
+from sem_jax.runs.reading import require_run, without_current_folder
 from sem_jax.system.urls import require_local
+
+if TYPE_CHECKING:  # jax takes seconds to start: the functions that need it import it, after the options are checked
+    import numpy as np
+
+    from sem_jax.runs.opening import Run
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def flat_arrays(variables: Any) -> dict[str, np.ndarray]:
+def flat_arrays(variables: Any) -> dict[str, "np.ndarray"]:
     """{"params/stem/kernel": array, ...} of nested variables."""
+    import numpy as np
+
+    from sem_jax.convert.naming import named_leaves
+
     return {"/".join(path): np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
-def about_model(run: Run) -> dict[str, str]:
+def about_model(run: "Run") -> dict[str, str]:
     """What is needed beside a model's arrays, by name, each a JSON text.
 
     class_names (in the order of the logits), image_shape [h, w, c], mean and std (per channel, of pixels in [0, 1]),
@@ -60,7 +59,7 @@ def about_model(run: Run) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in found.items()}
 
 
-def export_program(run: Run) -> bytes:
+def export_program(run: "Run") -> bytes:
     """The predictions of a checkpoint as serialised StableHLO, for any number of images.
 
     The program maps images u8[b h w c] to (features f32[b d], logits f32[b k], probabilities f32[b k]).
@@ -68,8 +67,14 @@ def export_program(run: Run) -> bytes:
     Raises:
       RunError: flatbuffers is not installed.
     """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise RunError("flatbuffers is not installed", "pip install sem-jax[export], or pip install flatbuffers")
+    _require("flatbuffers")
+    import jax
+    import jax.numpy as jnp
+    from jax import export as jax_export
+
+    from sem_jax.models import make_model
+    from sem_jax.runs.predict import make_predict_step
+
     # float32 on every platform: the program must not depend on the machine that exports it.
     model = make_model(**{**run.config.model, "num_classes": len(run.data.class_names), "dtype": "float32"})
     step = make_predict_step(model, mean=run.data.mean, std=run.data.std)
@@ -83,6 +88,11 @@ def export_program(run: Run) -> bytes:
     return bytes(jax_export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
 
 
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise RunError(f"{package} is not installed", f"pip install sem-jax[export], or pip install {package}")
+
+
 def load_program(path: Path) -> Callable[..., Any]:
     """images u8[b h w c] -> (features, logits, probabilities), from a file that `export_program` made.
 
@@ -91,6 +101,8 @@ def load_program(path: Path) -> Callable[..., Any]:
     """
     if not path.is_file():
         raise RunError(f"{path} does not exist")
+    from jax import export as jax_export
+
     try:
         return jax_export.deserialize(bytearray(path.read_bytes())).call
     except Exception as error:  # flatbuffers, MLIR and struct raise errors of their own
@@ -102,20 +114,27 @@ def export_run(workdir: str, out: Path, *, kind: str, checkpoint: str = "final",
     """Writes a checkpoint to the file `out`, in a format `kind` of FORMATS; for a program, `out`.json too.
 
     Raises:
-      SemError: a run that cannot be opened, or a package that is missing.
+      SemError: a run that cannot be opened, a package that is missing, or a file that cannot be written.
     """
-    if out.is_dir():
-        raise ConfigError(f"--out={out} is a folder; give a file")
+    _require({"stablehlo": "flatbuffers", "safetensors": "safetensors"}[kind])
+    require_place("--out", out)
+    require_run(workdir, checkpoint)
+    from sem_jax.runs.opening import open_run
+
     run = open_run(workdir, checkpoint, trust_model=trust_model)
     about = about_model(run)
-    if kind == "stablehlo":
-        program = export_program(run)
-        write_bytes(out, program)
-        facts = {name: json.loads(text) for name, text in about.items()}
-        facts |= {"sha256": hashlib.sha256(program).hexdigest(), "outputs": ["features", "logits", "probabilities"]}
-        write_json(out.with_name(f"{out.name}.json"), facts | {"jax": jax.__version__})
+    if kind == "safetensors":
+        write_safetensors(out, flat_arrays(run.variables), about)
         return
-    write_safetensors(out, flat_arrays(run.variables), about)
+    import jax
+
+    from sem_jax.runs.records import write_json
+
+    program = export_program(run)
+    write_bytes(out, program)
+    facts = {name: json.loads(text) for name, text in about.items()}
+    facts |= {"sha256": hashlib.sha256(program).hexdigest(), "outputs": ["features", "logits", "probabilities"]}
+    write_json(out.with_name(f"{out.name}.json"), facts | {"jax": jax.__version__})
 
 
 def main(argv: list[str] | None = None) -> None:

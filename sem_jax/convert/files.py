@@ -4,6 +4,7 @@ arrays = read_state_dict(Path("resnet18.pth"), limit=1 << 30)           # PyTorc
 write_safetensors(Path("net.safetensors"), arrays, {"model": "resnet"})
 """
 
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from sem_jax.errors import RunError, one_line
+from sem_jax.errors import ConfigError, RunError, one_line
 from sem_jax.runs.records import replacing
 
 MAX_BYTES = 1 << 38  # of a file of weights, and of its tensors in float32
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # where training scripts put the state dict
+
+
+def require_place(option: str, path: Path) -> None:
+    """Refuses a file that cannot be written, before anything is opened for it; folders above it are made later.
+
+    Raises:
+      ConfigError: names the option; it is a folder, or lies below a file or where nothing may be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option}={path} is a folder; give a file")
+    above = next(it for it in path.absolute().parents if it.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "may not be written to" if above.is_dir() else "is no folder"
+        raise ConfigError(f"{option}={path} cannot be written: {above} {why}", "Give another file.")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

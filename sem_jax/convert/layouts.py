@@ -30,6 +30,13 @@ class Naming(NamedTuple):
     normalisation: Normalisation | None = None  # of the images that published weights were trained on; None: unknown
     scale: tuple[int, ...] = ()  # further axes of a ConvNeXt's layer scale
 
+    def trained_with(self, fields: Mapping[str, Any]) -> Normalisation | None:
+        """Mean and std behind published weights of these `model` fields; None: not known.
+
+        A small stem means small images: such a net was not trained on ImageNet.
+        """
+        return self.normalisation if fields.get("stem") != "3x3" else None
+
     def knows(self, name: str) -> bool:
         """Whether a name is one of this layout, whatever the depth of the net."""
         names = [re.escape(it) for it in self.top.values()]

@@ -155,8 +155,7 @@ def _from_file(path: Path, text: str, like: Any, name: str, revision: str = "") 
     naming, remedy = NAMINGS[layout], _settings(fields)
     if naming.family != name:
         raise RunError(f"{text} is {naming.source}, but model.name is {name!r}", remedy)
-    # A small stem means small images: such a net was not trained on ImageNet.
-    known = naming.normalisation if fields.get("stem") != "3x3" else None
+    known = naming.trained_with(fields)
     return _Source(fit(layout, arrays, like), naming.source, about, known, remedy=remedy)
 
 

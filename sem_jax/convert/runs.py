@@ -33,15 +33,19 @@ def import_weights(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     **model: Any,
-) -> None:
+) -> DataFacts:
     """Makes a run folder of a state dict: config.json, data.json, checkpoints/1 and converted.json.
 
     Args:
       source: .safetensors, .pt or .pth.
       workdir: must not hold a run.
       data: fields of the `data` group, for the set that the model is scored on; the logits have its order of classes.
-      mean, std: normalisation of the images in training; by default this package's for the data set.
+      mean, std: normalisation of the images in training; by default that of the source, where its layout tells it
+        (ImageNet's for torchvision's ResNet), else this package's for the data set.
       **model: fields of the `model` group that replace those found in the file (stem, variant).
+
+    Returns:
+      What data.json holds.
 
     Raises:
       SemError: a file, fields or data that do not fit each other; nothing is written.
@@ -60,8 +64,11 @@ def import_weights(
     if len(dataset.class_names) != num_classes:
         raise RunError(f"{source} has {num_classes} classes, {cfg.data.name} has {len(dataset.class_names)}")
     facts = DataFacts.of(dataset)
-    facts = facts._replace(mean=tuple(mean or facts.mean), std=tuple(std or facts.std))
     channels = facts.image_shape[2]
+    known = NAMINGS[layout].trained_with(fields)
+    if known and len(known[0]) == channels:
+        facts = facts._replace(mean=known[0], std=known[1])
+    facts = facts._replace(mean=tuple(mean or facts.mean), std=tuple(std or facts.std))
     if not len(facts.mean) == len(facts.std) == channels or min(facts.std) <= 0:
         found = f"{list(facts.mean)}, {list(facts.std)}"
         raise ConfigError(f"--mean and --std must have {channels} numbers, std > 0; got {found}")
@@ -75,6 +82,7 @@ def import_weights(
     naming = NAMINGS[layout].source
     write_json(workdir / "converted.json", {"file": source.name, "sha256": digest, "naming": naming, **environment()})
     write_json(workdir / "config.json", config_lib.to_dict(cfg))  # last: a folder without it is no run
+    return facts
 
 
 def export_weights(workdir: str, target: Path, *, checkpoint: str = "final", trust_model: str = "") -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from sem_jax import config as config_lib
 from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error
 from sem_jax.runs import manifest as manifests
-from sem_jax.runs.reading import read_json, without_current_folder
+from sem_jax.runs.reading import read_json, require_run, without_current_folder
 from sem_jax.runs.shared import FILES, is_shared
 from sem_jax.system import hub
 
@@ -59,6 +59,7 @@ def share_run(
             raise ConfigError(f"--to={to} must be a folder, or the address of a model: hf://owner/name")
     elif "://" in to or target.is_file() or (target.is_dir() and any(target.iterdir()) and not is_shared(target)):
         raise ConfigError(f"--to={to} must be hf://owner/name or a new folder", "It is none, or holds something else.")
+    require_run(workdir, checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         where = target.resolve().name if target else to  # a path of this machine is nobody's business
         pack(workdir, Path(folder), where=where, checkpoint=checkpoint, license=license, trust_model=trust_model)

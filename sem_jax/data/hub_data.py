@@ -18,14 +18,15 @@ bytes.
 import contextlib
 import json
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sem_jax.data.decoded_cache import Labelled, read_splits
+from sem_jax.data.arrow_files import REMEDY, ArrowRecords, content_of, open_batches
+from sem_jax.data.decoded_cache import Labelled, read_splits, stamp
+from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, Reading, Source
 from sem_jax.data.images import decode_all
 from sem_jax.data.refusing import refusing, regular
@@ -38,7 +39,6 @@ SUFFIXES = (".parquet", ".arrow")
 FILE, GROUP, ROWS = 1 << 36, 1 << 32, 1 << 27  # bytes of a file; bytes that a row group inflates to; rows of a file
 BATCH = 64  # rows that are inflated at a time
 NAME = 200  # letters of a label that is a text
-REMEDY = "Take a folder of `save_to_disk`, or of parquet files as a hub has them."
 
 
 class Table(NamedTuple):
@@ -71,25 +71,79 @@ def load_hf(source: Source, data_dir: str, splits: Sequence[str], image_size: in
             raise DataError(f"{data_dir} has no labelled split {' or '.join(SPLITS[split])} (it has: {has})", REMEDY)
     names = _class_names([path for name in used.values() if name for path in there[name]], columns)
 
+    encoded = reading.encoded
+    if encoded is None:
+        files = [path for split in splits for path in there[used[split]]]
+        encoded = all(map(_by_row, files)) and too_large(sum(map(_count, files)), image_size or 64)
+
     def read(split: str) -> Labelled:
         files = there[used[split]]
-        rows = [row for path in files for row in _rows(path, columns, images=True)]
-        if not rows:
+        if encoded or all(map(_by_row, files)):
+            records, found = _records(files, columns)
+        else:
+            rows = [row for path in files for row in _rows(path, columns, images=True)]
+            records, found = RowRecords(rows), [label for _, label, _ in rows]
+        if not found:
             raise DataError(f"{files[0]} has no rows", REMEDY)
         index = {name: label for label, name in enumerate(names)}
-        numbers = (index.get(it, -1) if isinstance(it, str) else it for _, it, _ in rows)
-        labels = [min(max(number, -1), len(names)) for number in numbers]  # `check_split` names one that is none
-        images = decode_all(
-            len(rows),
-            lambda i: rows[i][0],
-            lambda i: rows[i][2],
-            image_size=image_size,
-            progress=f"decoding {used[split]} of {data_dir}",
-        )
-        return Split(images, np.array(labels, np.int32)), names
+        numbers = (index.get(it, -1) if isinstance(it, str) else it for it in found)
+        labels = np.array(
+            [min(max(it, -1), len(names)) for it in numbers], np.int32
+        )  # `check_split` names what is none
+        if encoded:
+            about = [str(folder.resolve()), split, [[path.name, *stamp(path)] for path in files]]
+            return Split(RecordImages(records, image_size, about, eval_crop=reading.eval_crop), labels), names
+        bar = f"decoding {used[split]} of {data_dir}"
+        images = decode_all(len(records), records.read, records.where, image_size=image_size, progress=bar)
+        return Split(images, labels), names
 
-    options = [image_size, *columns]
-    return Loaded(*read_splits("hf", folder, options, splits, read, cache=reading.cache))
+    cache = reading.cache and not encoded
+    return Loaded(*read_splits("hf", folder, [image_size, *columns], splits, read, cache=cache))
+
+
+class RowRecords:
+    """`encoded.Records` of rows in memory, as `_rows` reads them."""
+
+    def __init__(self, rows: Sequence[tuple[bytes, Any, str]]):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image."""
+        return self._rows[index][0]
+
+    def where(self, index: int) -> str:
+        """File and row."""
+        return self._rows[index][2]
+
+
+def _by_row(path: Path) -> bool:
+    """Whether any row of a file can be read without the others."""
+    return path.suffix == ".arrow"
+
+
+def _count(path: Path) -> int:
+    with _reading(path):
+        return sum(batch.num_rows for batch in open_batches(path))
+
+
+def _records(files: Sequence[Path], columns: tuple[str, str]) -> tuple[ArrowRecords, list[Any]]:
+    """(images that stay in their files, labels).
+
+    Raises:
+      DataError: parquet, whose rows are packed together.
+    """
+    if packed := [path for path in files if not _by_row(path)]:
+        message = f"{packed[0]} is parquet; images that stay encoded need Arrow files"
+        remedy = "Write them: datasets.load_dataset(...).save_to_disk(FOLDER); or set runtime.residency=host."
+        raise DataError(message, remedy)
+    images = {_columns(_table(path), columns)[0] for path in files}
+    if len(images) > 1:
+        raise DataError(f"{files[0]} and others name the column of images differently: {', '.join(sorted(images))}")
+    labels = [label for path in files for _, label, _ in _rows(path, columns, images=False)]
+    return ArrowRecords(files, images.pop(), json.dumps([[str(path), *stamp(path)] for path in files])), labels
 
 
 def _arrow() -> Any:
@@ -190,15 +244,13 @@ def _rows(path: Path, asked: tuple[str, str], *, images: bool) -> Iterator[tuple
     with _reading(path):
         number = 0
         for batch in _batches(table, [image, label] if images else [label]):
-            batch.validate(full=True)  # a damaged one would be read beyond its end
+            batch.validate(full=True)
             labels = batch.column(label).to_pylist()
             cells = batch.column(image).to_pylist() if images else [b""] * len(labels)
             for cell, it in zip(cells, labels, strict=True):
                 where = f"{path}: row {number}"
                 number += 1
-                content = cell.get("bytes") if isinstance(cell, dict) else cell
-                if content is None:
-                    raise DataError(f"{where} has no image, perhaps a path to one, which is not opened", REMEDY)
+                content = content_of(cell, where)
                 if it is None or (isinstance(it, str) and len(it) > NAME):
                     raise DataError(f"{where} has no label, or a text of more than {NAME} letters", REMEDY)
                 yield content, it, where
@@ -208,15 +260,10 @@ def _batches(table: Table, columns: list[str]) -> Iterator[Any]:
     """Record batches of some columns, of files that do not inflate beyond the bounds."""
     import pyarrow.parquet as parquet
 
-    arrow, path = _arrow(), table.path
-    if path.suffix == ".arrow":
-        with arrow.memory_map(str(path)) as file:
-            for message in arrow.ipc.MessageReader.open_stream(file):
-                if _is_compressed(bytes(message.metadata)):
-                    raise DataError(f"{path} has compressed batches, which save_to_disk does not write", REMEDY)
-        with arrow.memory_map(str(path)) as file:
-            for batch in arrow.ipc.open_stream(file):
-                yield batch.select(columns)
+    path = table.path
+    if _by_row(path):
+        for batch in open_batches(path):
+            yield batch.select(columns)
         return
     with parquet.ParquetFile(path) as file:
         about = file.metadata
@@ -225,24 +272,6 @@ def _batches(table: Table, columns: list[str]) -> Iterator[Any]:
             found = f"{about.num_rows:,} rows, row groups of up to {max(sizes, default=0):,} bytes"
             raise DataError(f"{path} has {found}; at most {ROWS:,} and {GROUP:,} are read", REMEDY)
         yield from file.iter_batches(batch_size=BATCH, columns=columns)
-
-
-def _is_compressed(message: bytes) -> bool:
-    """Whether an Arrow message is a record batch with compressed buffers (flatbuffers: Message.header.compression)."""
-
-    def slot(table: int, number: int) -> int:
-        """Place of a field of a table; 0 = it is not there."""
-        vtable = table - struct.unpack_from("<i", message, table)[0]
-        if 4 + 2 * number >= struct.unpack_from("<H", message, vtable)[0]:
-            return 0
-        offset = struct.unpack_from("<H", message, vtable + 4 + 2 * number)[0]
-        return table + offset if offset else 0
-
-    root = struct.unpack_from("<I", message, 0)[0]
-    kind, header = slot(root, 1), slot(root, 2)
-    if not kind or not header or message[kind] != 3:  # 3 = RecordBatch
-        return False
-    return bool(slot(header + struct.unpack_from("<I", message, header)[0], 3))
 
 
 def _labelled(files: list[Path], columns: tuple[str, str]) -> bool:
@@ -264,4 +293,4 @@ def _class_names(files: list[Path], columns: tuple[str, str]) -> tuple[str, ...]
     return tuple(str(number) for number in range(min(max(numbers, default=-1), len(labels)) + 1))
 
 
-HF = Source(load_hf, channels=3, own=True)
+HF = Source(load_hf, channels=3, encodes=True, own=True)

@@ -116,18 +116,16 @@ def _check(args: argparse.Namespace) -> Path | None:
     """Refuses options that cannot work, before jax is imported; the file to write, None for standard output."""
     if not args.workdir and "://" not in args.checkpoint and not Path(args.checkpoint).expanduser().is_dir():
         raise ConfigError("--workdir is missing", "For example: sem-jax predict --workdir=runs/NAME photos/")
-    require_run(args.workdir, args.checkpoint)
     for name, least in (("top", 1), ("batch_size", 0)):
         if (value := getattr(args, name)) < least:
             raise ConfigError(f"--{name} must be >= {least}, got {value}")
-    if not args.out:
-        return None
     require_local("--out", args.out, out=True)
-    out = Path(args.out).expanduser()
-    if out.suffix not in FORMATS:
+    out = Path(args.out).expanduser() if args.out else None
+    if out and out.suffix not in FORMATS:
         raise ConfigError(f"--out must end in {' or '.join(FORMATS)}, got {args.out!r}")
-    if not out.parent.is_dir():
+    if out and not out.parent.is_dir():
         raise ConfigError(f"--out={args.out}: there is no folder {out.parent}", "Make it first.")
+    require_run(args.workdir, args.checkpoint)
     return out
 
 

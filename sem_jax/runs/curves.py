@@ -18,6 +18,7 @@ _LARGEST = 1e12  # a log may come from a stranger: larger numbers are left out
 def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
     """Draws accuracy, loss terms and the penalty relative to the feature norm into curves.png of a run folder.
 
+    Scores of averaged weights are dashed, in the colour of those of the last weights.
     `title` is above the figure; "" = the folder's name. Returns the path of curves.png, or None if nothing is logged.
     """
     folder = Path(folder)
@@ -48,6 +49,8 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]], *, title: str = "") -> "
     few = {"marker": "o", "ms": 3.5}
     plot(accuracy, "test_accuracy", "test", BLUE, 100, **few)
     plot(accuracy, "val_accuracy", "validation", GREEN, 100, **few)
+    for split, name, color in (("test", "test", BLUE), ("val", "validation", GREEN)):
+        plot(accuracy, f"ema_{split}_accuracy", f"{name}, averaged weights", color, 100, ls="--", **few)
     plot(accuracy, "train_accuracy", "train, as mixed (lam-weighted)", ORANGE, 100)
     plot(accuracy, "train_clean_accuracy", "train, clean images", PURPLE, 100, ls="--")
     accuracy.set(title="accuracy", ylabel="%", ylim=(None, 100.5))
@@ -55,6 +58,8 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]], *, title: str = "") -> "
     plot(loss, "loss", "loss = label loss + gamma x penalty", BLUE)
     plot(loss, "test_nll", "test NLL", BLUE, ls=":", **few)
     plot(loss, "val_nll", "validation NLL", GREEN, ls=":", **few)
+    plot(loss, "ema_test_nll", "test NLL, averaged weights", BLUE, ls="--", **few)
+    plot(loss, "ema_val_nll", "validation NLL, averaged weights", GREEN, ls="--", **few)
     loss.set(title="loss", ylabel="nats")
     plot(penalty, "penalty_relative", "penalty / feature norm", PURPLE)
     penalty.set(title="SEM penalty, relative", ylabel="")

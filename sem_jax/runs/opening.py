@@ -27,7 +27,7 @@ from sem_jax.runs.array_files import check_size
 from sem_jax.runs.checkpoint import load_model, steps
 from sem_jax.runs.extension import read_lengths
 from sem_jax.runs.manifest import Damaged, read_manifest
-from sem_jax.runs.reading import read_json, without_current_folder
+from sem_jax.runs.reading import read_json, require_run, without_current_folder
 from sem_jax.runs.records import read_metrics
 from sem_jax.system.hub import is_hub
 from sem_jax.system.urls import require_local
@@ -217,16 +217,10 @@ def _check_size(path: Path, like: Any) -> None:
 
 def _locate(workdir: Path, checkpoint: str) -> tuple[Path, Path, str]:
     """(folder of config.json, folder of the checkpoints, name of the chosen one)."""
+    require_run(workdir, checkpoint)
     if checkpoint in ("final", "best_val") or checkpoint.isdigit():
-        if not workdir.is_dir():
-            raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
         return workdir, workdir / "checkpoints", str(_choose(workdir, checkpoint))
     path = Path(checkpoint).expanduser()
-    if not path.is_dir():
-        remedy = "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800."
-        raise RunError(
-            f"checkpoint={str(path)!r} is neither final, best_val, ema, a step nor an existing folder", remedy
-        )
     if (path / "checkpoints").is_dir():
         return path, path / "checkpoints", str(_choose(path, "final"))
     if not _holds_checkpoint(path):

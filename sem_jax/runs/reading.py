@@ -64,15 +64,29 @@ def read_json(path: Path) -> Any:
 
 
 def require_run(workdir: str | Path, checkpoint: str | int = "final") -> None:
-    """Refuses a run folder that is not there, before jax is imported to open it.
+    """Refuses what is no run, before jax is imported to open it; an address is looked up later.
+
+    Args:
+      workdir: of a run.
+      checkpoint: "final", "best_val", "ema" or a step of it, or a folder that is opened instead.
 
     Raises:
-      RunError: `workdir` is no folder, and `checkpoint` names none either.
+      RunError: `workdir` is no folder or holds no run, or there is no such checkpoint folder.
     """
-    by_name = str(checkpoint) in ("final", "best_val") or str(checkpoint).isdigit()
-    address = str(workdir).startswith("hf://") or is_url(workdir)
-    if by_name and not address and not Path(workdir).expanduser().is_dir():
-        raise RunError(f"{workdir} does not exist", "Give the folder of a run: --workdir=runs/NAME.")
+    checkpoint, folder = str(checkpoint), Path(workdir).expanduser()
+    if checkpoint not in ("final", "best_val", "ema") and not checkpoint.isdigit():
+        if "://" not in checkpoint and not Path(checkpoint).expanduser().is_dir():
+            remedy = "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800."
+            found = f"checkpoint={checkpoint!r} is neither final, best_val, ema, a step nor an existing folder"
+            raise RunError(found, remedy)
+        return
+    if str(workdir).startswith("hf://") or is_url(workdir):
+        return
+    remedy = "Give the folder of a run: --workdir=runs/NAME."
+    if not folder.is_dir():
+        raise RunError(f"{workdir} does not exist", remedy)
+    if not any(it.name in ("config.json", "checkpoints", "model") or it.name.isdigit() for it in folder.iterdir()):
+        raise RunError(f"{workdir} holds no run: there is no config.json in it", remedy)
 
 
 def own_folder(path: Path) -> Path:

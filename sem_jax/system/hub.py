@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from sem_jax.data.decoded_cache import cache_dir
 from sem_jax.errors import ConfigError, DataError, RunError, one_line
 from sem_jax.registry import nearest
 
@@ -104,6 +103,8 @@ def fetch(
       SemError: no such repository, revision or file; no permission; no network; a full disk; more bytes than `limit`; a
         file that is not what the hub states; huggingface_hub is not installed. DataError for a data set, else RunError.
     """
+    from sem_jax.data.decoded_cache import cache_dir  # brings jax, for which a wrong address does not have to wait
+
     place = parse(url, kind)
     patterns = [glob.escape(place.file)] if place.file else list(files)
     with _refusing(place):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from sem_jax.convert.__main__ import main as convert
 from sem_jax.convert.export import flat_arrays
 from sem_jax.convert.files import read_state_dict, write_safetensors
 from sem_jax.convert.layouts import HALF, IMAGENET, NAMINGS
@@ -16,7 +17,8 @@ from sem_jax.convert.naming import named_leaves, to_state_dict
 from sem_jax.convert.pretrained import open_start
 from sem_jax.errors import RunError, SemError
 from sem_jax.models import make_model
-from sem_jax.runs.opening import open_run
+from sem_jax.runs.opening import open_run, read_facts
+from tests.helpers.data_sets import write_tree
 from tests.helpers.hub_server import HubServer
 from tests.helpers.runs import random_state
 from tests.runs.conftest import own_home, place, run_dir  # noqa: F401  a run folder without training
@@ -68,6 +70,19 @@ def equal(start, variables):
     for path, array in start.arrays.items():
         np.testing.assert_array_equal(array, leaves[path], err_msg=str(path))
     return set(leaves) - set(start.arrays)
+
+
+def test_a_converted_run_has_the_normalisation_of_its_source(tmp_path, capsys):
+    """And what starts from it follows."""
+    model, name, variables, side = small("mlp_mixer", classes=2)
+    data = write_tree(tmp_path / "photos", size=side)
+    write_safetensors(tmp_path / "net.safetensors", to_state_dict("mlp_mixer", variables), {})
+    command = [f"--from={tmp_path / 'net.safetensors'}", "--data=image_folder", f"--data-dir={data}"]
+    convert([*command, f"--workdir={tmp_path / 'run'}"])
+    assert "normalised with mean (0.5, 0.5, 0.5) and std (0.5, 0.5, 0.5)" in capsys.readouterr().out
+    assert start_from(tmp_path / "run", model, name, side, ("cat", "dog")).normalisation == HALF
+    convert([*command, f"--workdir={tmp_path / 'other'}", "--mean", ".1", ".2", ".3"])
+    assert read_facts(tmp_path / "other" / "data.json").mean == (0.1, 0.2, 0.3)
 
 
 def test_every_layout_is_tried():

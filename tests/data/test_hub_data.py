@@ -2,12 +2,15 @@
 
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sem_jax.data import Reading, load
+from sem_jax.data.encoded import RecordImages
+from sem_jax.data.images import decode
 from sem_jax.errors import ConfigError, DataError
 from tests.helpers.hub import hub  # noqa: F401
 
@@ -67,6 +70,29 @@ def test_a_folder(tmp_path, suffix):
     assert load("hf", data_dir=root, reading=Reading(cache=False)).fingerprint == dataset.fingerprint
     assert load("hf", data_dir=root, image_size=4, val_size=3).splits["val"].images.shape == (3, 4, 4, 3)
     assert load("hf", data_dir=root, splits=("test",)).class_names == tuple(NAMES)
+
+
+def test_images_stay_encoded_in_arrow_files(tmp_path, monkeypatch):
+    """The same set as in memory; an image is read when its batch is, by worker processes too."""
+    root = folder(tmp_path, "arrow")
+    whole = load("hf", data_dir=str(root), val_size=3)
+    decoded = []
+    monkeypatch.setattr(
+        "sem_jax.data.encoded.decode", lambda *args, **options: decoded.append(0) or decode(*args, **options)
+    )
+    parts = load("hf", data_dir=str(root), val_size=3, splits=("train",), reading=Reading(encoded=True, cache=False))
+    checked = len(decoded)
+    assert isinstance(parts.splits["train"].images, RecordImages) and checked <= 2 * 9 + 1
+    images = pickle.loads(pickle.dumps(parts.splits["train"].images))
+    np.testing.assert_array_equal(images[np.array([4, 0])], whole.splits["train"].images[[4, 0]])
+    assert len(decoded) == checked + 2
+    np.testing.assert_array_equal(parts.splits["val"].images[:], whole.splits["val"].images)
+    assert (parts.mean, parts.std, parts.class_names) == (whole.mean, whole.std, whole.class_names)
+    for name in ("train", "val"):
+        np.testing.assert_array_equal(parts.splits[name].labels, whole.splits[name].labels)
+    monkeypatch.setattr("sem_jax.data.encoded.HOST_SHARE", 1e-9)
+    assert isinstance(load("hf", data_dir=str(root), reading=Reading(encoded=None)).splits["test"].images, RecordImages)
+    refused(folder(tmp_path / "packed"), "is parquet; images that stay encoded need Arrow files", encoded=True)
 
 
 def test_a_hub_and_its_cache(hub, tmp_path):  # noqa: F811
@@ -183,6 +209,7 @@ def test_what_the_library_writes(tmp_path, monkeypatch):
     parts = datasets.DatasetDict({"train": part(0, 9), "test": part(9, 3)})
     parts.save_to_disk(tmp_path / "disk")
     check(load("hf", data_dir=str(tmp_path / "disk")))
+    check(load("hf", data_dir=str(tmp_path / "disk"), reading=Reading(encoded=True)))
     for split, it in parts.items():
         (tmp_path / "tables").mkdir(exist_ok=True)
         it.to_parquet(tmp_path / "tables" / f"{split}-00000-of-00001.parquet")
