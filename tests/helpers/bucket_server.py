@@ -91,14 +91,15 @@ class Gate:
       faults: what happens to the next requests; None = nothing. Used up from the front.
       rate: of the requests beyond them, how many get a random fault.
       seen: (method, path) of every request.
-      before: called with (method, path) before a request is handed on.
+      failed: how many of them got a fault.
+      before: called with (method, path, body) before a request is handed on.
     """
 
     def __init__(self, url: str, *, rate: float = 0.0, seed: int = 0, stall: float = 0.5):
         self.target = urllib.parse.urlsplit(url)
         self.rate, self.faults, self.seen = rate, [], []
-        self.stall = stall
-        self.before: Callable[[str, str], None] | None = None
+        self.stall, self.failed = stall, 0
+        self.before: Callable[[str, str, bytes], None] | None = None
         self._rng, self._lock = random.Random(seed), threading.Lock()
         gate = self
 
@@ -135,16 +136,18 @@ class Gate:
     def _fault(self, method: str, path: str) -> Fault | None:
         with self._lock:
             self.seen.append((method, path))
+            fault = None
             if self.faults:
-                return self.faults.pop(0)
-            if self._rng.random() < self.rate:
-                return Fault(self._rng.choice(KINDS), self.stall)
-        return None
+                fault = self.faults.pop(0)
+            elif self._rng.random() < self.rate:
+                fault = Fault(self._rng.choice(KINDS), self.stall)
+            self.failed += fault is not None
+        return fault
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         if self.before:
-            self.before(request.command, request.path)
+            self.before(request.command, request.path, body)
         fault = self._fault(request.command, request.path)
         if fault and fault.kind == "refuse":
             return _hang_up(request)

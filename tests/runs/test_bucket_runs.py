@@ -191,7 +191,7 @@ def test_two_trainers_never_both_commit_however_late_a_request_comes(url, gate):
     first, second, taken = lease_of(url, 0.1), lease_of(url), []
     first.acquire()
 
-    def before(method, path):
+    def before(method, path, body):
         if method == "POST" and not taken:
             taken.append(path)
             second.acquire()
