@@ -5,6 +5,7 @@ $SEM_JAX_TEST_DEVICES is the number of virtual devices (default 8; tests that ne
 in $SEM_JAX_TEST_BLOCK (tensorflow,torch) cannot be imported, here and in the processes that tests start.
 """
 
+import gc
 import os
 import runpy
 import shutil
@@ -34,6 +35,8 @@ jax.config.update("jax_compilation_cache_dir", CACHE)
 os.environ["SEM_JAX_CACHE"] = os.path.join(CACHE, "sem_jax")  # of the programs that tests start
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Tracing makes millions of small objects: collecting as often as by default takes a tenth of all tests' time.
+gc.set_threshold(200_000, 50, 50)
 
 
 LINES = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()

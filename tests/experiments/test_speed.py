@@ -202,7 +202,8 @@ def check_every_part(suite, path, printed):
     assert all(f"| {row['case']} |" in text for row in found["rows"])
 
 
-@pytest.mark.parametrize("suite", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
+@pytest.mark.parametrize("suite", ["cpu", "gpu"])
+@pytest.mark.slow
 def test_a_suite_goes_through_every_part_to_its_end(tiny, uncompiled, tmp_path, capsys, suite):
     shrink(tiny, suite, count=1)
     check_every_part(suite, tmp_path / "bench.json", lambda: capsys.readouterr().out)
