@@ -17,6 +17,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from docutils import nodes  # noqa: E402
 from sphinx.ext import autosummary  # noqa: E402
 
 import sem_jax  # noqa: E402
@@ -111,12 +112,13 @@ def as_rst(lines: list[str], module: bool) -> list[str]:
     ):
         lines = [lines[0], *(f"    {line}" if line else "" for line in lines[1:])]
     text, block, kind = [], [], ""
-    before_sections = True
+    before_sections, session = True, False
     for line in [*lines, ""]:
+        session = ">>>" in line or session and bool(line.strip())  # a doctest, and what it prints
         before_sections &= not SECTION.match(line)
         line = re.sub(r"^( +)SemError:", r"\1~sem_jax.SemError:", line)  # documented in two places
         if not kind and (not text or not text[-1]):
-            if line.startswith("  ") and before_sections and ">>>" not in line:
+            if line.startswith("  ") and before_sections and not session:
                 kind, block = "code", []
             elif line.startswith("| "):
                 kind, block = "table", []
@@ -128,7 +130,7 @@ def as_rst(lines: list[str], module: bool) -> list[str]:
             kind = ""
         if kind:
             block.append(line)
-        elif ">>>" in line or line.startswith("    ") and not before_sections:
+        elif session or line.startswith("    ") and not before_sections:
             text.append(line)
         else:
             text.append("`".join(escaped(part) if i % 2 == 0 else part for i, part in enumerate(line.split("`"))))
@@ -163,6 +165,13 @@ def on_docstring(app, what, name, obj, options, lines):
     lines[:] = as_rst(lines, what == "module")
 
 
+def dashes_of_fields(app, doctree, docname):
+    """The two hyphens between a parameter and its meaning, which Sphinx leaves to smart quotes."""
+    for body in doctree.findall(nodes.field_body):
+        for text in [it for it in body.findall(nodes.Text) if str(it) == " -- "]:
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def words_of_commands(app, page, template, context, doctree):
     """Marks the words of blocks that name no language: a browser would break "--config" after its hyphens."""
     block = r'(?<=<div class="highlight-none notranslate"><div class="highlight"><pre><span></span>).*?(?=</pre>)'
@@ -173,5 +182,6 @@ def words_of_commands(app, page, template, context, doctree):
 def setup(app):
     app.connect("source-read", on_source)
     app.connect("include-read", on_include)
+    app.connect("doctree-resolved", dashes_of_fields)
     app.connect("html-page-context", words_of_commands)
     app.connect("autodoc-process-docstring", on_docstring, priority=400)  # before napoleon

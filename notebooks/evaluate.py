@@ -128,7 +128,7 @@ from PIL import Image as Picture
 PICTURES = []  # files or folders of yours
 
 if not PICTURES and run.config.data.name == "digits":
-    Path("runs/pictures").mkdir(exist_ok=True)
+    Path("runs/pictures").mkdir(parents=True, exist_ok=True)
     for row, image in enumerate(sj.load_data("digits").splits["test"].images[:6]):
         Picture.fromarray(image[..., 0]).save(f"runs/pictures/{row}.png")
     PICTURES = ["runs/pictures"]

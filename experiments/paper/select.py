@@ -23,7 +23,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments.commands import absolute, parser
-from experiments.paper import grid
+from experiments.paper import grid, text
 from experiments.paper.cell import launch
 from experiments.paper.report_figures import panels
 from sem_jax.errors import ConfigError, RunError, exit_on_error
@@ -178,8 +178,10 @@ def draw(rows: Sequence[Mapping], title: str) -> Figure:
             for it in (True, False)
         )
         axis.plot(*whole, "o-", color=colour, label=f"alpha {alpha:g}")
-        axis.plot(*early, "o", color=colour, markerfacecolor="white", alpha=0.7)
-    axis.plot([], [], "o", color="0.4", markerfacecolor="white", label="stopped early")
+        axis.plot(*early, "o", color=colour, markerfacecolor="none", alpha=0.7)
+    axis.plot([], [], "o", color="0.4", markerfacecolor="none", label="stopped early")
+    gammas = sorted({r["gamma"] for r in rows})
+    axis.set_xticks(gammas, [f"{gamma:g}" for gamma in gammas])
     axis.set_xlabel("gamma")
     axis.set_ylabel("accuracy on held-out training images (%)")
     axis.set_title(title, loc="left", fontsize=11)
@@ -197,9 +199,9 @@ def write(rows: Sequence[Mapping], about: Mapping, out: Path) -> dict:
         writer = csv.DictWriter(file, ["alpha", "gamma", "val_accuracy", "epochs", "complete"])
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda r: (r["alpha"], r["gamma"])))
-    (out / "gamma.png").write_bytes(
-        to_png(draw(rows, f"{about['mixer']} + SEM, {about['dataset']}, size {about['size']}, one seed"))
-    )
+    net, data = grid.net_name(about["size"], about["backbone"]), text.data_name(about["dataset"])
+    title = f"{net}, {data}: {about['mixer']} + SEM,\n{about['val_size']:,} images held out, one seed"
+    (out / "gamma.png").write_bytes(to_png(draw(rows, title)))
     best = rows[0] if rows and rows[0]["complete"] else None
     if best is None:
         raise RunError(f"{out}: no run went to its end, so nothing is chosen", "See the .log files in trials/.")

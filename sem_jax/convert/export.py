@@ -31,7 +31,7 @@ from sem_jax.system.urls import require_local
 if TYPE_CHECKING:  # jax takes seconds to start: the functions that need it import it, after the options are checked
     import numpy as np
 
-    from sem_jax.runs.opening import Run
+    from sem_jax.runs import opening  # with its module: the site has another Run, of the face
 
 FORMATS = ("safetensors", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -46,7 +46,7 @@ def flat_arrays(variables: Any) -> dict[str, "np.ndarray"]:
     return {"/".join(path): np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
-def about_model(run: "Run") -> dict[str, str]:
+def about_model(run: "opening.Run") -> dict[str, str]:
     """What is needed beside a model's arrays, by name, each a JSON text.
 
     class_names (in the order of the logits), image_shape [h, w, c], mean and std (per channel, of pixels in [0, 1]),
@@ -59,7 +59,7 @@ def about_model(run: "Run") -> dict[str, str]:
     return {name: json.dumps(value) for name, value in found.items()}
 
 
-def export_program(run: "Run") -> bytes:
+def export_program(run: "opening.Run") -> bytes:
     """The predictions of a checkpoint as serialised StableHLO, for any number of images.
 
     The program maps images u8[b h w c] to (features f32[b d], logits f32[b k], probabilities f32[b k]).

@@ -49,7 +49,7 @@ def test_every_pair_once_the_worse_stopped_early_and_the_best_chosen(tmp_path):
     )
     select.search(study, optuna, PAIRS, run(calls), say=lambda line: None)
     assert len(calls) == 6, "nothing is run twice"
-    about = {"size": "cpu", "mixer": "mixup", "backbone": "preact", "dataset": "cifar10"}
+    about = {"size": "cpu", "mixer": "mixup", "backbone": "preact", "dataset": "cifar10", "val_size": 20}
     chosen = select.write(rows, about, tmp_path)
     assert json.loads((tmp_path / "selected.json").read_text()) == chosen and chosen["gamma"] == 0.5
     with open(tmp_path / "curve.csv", newline="") as file:
@@ -87,7 +87,7 @@ def test_a_failed_run_does_not_end_the_search(tmp_path):
     select.search(study, optuna, PAIRS, one, say=said.append)
     assert len(select.results(study, optuna)) == 4 and sum("failed: it broke" in line for line in said) == 2
     with pytest.raises(RunError, match="nothing is chosen"):
-        select.write([], {"mixer": "mixup", "dataset": "d", "size": "s"}, tmp_path)
+        select.write([], {"mixer": "mixup", "dataset": "d", "size": "s", "backbone": "b", "val_size": 20}, tmp_path)
 
 
 def test_a_run_is_followed_and_stopped_by_sigterm(tmp_path):
