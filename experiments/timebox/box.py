@@ -51,7 +51,7 @@ class Box:
     Args:
       out: folder of timebox.log and timebox.jsonl; made here.
       seconds: in all, from now on.
-      groups: seconds of all parts of a group together.
+      groups: seconds of all parts of a group together; what one leaves goes to the next.
       tick: called every TICK seconds and after each part, as to bring results home; its errors are printed.
       say: for one line a part.
     """
@@ -67,6 +67,7 @@ class Box:
     ):
         self._out, self._end = Path(out), time.monotonic() + seconds
         self._groups, self._tick, self._say = dict(groups or {}), tick, say
+        self._group = ""
         self._out.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -82,6 +83,7 @@ class Box:
         """(what became of it, exit status, seconds)."""
         if part.needs:
             return f"left out: {part.needs}", None, 0.0
+        self._hand_on(part.group)
         limit = min(self.left - GRACE, part.seconds or self.left, self._groups.get(part.group, self.left))
         if limit < LEAST:
             return "left out: no time", None, 0.0
@@ -108,6 +110,12 @@ class Box:
         status = process.returncode
         what = "done" if status == 0 else "failed" if ended else "killed" if status == -9 else "out of time"
         return what, status, seconds
+
+    def _hand_on(self, group: str) -> None:
+        """Gives a group that begins what the one before it left."""
+        if group != self._group and group in self._groups:
+            self._groups[group] += max(0.0, self._groups.get(self._group, 0.0))
+        self._group = group
 
     def _wait(self, process: subprocess.Popen, until: float) -> bool:
         """Whether the process ended by itself."""

@@ -136,7 +136,7 @@ def run(args, out: Path, work: Path) -> int:
     shared = "evidence" in parts  # which wants the most of the time
     groups = {name: min(limit, SHARE[name] * seconds) if shared else limit for name, limit in GROUPS.items()}
     if args.narrow:
-        groups = {"check": 0.4 * seconds, "speed": 0.2 * seconds}
+        groups = {"check": 0.4 * seconds, "speed": 0.25 * seconds}
     box = Box(out, seconds=seconds - CLOSING, groups=groups, tick=tick, say=lambda line: print(line, flush=True))
     results = []
     try:

@@ -4,16 +4,19 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments.paper import grid
 from experiments.paper.ledger import Ledger
+from experiments.speed.cases import Case
 from experiments.timebox import box as boxes
-from experiments.timebox import keep, pack
+from experiments.timebox import keep, pack, speed
 from experiments.timebox.__main__ import missing
 from experiments.timebox.box import Box, Part
 from experiments.timebox.run import QUEUE, step_ms
@@ -90,6 +93,40 @@ def test_what_finds_no_time_is_left_out(parts):
     assert [it["status"] for it in Box(parts, seconds=0.1, say=print).run([Part("a", ("part_fine",))])] == [
         "left out: no time"
     ]
+
+
+def test_a_group_gets_what_the_one_before_it_left(parts):
+    box = Box(parts, seconds=30, groups={"first": 8.0, "second": 0.05}, say=lambda _: None)
+    found = box.run([Part("first: fine", ("part_fine",)), Part("second: fine", ("part_fine",))])
+    assert [it["status"] for it in found] == ["done", "done"]
+
+
+def test_what_is_not_compiled_in_time_is_left_out():
+    """Equal cases are compiled once; one that fails or takes too long does not keep the others from being measured."""
+    release, asked = threading.Event(), []
+
+    def add(name, case):
+        asked.append(name)
+        if case.fields.get("slow"):
+            release.wait(30)
+        elif case.fields.get("wrong"):
+            raise ValueError("no such thing")
+        bench.runs[name], bench.compiled[name] = (lambda steps: None), None
+
+    bench = SimpleNamespace(runs={}, compiled={}, add=add, drop=lambda name: None)
+    cases = {
+        "a": Case(),
+        "wrong": Case({"wrong": 1}),
+        "b": Case(),
+        "slow": Case({"slow": 1}),
+        "slow too": Case({"slow": 1}),
+    }
+    try:
+        failed, late = speed.add_all(bench, cases, until=time.monotonic() + 0.3)
+    finally:
+        release.set()
+    assert sorted(asked) == ["a", "slow", "wrong"] and set(bench.runs) - {"slow"} == {"a", "b"}
+    assert failed == {"wrong": "ValueError: no such thing"} and late == ["slow"]
 
 
 def sweep_folder(work):
@@ -195,5 +232,7 @@ def test_the_rehearsal(tmp_path):
     said = [json.loads(line) for line in (out / "timebox.jsonl").read_text().splitlines()]
     assert [it["part"] for it in said] == ["check", "speed: narrow", "evidence"], done.stdout + done.stderr
     assert all(it["status"] in ("done", "out of time") for it in said), (out / "timebox.log").read_text()[-3000:]
+    if said[1]["status"] == "done":
+        assert {json.loads(line)["case"] for line in (out / "speed.jsonl").read_text().splitlines()} >= {"mixup"}
     if said[-1]["status"] == "done":
         assert len(Ledger(tmp_path / "box.work/ledger").read().done) == 2
