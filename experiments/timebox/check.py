@@ -15,6 +15,7 @@ import json
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,10 +33,26 @@ STEPS = 3
 LIMITS = {"float32": 5e-3, "bfloat16": 5e-2}
 
 
-def state_after(
-    setting: Setting, *, dtype: str, steps: int = 1, looped: bool = False, stacked: bool = False, on: str = ""
-) -> dict[str, float]:
-    """Loss and gradient norm, means over the steps, and the sum of the parameters' squares after them.
+class Program(NamedTuple):
+    """A compiled training call of mixup + SEM.
+
+    Attributes:
+      call: (state, sums, data, order, first, count, key) -> (state, sums).
+      begin: state and sums to begin with, on the host: a call takes over its own.
+      rest: data and order, and the key.
+      looped: whether a call takes many steps.
+      device: on which it runs.
+    """
+
+    call: Any
+    begin: Any
+    rest: tuple
+    looped: bool
+    device: jax.Device
+
+
+def compile_step(setting: Setting, *, dtype: str, looped: bool = False, stacked: bool = False, on: str = "") -> Program:
+    """Compiles the step.
 
     Args:
       on: "cpu", or "" for the default device.
@@ -48,8 +65,16 @@ def state_after(
         parts = bench.parts(case)
         state, sums, data, order, _, _, key = arguments = bench.arguments(parts)
         call = make_call(make_advance(parts.steps[0], parts.fetch), looped=looped).lower(*arguments).compile()
-        for first, count in [(0, steps)] if looped else [(i, 1) for i in range(steps)]:
-            state, sums = call(state, sums, data, order, first, count, key)
+        return Program(call, jax.device_get((state, sums)), (data, order, key), looped, device)
+
+
+def state_after(program: Program, steps: int = 1) -> dict[str, float]:
+    """Loss and gradient norm, means over the steps, and the sum of the parameters' squares after them."""
+    state, sums = jax.device_put(program.begin, program.device)
+    data, order, key = program.rest
+    with jax.default_device(program.device):
+        for first, count in [(0, steps)] if program.looped else [(i, 1) for i in range(steps)]:
+            state, sums = program.call(state, sums, data, order, first, count, key)
         found = jax.device_get((sums.means, state.params))
     size = sum(float(np.sum(np.square(x, dtype=np.float64))) for x in jax.tree.leaves(found[1]))
     means = {name: float(found[0][name].total / found[0][name].count) for name in ("loss", "grad_norm")}
@@ -81,16 +106,19 @@ def main(argv: list[str] | None = None) -> int:
     with ThreadPoolExecutor() as pool:
 
         def start(**options) -> Future:
-            return pool.submit(state_after, setting, **options)
+            return pool.submit(compile_step, setting, **options)
 
-        reference, devices = start(dtype="float32", on="cpu"), {dtype: start(dtype=dtype) for dtype in LIMITS}
-        three = {"dtype": "float32", "steps": STEPS}
-        stepped, looped, stacked = start(**three), start(**three, looped=True), start(**three, stacked=True)
+        devices = {dtype: start(dtype=dtype) for dtype in LIMITS}
+        here = jax.default_backend() == "cpu"
+        on_cpu = devices["float32"] if here else start(dtype="float32", on="cpu")
+        looped, stacked = start(dtype="float32", looped=True), start(dtype="float32", stacked=True)
+        reference = state_after(on_cpu.result())
         for dtype, limit in LIMITS.items():
-            add(f"{dtype} on the device, float32 on the CPU", devices[dtype].result(), reference.result(), limit)
-        limit = LIMITS["float32"]
-        add(f"{STEPS} steps looped, called one by one", looped.result(), stepped.result(), limit)
-        add(f"{STEPS} steps with passes stacked, one after the other", stacked.result(), stepped.result(), limit)
+            add(f"{dtype} on the device, float32 on the CPU", state_after(devices[dtype].result()), reference, limit)
+        limit, stepped = LIMITS["float32"], state_after(devices["float32"].result(), STEPS)
+        add(f"{STEPS} steps looped, called one by one", state_after(looped.result(), STEPS), stepped, limit)
+        together = state_after(stacked.result(), STEPS)
+        add(f"{STEPS} steps with passes stacked, one after the other", together, stepped, limit)
     return 0 if all(row["holds"] for row in found["checks"]) else 1
 
 
