@@ -65,7 +65,8 @@ MINUTES = 0.5 if on_cpu else 8  # of training; compiling and scoring come on top
 RUN = "runs/mine"  # a folder on Drive outlives the session
 
 if PICTURES:
-    cfg = {"name": "preact_c10", "data.name": "image_folder", "data.dir": PICTURES, "data.image_size": 64}
+    cfg = {"name": "preact_c10", "data.name": "image_folder", "data.dir": PICTURES}
+    cfg |= {"model.width": 8, "data.image_size": 32} if on_cpu else {"data.image_size": 64}
 elif on_cpu:
     cfg = {"name": "digits", "model.width": 1}
 else:
