@@ -68,14 +68,13 @@ def train(
       SemError: a configuration, data or folder that cannot be used, or numbers that are not finite.
       Interrupted: after Ctrl-C, SIGTERM or max_minutes, when the state is saved; a SystemExit.
 
-    >>> import tempfile
     >>> small = {"model.name": "mlp_mixer", "model.depth": 1, "model.width": 16, "model.patch_size": 4}
     >>> fields = {"data.name": "digits", "train.epochs": 1, "train.batch_size": 512, "runtime.progress": False}
-    >>> run = train(get_config(method="erm", **small, **fields), tempfile.mkdtemp())  # doctest: +ELLIPSIS
+    >>> run = train(get_config(method="erm", **small, **fields), "runs/digits")  # doctest: +ELLIPSIS
     erm | digits: 1,437 train, 360 test, 10 classes
     ...
-    >>> run, len(run.metrics())  # doctest: +ELLIPSIS
-    (Run('...', step 2), 1)
+    >>> run
+    Run('runs/digits', step 2)
     """
     from sem_jax.runs.disk import local_folder
     from sem_jax.system.compile_cache import use_cache
@@ -114,9 +113,9 @@ def load(workdir: str | Path, checkpoint: str | int = "final", *, trust_model: s
 class Run:
     """One checkpoint of a run, from `train` or `load`.
 
-    >>> run = load("runs/digits")  # doctest: +SKIP
-    >>> run.predict("photos/").names  # doctest: +SKIP
-    ['3', '8']
+    >>> run = load("runs/digits")
+    >>> run.class_names[:3], run.step, run.config.data.name
+    (('0', '1', '2'), 2, 'digits')
 
     Attributes:
       opened: `runs.opening.Run`: model, variables, configuration and facts of the data.
@@ -160,6 +159,16 @@ class Run:
 
         Raises:
           DataError: another size or range of values, or a picture that cannot be read.
+
+        >>> from sem_jax.data import load as load_data
+        >>> found = run.predict(load_data("digits").splits["test"].images[:50])
+        >>> found.probabilities.shape, found.features.shape, found.names[0] in run.class_names
+        ((50, 10), (50, 16), True)
+        >>> run.predict("photos/")
+        Traceback (most recent call last):
+        ...
+        sem_jax.errors.DataError: photos does not exist
+        Give picture files, folders of them, or .npy files.
         """
         predictor, shape = self._predictor(batch_size, progress), self.opened.data.image_shape
         paths = [images] if isinstance(images, str | Path) else images
@@ -182,7 +191,11 @@ class Run:
         return self._predictors[wanted]
 
     def metrics(self) -> Records:
-        """The records of metrics.jsonl, a list with one dict an epoch; `to_pandas()` makes a DataFrame of it."""
+        """The records of metrics.jsonl, a list with one dict an epoch; `to_pandas()` makes a DataFrame of it.
+
+        >>> [(record["epoch"], record["step"]) for record in run.metrics()]
+        [(1, 2)]
+        """
         return Records(records.read_metrics(self.folder))
 
     def evaluate(self, *, say: Callable[[str], Any] | None = None, **options: Any) -> Evaluation:
@@ -197,13 +210,21 @@ class Run:
 
         Raises:
           SemError: data or an option that cannot be used.
+
+        >>> done = run.evaluate(suites=("clean",), pictures=False, progress=False)
+        >>> [row["measure"] for row in done.scalars]
+        ['top1', 'top5', 'nll', 'brier', 'items']
         """
         from sem_jax.evaluation import Options, evaluate
 
         return Evaluation(evaluate(self.opened, Options(**options), say=say or (lambda line: None)))
 
     def plot(self) -> Path | None:
-        """Draws the learning curves and returns the path of curves.png; None without records."""
+        """Draws the learning curves and returns the path of curves.png; None without records.
+
+        >>> run.plot().name
+        'curves.png'
+        """
         from sem_jax.runs.curves import draw_curves
 
         return draw_curves(self.folder)

@@ -1,4 +1,4 @@
-"""The examples in docstrings run and show what they say."""
+"""The examples in docstrings run and show what they say, from the top of a file to its end."""
 
 import doctest
 import importlib
@@ -18,8 +18,14 @@ SOURCES = [path for path in sorted((ROOT / "sem_jax").rglob("*.py")) if re.searc
 def test_examples(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # for examples that write files
     parts = path.relative_to(ROOT).with_suffix("").parts
-    result = doctest.testmod(importlib.import_module(".".join(parts).removesuffix(".__init__")))
-    assert result.attempted and not result.failed
+    module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    runner, names = doctest.DocTestRunner(), {}
+    for example in sorted(doctest.DocTestFinder(exclude_empty=True).find(module), key=lambda it: it.lineno or 0):
+        names[example.name] = example.globs
+        if (owner := example.name.rpartition(".")[0]) != module.__name__:  # a method goes on from its class
+            example.globs.update(names.get(owner, {}))
+        runner.run(example, clear_globs=False)
+    assert runner.tries and not runner.failures
 
 
 @pytest.mark.parametrize("name", sem_jax.__all__)

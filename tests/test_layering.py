@@ -134,7 +134,7 @@ def test_the_loop_brings_few_modules():
     run(
         "import sys, sem_jax.training.loop\n"
         "found = [m for m in sys.modules if m.split('.')[0] == 'sem_jax']\n"
-        "assert len(found) < 85, (len(found), sorted(found))\n"
+        "assert len(found) < 78, (len(found), sorted(found))\n"
     )
 
 

@@ -22,7 +22,7 @@ from sem_jax.data.cifar import CIFAR10
 from sem_jax.data.download import fetch
 from sem_jax.runs.records import RunFolder
 from sem_jax.training.loop import train_and_evaluate
-from tests.helpers import data_faults, hostile_files, hostile_runs, start_faults
+from tests.helpers import data_faults, hostile_files, hostile_runs, hostile_shares, start_faults
 from tests.helpers.data_sets import made_cifar10
 from tests.helpers.runs import write_cifar10, write_run
 from tests.helpers.wrong_configs import (
@@ -101,7 +101,7 @@ def _wrong_download(folder: Path, canary: Path):
 
 
 def hostile_cases(home: Path) -> Iterable[Outcome]:
-    """Files and run folders made to do harm."""
+    """Files, run folders, shared runs and repositories of a hub made to do harm."""
     for row in hostile_files.HOSTILE:
         yield here("hostile files", row.__name__, row, home)
     write_cifar10(home / "place")
@@ -111,8 +111,12 @@ def hostile_cases(home: Path) -> Iterable[Outcome]:
         shutil.copytree(home / "run", folder)
         return lambda: hostile_runs.call(row, folder), row(folder, canary) or (lambda run: None)
 
-    for row in hostile_runs.HOSTILE_RUNS:
-        yield here("hostile files", row.__name__, functools.partial(run, row), home)
+    for family, rows in {
+        "hostile files": hostile_runs.HOSTILE_RUNS,
+        "hostile shared runs and hubs": hostile_shares.HOSTILE_SHARES,
+    }.items():
+        for row in rows:
+            yield here(family, row.__name__, functools.partial(run, row), home)
 
 
 def config_cases(home: Path) -> Iterable[Outcome]:

@@ -17,10 +17,16 @@ from sem_jax.evaluation.prediction_cache import Cache
 from sem_jax.runs.opening import Run, open_run
 from sem_jax.runs.reading import without_current_folder
 from tests.helpers.hostile_runs import HOSTILE_RUNS, call
+from tests.helpers.hostile_shares import HOSTILE_SHARES, LYING
 from tests.helpers.watch import most_memory, reset_most_memory, watch
 
+SLOW = {f"shared_{what}{end}" for what in LYING for end in ("", "_as_a_start")}  # they take long together
+ROWS = [
+    pytest.param(row, marks=[pytest.mark.slow] * (row.__name__ in SLOW)) for row in [*HOSTILE_RUNS, *HOSTILE_SHARES]
+]
 
-@pytest.mark.parametrize("row", HOSTILE_RUNS, ids=lambda row: row.__name__)
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
 def test_nothing_of_it_is_executed(row, run_dir, own_home, tmp_path):
     folder, canary = tmp_path / "run", tmp_path / "canary"
     shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("predictions"))
