@@ -26,14 +26,10 @@ def config(**fields):
 
 
 REFUSED = {  # how the message names the place, and what gives it
-    "data.dir": lambda url: config(data__dir=url),
-    "data.dir ": lambda url: load("arrays", data_dir=url),
-    "data.dir  ": lambda url: load("cifar10", data_dir=url),
     "runtime.cache_dir": lambda url: config(runtime__cache_dir=url),
-    "model.init_from": lambda url: config(model__init_from=f"{url}.safetensors"),
+    "mixer.scorer": lambda url: config(mixer__name="attentive_cutmix", mixer__scorer=f"{url}.safetensors"),
     "--ood": lambda url: Options(ood={"x": url}),
     "--shift": lambda url: Options(shift={"x": url}),
-    "--data-dir": lambda url: Options(data_dir=url),
     "--corruptions-dir": lambda url: Options(corruptions_dir=url),
     "--frost-dir": lambda url: Options(frost_dir=url),
     "--out": lambda url: Options(out=url),
@@ -42,7 +38,6 @@ REFUSED = {  # how the message names the place, and what gives it
 }
 COMMANDS = {
     "predict --out": lambda url: predict.main(["--workdir=.", "x.png", f"--out={url}.csv"]),
-    "prepare --data-dir": lambda url: prepare.main(["cifar10", f"--data-dir={url}"]),
     "prepare --archive": lambda url: prepare.main(["cifar10", f"--archive={url}"]),
     "prepare --folder": lambda url: prepare.main(["cifar10", f"--folder={url}"]),
     "convert --to": lambda url: convert.main(["--workdir=.", f"--to={url}"]),
@@ -55,6 +50,7 @@ COMMANDS = {
 RUNS = {  # these take gs://, and nothing else with "://" but hf://
     "mixer.scorer": lambda url: config(mixer__name="attentive_cutmix", mixer__scorer=url),
     "model.init_from": lambda url: config(model__init_from=url),
+    "model.init_from, a file": lambda url: config(model__init_from=f"{url}/a.safetensors"),
     "--compare": lambda url: Options(compare=(url,)),
 }
 
@@ -84,11 +80,29 @@ def test_so_do_commands(command, capsys):
     assert ended.value.code == 2 and f"{command.split()[1]}={GS}" in said and "must be a path of this machine" in said
 
 
-@pytest.mark.parametrize("name, call", [("TFDS_DATA_DIR", lambda: load("cifar10")), ("SEM_JAX_CACHE", cache_dir)])
-def test_so_do_variables(name, call, monkeypatch):
-    monkeypatch.setenv(name, GS)
-    with pytest.raises(ConfigError, match=rf"^\${name}={GS} must be a path of this machine"):
-        call()
+def test_so_does_the_cache(monkeypatch):
+    monkeypatch.setenv("SEM_JAX_CACHE", GS)
+    with pytest.raises(ConfigError, match=rf"^\$SEM_JAX_CACHE={GS} must be a path of this machine"):
+        cache_dir()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda url: config(data__dir=url),
+        lambda url: Options(data_dir=url),
+        lambda url: load("arrays", data_dir=url),
+        lambda url: load("cifar10", data_dir=url),
+    ],
+)
+def test_data_may_be_in_a_bucket_and_nowhere_else(call):
+    with pytest.raises(ConfigError, match="'s3://bucket/folder' is neither a local path nor gs://BUCKET/FOLDER"):
+        call("s3://bucket/folder")
+
+
+def test_where_data_is_gs_is_taken():
+    config(data__dir=GS)
+    Options(data_dir=GS)
 
 
 @pytest.mark.parametrize("option", RUNS)

@@ -18,6 +18,7 @@ ALLOWED = {
     "interfaces": {"errors"},
     "rngs": {"interfaces"},
     "data": BASE | {"data", "system.progress", "system.urls"},
+    "data.bucket_data": BASE | {"data", "system.bucket", "system.progress", "system.urls"},
     "data.hub_data": BASE | {"data", "system.hub"},
     "mixers": BASE | {"mixers", "system.urls"},
     "models": BASE | {"models"},

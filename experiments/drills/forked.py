@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from experiments.drills.trial import ROOT
@@ -86,7 +87,7 @@ def _serve() -> None:
                 status = _run(*json.loads(line))
                 sys.stdout.flush()
             except BaseException:
-                sys.excepthook(*sys.exc_info())
+                traceback.print_exc()
             finally:
                 os._exit(status)
         print(pid, flush=True)

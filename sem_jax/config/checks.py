@@ -35,12 +35,12 @@ def check_rules(cfg: ConfigDict, num_devices: int | None = None, *, saved: bool 
 def check_places(cfg: ConfigDict) -> None:
     """Refuses addresses where a path of this machine is needed, and those of an unknown kind."""
     if not (cfg.data.name == "hf" and cfg.data.dir.startswith("hf://")):
-        require_local("data.dir", cfg.data.dir)
+        is_url(cfg.data.dir)  # refuses others
     require_local("runtime.cache_dir", cfg.runtime.cache_dir, out=True)
     for name, place in (("mixer.scorer", cfg.mixer.scorer), ("model.init_from", cfg.model.init_from)):
         if place.startswith("hf://"):  # a hub's scorer is refused where it is opened
             continue
-        if place.endswith((".safetensors", ".pt", ".pth")):
+        if name == "mixer.scorer" and place.endswith((".safetensors", ".pt", ".pth")):
             require_local(name, place)
         is_url(place)
 

@@ -40,7 +40,7 @@ TABLE = (
     Field("seed", 0, Range(0, 2**32 - 1), "With the step it gives every random number and the order of the data."),
 
     Field("data.name", "cifar10", Words("sem_jax.data:DATASETS", "data set"), "The data set."),
-    Field("data.dir", "", None, 'Folder of the data; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets.'),
+    Field("data.dir", "", None, 'Folder of the data, gs:// too; "" = $TFDS_DATA_DIR, then ~/tensorflow_datasets.'),
     Field("data.image_column", "", None, 'Column of the images of hf; "" = the only one of type Image.'),
     Field("data.label_column", "", None, 'Column of the labels of hf; "" = the one of type ClassLabel, else `label`.'),
     Field("data.val_size", 0, Range(0, ENDLESS),

@@ -8,7 +8,7 @@ import sem_jax.convert as convert
 from sem_jax.convert.files import require_place
 from sem_jax.errors import RunError, command_parser, exit_on_error
 from sem_jax.runs.reading import require_run, without_current_folder
-from sem_jax.system.urls import require_local
+from sem_jax.system.urls import is_url, require_local
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_error(), without_current_folder():
         require_local("--to", args.target or "", out=True)
         require_local("--from", args.source or "")
-        require_local("--data-dir", args.data_dir)
+        is_url(args.data_dir)  # refuses others
         if args.source:
             require_local("--workdir", args.workdir, out=True)
             if not args.source.expanduser().is_file():

@@ -22,6 +22,7 @@ import numpy as np
 from sem_jax.convert.files import read_metadata, read_state_dict
 from sem_jax.convert.layouts import NAMINGS, Normalisation
 from sem_jax.convert.naming import Fit, fit, layout_of, named_leaves, recognise
+from sem_jax.data.bucket_data import bring_file
 from sem_jax.errors import RunError
 from sem_jax.interfaces import HEADS, Model
 from sem_jax.runs.opening import abstract_variables, open_run
@@ -97,7 +98,7 @@ def open_start(
     if hub.is_hub(text):
         source = _from_hub(text, like, name)
     elif Path(text).suffix in FILES:
-        source = _from_file(Path(text).expanduser(), Path(text).name, like, name)
+        source = _from_file(bring_file(text), Path(text).name, like, name)
     else:
         source = _from_run(text, like, trust_model)
     found = source.fit

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers; "as" marks a name as offered
     from sem_jax.data.facts import Reading as Reading
     from sem_jax.data.facts import Source as Source
     from sem_jax.data.image_folder import read_image_tree as read_image_tree
+    from sem_jax.data.loading import bring_data as bring_data
     from sem_jax.data.loading import load as load
     from sem_jax.data.loading import normalised_with as normalised_with
     from sem_jax.data.npy_files import read_array_pair as read_array_pair
@@ -34,7 +35,7 @@ __getattr__, __dir__, __all__ = on_demand(
     {
         "sem_jax.data.facts": "DATASETS, PUBLIC, Reading, Source",
         "sem_jax.data.image_folder": "read_image_tree",
-        "sem_jax.data.loading": "load, normalised_with",
+        "sem_jax.data.loading": "bring_data, load, normalised_with",
         "sem_jax.data.npy_files": "read_array_pair",
     },
 )

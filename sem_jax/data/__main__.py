@@ -25,18 +25,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add, given = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
     given("--archive", type=Path, metavar="FILE", help="the official archive, or a zip of an image folder")
     given("--folder", type=Path, metavar="DIR", help="the unpacked archive, or an image folder")
-    add("--data-dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    add("--data-dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets; gs:// too")
     add("--force", action="store_true", help="replace a set that exists already")
     args = parser.parse_args(argv)
     with exit_on_error():
-        require_local("--data-dir", args.data_dir, out=True)
         require_local("--archive", args.archive or "")
         require_local("--folder", args.folder or "")
         spec = lookup(PUBLIC, "public data set", args.name)
-        from sem_jax.data.prepare import prepare  # here, since neither --help nor a wrong name needs it
+        from sem_jax.data.prepare import prepare_there  # here, since neither --help nor a wrong name needs it
 
         source, say = args.archive or args.folder, functools.partial(print, flush=True)
-        root = prepare(spec, data_dir=args.data_dir, source=source, force=args.force, say=say).parent.parent
+        root = prepare_there(spec, data_dir=args.data_dir, source=source, force=args.force, say=say)
         say(f"use it with: python -m sem_jax train ... --config.data.name={spec.name} --config.data.dir={root}")
 
 

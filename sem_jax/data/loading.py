@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from numbers import Integral
 
-from sem_jax.data.facts import DATASETS, DEFAULT, Reading
+from sem_jax.data.facts import DATASETS, DEFAULT, PublicSet, Reading, Source
 from sem_jax.data.refusing import reading_path
 from sem_jax.data.splits import channel_stats, check_class_names, check_split, fingerprint, hold_out, take_balanced
 from sem_jax.errors import ConfigError, DataError
 from sem_jax.interfaces import Dataset
 from sem_jax.registry import lookup
-from sem_jax.system.urls import require_local
+from sem_jax.system.urls import is_url
 
 MAX_SIZE = 8192  # pixels of a side that images are resized to
 
@@ -73,10 +73,10 @@ def load(
     if reading.encoded and not source.encodes:
         known = ", ".join(row for row, other in DATASETS.items() if other.encodes)
         raise DataError(f"images of {name} cannot stay encoded; those of {known} can", "Set runtime.residency=auto.")
-    if name != "hf":
-        require_local("data.dir", data_dir)
+    if reading.download:
+        bring_data(name, data_dir)
     with reading_path(data_dir or name):
-        loaded = source.load(source, data_dir, tuple(splits), image_size, reading)
+        loaded = source.load(source, _on_disk(source, data_dir), tuple(splits), image_size, reading)
     out = dict(loaded.splits)
     check_class_names(loaded.class_names, data_dir or name)
     if "train" in splits and len(loaded.class_names) < 2:
@@ -94,6 +94,37 @@ def load(
     if mean is None or std is None:
         mean, std = channel_stats(out["train" if "train" in out else "test"].images)
     return Dataset(name, out, loaded.class_names, mean, std, fingerprint(out, loaded.class_names))
+
+
+def bring_data(name: str, data_dir: str = "") -> None:
+    """Copies a data set to this machine if `data_dir`, or for a public set $TFDS_DATA_DIR, is in a bucket.
+
+    `load` does so with `reading.download`: else what a stranger's run names would be fetched.
+
+    Raises:
+      SemError: the bucket cannot be read, has nothing of the set, or too much.
+    """
+    source = lookup(DATASETS, "data set", name)
+    if isinstance(source, PublicSet):
+        from sem_jax.data.places import bring_set
+
+        bring_set(source, data_dir)
+    elif source.own and not data_dir.startswith("hf://") and is_url(data_dir):
+        from sem_jax.data.bucket_data import bring
+
+        bring(source, data_dir)
+
+
+def _on_disk(source: Source, data_dir: str) -> str:
+    """The folder of the user's own set on this machine."""
+    if not source.own or data_dir.startswith("hf://") or not is_url(data_dir):
+        return data_dir
+    from sem_jax.data.bucket_data import here
+
+    if not (folder := here(data_dir)).exists():
+        remedy = f"Give --data-dir={data_dir}: what a run names in a bucket is not fetched unasked."
+        raise DataError(f"{data_dir} has not been copied to this machine", remedy)
+    return str(folder)
 
 
 def normalised_with(dataset: Dataset, *, mean: Sequence[float] = (), std: Sequence[float] = ()) -> Dataset:

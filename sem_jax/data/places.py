@@ -1,7 +1,7 @@
 """Finds public data sets in `data_dir`, $TFDS_DATA_DIR or ~/tensorflow_datasets, in this order.
 
 Each may hold a directory prepared by tensorflow-datasets or `python -m sem_jax prepare`, the official files, their
-archive, or an image folder with train/ and test/.
+archive, or an image folder with train/ and test/. Those in a bucket are copied to this machine (`bucket_data`).
 """
 
 import os
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sem_jax.data import tfds_folder
+from sem_jax.data.bucket_data import bring, here
 from sem_jax.data.facts import PublicSet
 from sem_jax.data.files import is_archive
 from sem_jax.errors import DataError
-from sem_jax.system.urls import require_local
+from sem_jax.system.urls import is_url
 
 
 class Found(NamedTuple):
@@ -22,15 +23,31 @@ class Found(NamedTuple):
 
 
 def places(data_dir: str | os.PathLike = "") -> list[Path]:
-    """Folders to look for public sets in, first to last.
+    """Folders to look for public sets in, first to last; of one in a bucket, that of its copy here.
 
     Raises:
-      ConfigError: an address instead of a path.
+      ConfigError: an address of another kind.
     """
-    require_local("data.dir", str(data_dir))
-    require_local("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR", ""))
-    named = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
-    return list(dict.fromkeys(Path(p).expanduser() for p in named if p))
+    return list(dict.fromkeys(map(here, named(data_dir))))
+
+
+def named(data_dir: str | os.PathLike = "") -> list[str]:
+    """The places of `places`, as they are written: paths and addresses."""
+    every = [str(data_dir), os.environ.get("TFDS_DATA_DIR", ""), "~/tensorflow_datasets"]
+    return [place for place in every if place]
+
+
+def bring_set(spec: PublicSet, data_dir: str | os.PathLike = "") -> None:
+    """Copies a set from the first bucket that has it, unless a folder before it does.
+
+    Raises:
+      SemError: as `bucket_data.bring`, and as `locate`.
+    """
+    for place in named(data_dir):
+        if is_url(place):
+            bring(spec, place)
+        if locate(spec, [here(place)]):
+            return
 
 
 def locate(spec: PublicSet, looked_at: Sequence[Path]) -> Found | None:

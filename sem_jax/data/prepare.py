@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sem_jax.data.bucket_data import bring, here, push
 from sem_jax.data.download import fetch, is_official
 from sem_jax.data.facts import PublicSet, Raw
 from sem_jax.data.files import is_archive
 from sem_jax.data.images import encode_png
-from sem_jax.data.places import find_raw, missing, places
+from sem_jax.data.places import find_raw, missing, named, places
 from sem_jax.data.tfds_folder import INFO, read_split
 from sem_jax.errors import DataError
+from sem_jax.system.urls import is_url
 
 
 def prepare(
@@ -65,6 +67,27 @@ def prepare(
         raise DataError(f"cannot write {where}: {error.strerror}", "Give another place with --data-dir.") from error
     say(f"written to {target}")
     return target
+
+
+def prepare_there(spec: PublicSet, *, data_dir: str = "", force: bool = False, say, **options) -> str:
+    """`prepare`, also for a `data_dir` (or $TFDS_DATA_DIR) in a bucket, to which the result is uploaded.
+
+    Returns:
+      What data.dir has to be then: a folder, or gs://BUCKET/FOLDER.
+
+    Raises:
+      SemError: as `prepare`; or the bucket cannot be read or written.
+    """
+    root = named(data_dir)[0]
+    if not is_url(root):
+        return str(prepare(spec, data_dir=data_dir, force=force, say=say, **options).parent.parent)
+    bring(spec, root)
+    missing = force or not (here(root) / spec.name / spec.version / INFO).is_file()
+    target = prepare(spec, data_dir=data_dir, force=force, say=say, **options)
+    if missing:
+        push(root, target.relative_to(here(root)).as_posix())
+        say(f"uploaded to {root.rstrip('/')}/{spec.name}/{spec.version}")
+    return root
 
 
 def _source(spec: PublicSet, source: Path | None, root: Path, say) -> Path:

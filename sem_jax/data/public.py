@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from sem_jax.data.array_records import read_encoded_split
 from sem_jax.data.decoded_cache import Labelled, read_splits
 from sem_jax.data.facts import DEFAULT, Loaded, PublicSet, Reading
-from sem_jax.data.places import Found, locate, missing, places
+from sem_jax.data.places import Found, locate, missing, named, places
 from sem_jax.data.prepare import prepare
 from sem_jax.data.tfds_folder import read_split
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
+from sem_jax.system.urls import is_url
 
 log = logging.getLogger("sem_jax.data")
 
@@ -35,7 +36,9 @@ def load_public(
     if (found := locate(spec, looked_at)) is None:
         if not reading.download:
             raise missing(spec, looked_at)
-        directory = prepare(spec, data_dir=data_dir, say=lambda line: print(line, file=sys.stderr, flush=True))
+        # Nothing is put into a bucket unasked.
+        local = next(place for place in named(data_dir) if not is_url(place))
+        directory = prepare(spec, data_dir=local, say=lambda line: print(line, file=sys.stderr, flush=True))
         found = Found(directory, prepared=True)
     path = found.path
     log.info("reading %s from %s", spec.name, path)

@@ -64,7 +64,8 @@ class Options:
     progress: bool = True
 
     def __post_init__(self):
-        for name in ("data_dir", "corruptions_dir", "frost_dir", "out", "items"):
+        is_url(self.data_dir)  # refuses others
+        for name in ("corruptions_dir", "frost_dir", "out", "items"):
             require_local(f"--{name.replace('_', '-')}", getattr(self, name), out=name in ("out", "items"))
         for option, sets in (("--shift", self.shift), ("--ood", self.ood)):
             for path in sets.values():

@@ -42,6 +42,8 @@ def load_splits(run: Run, *, data_dir: str = "", dataset: Dataset | None = None)
     reading = data_lib.Reading(encoded=encoded, eval_crop=cfg.eval_crop, download=False, **columns)
     options = {"data_dir": data_dir or cfg.dir, "image_size": cfg.image_size, "reading": reading}
     held_out = {"val_size": cfg.val_size, "val_seed": run.config.seed, "train_size": cfg.train_size}
+    if dataset is None:
+        data_lib.bring_data(cfg.name, data_dir)  # what the user names, not what the run does
     try:
         found = dataset or data_lib.load(cfg.name, **held_out, **options)
         loaded = Loaded(found.splits, verified=True)

@@ -228,7 +228,7 @@ class Bucket:
         """Downloads an object to a file, which gets its name when all of it is there. One process at a time.
 
         Args:
-          sha256: hex digest of the contents. A file that has it already is left as it is.
+          sha256: hex digest of the contents. A file that has it already, or the object's MD5, is left as it is.
           generation: as `stat` returned it; None = the present one.
 
         Raises:
@@ -240,6 +240,8 @@ class Bucket:
         stat = self.stat(name)
         if stat is None or generation not in (None, stat.generation):
             raise FileNotFoundError(f"{self.url}/{name}")
+        if not sha256 and stat.md5 and path.is_file() and _digest(path, "md5") == stat.md5:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         # The generation is part of the name, so that what is continued is of the same contents.
         part = path.with_name(f".{path.name}.{stat.generation}.part")
@@ -280,14 +282,12 @@ def _stat(blob: Any) -> Stat:
 
 def parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """`work(item)` of several items at a time; the first error ends it."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for future in [pool.submit(work, item) for item in items]:
+            future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _digest(path: Path, kind: str) -> str:
