@@ -1,6 +1,7 @@
 """The box: parts that fail, hang or find no time; what comes home, and that it goes on elsewhere; uploads and back."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -224,11 +225,12 @@ def test_the_rehearsal(tmp_path):
     """All three parts with small nets, as a user starts it; a run that the time cuts off goes on in a second box."""
     out = tmp_path / "box"
     command = [sys.executable, "-m", "experiments.timebox", "--narrow", f"--out={out}", "--seeds=0"]
+    minutes = round(6 * min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), 4.0))  # longer beside other work
     begin = time.monotonic()
     done = subprocess.run(
-        [*command, "--minutes=6", "--methods=erm,mixup+sem"], cwd=ROOT, capture_output=True, text=True
+        [*command, f"--minutes={minutes}", "--methods=erm,mixup+sem"], cwd=ROOT, capture_output=True, text=True
     )
-    assert time.monotonic() - begin < 6 * 60 + 30
+    assert time.monotonic() - begin < 60 * minutes + 30
     said = [json.loads(line) for line in (out / "timebox.jsonl").read_text().splitlines()]
     assert [it["part"] for it in said] == ["check", "speed: narrow", "evidence"], done.stdout + done.stderr
     assert all(it["status"] in ("done", "out of time") for it in said), (out / "timebox.log").read_text()[-3000:]
