@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from sem_jax.config import apply_method, get_default, override, validate
 from sem_jax.config.finding import load_config, switch_model
 from sem_jax.runs import opening, records
-from sem_jax.runs.inputs import Inputs, from_array, list_inputs
+from sem_jax.runs.inputs import Inputs, from_array, is_picture, list_inputs
 from sem_jax.runs.results import Evaluation, Prediction, Records
 
 
@@ -145,11 +145,11 @@ class Run:
         """Classes, probabilities and features of images, in evaluation mode.
 
         Args:
-          images: a picture file, a folder of pictures, an .npy file, or a list of these; or an array of one image or
-            several, or a list of arrays. Pictures are resized as in training: the shorter side to the model's, the
-            centre cut out. Arrays have the model's size, [n h w c], [n h w], [h w c] or [h w], as pixels in 0..255 or
-            floats in [0, 1]. Grey becomes RGB for a model of RGB, alpha is left out, and colours become luma for a
-            model of one channel.
+          images: a picture file, a folder of pictures, an .npy file, a PIL image, or a list of these; or an array of
+            one image or several, or a list of arrays. Pictures are resized as in training: the shorter side to the
+            model's, the centre cut out. Arrays have the model's size, [n h w c], [n h w], [h w c] or [h w], as pixels
+            in 0..255 or floats in [0, 1]. Grey becomes RGB for a model of RGB, alpha is left out, and colours become
+            luma for a model of one channel.
           batch_size: images that are run at a time; 0 = the run's runtime.eval_batch_size.
           skip_broken: leave out pictures that cannot be read; `files` of the result are those that remain.
           progress: draw a bar, on a terminal or in a notebook.
@@ -171,8 +171,8 @@ class Run:
         Give picture files, folders of them, or .npy files.
         """
         predictor, shape = self._predictor(batch_size, progress), self.opened.data.image_shape
-        paths = [images] if isinstance(images, str | Path) else images
-        if not (isinstance(paths, list | tuple) and any(isinstance(path, str | Path) for path in paths)):
+        paths = [images] if is_picture(images) else images
+        if not (isinstance(paths, list | tuple) and any(map(is_picture, paths))):
             features, logits = predictor.outputs(from_array(images, shape))
             return Prediction.of(features, logits, self.class_names, [])
         inputs = Inputs(list_inputs(paths), shape, eval_crop=self.config.data.eval_crop, skip_broken=skip_broken)
@@ -222,9 +222,17 @@ class Run:
     def plot(self) -> Path | None:
         """Draws the learning curves and returns the path of curves.png; None without records.
 
+        It lies in the run folder; for a run that was fetched from hf:// or gs://, in NAME-evaluation/ below the current
+        folder.
+
         >>> run.plot().name
         'curves.png'
         """
         from sem_jax.runs.curves import draw_curves
+        from sem_jax.runs.shared import report_folder
 
-        return draw_curves(self.folder)
+        out = ""
+        if self.opened.source:  # the folder is a cache, to which nothing is written
+            out = report_folder(self.opened.source) / "curves.png"
+            out.parent.mkdir(parents=True, exist_ok=True)
+        return draw_curves(self.folder, out=out)

@@ -15,17 +15,18 @@ BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _LARGEST = 1e12  # a log may come from a stranger: larger numbers are left out
 
 
-def draw_curves(folder: str | Path, *, title: str = "") -> Path | None:
+def draw_curves(folder: str | Path, *, title: str = "", out: str | Path = "") -> Path | None:
     """Draws accuracy, loss terms and the penalty relative to the feature norm into curves.png of a run folder.
 
     Scores of averaged weights are dashed, in the colour of those of the last weights.
-    `title` is above the figure; "" = the folder's name. Returns the path of curves.png, or None if nothing is logged.
+    `title` is above the figure; "" = the folder's name. `out` is another file to write. Returns the path of the
+    picture, or None if nothing is logged.
     """
     folder = Path(folder)
     figure = curves_figure(read_metrics(folder), title=title or folder.name)
     if figure is None:
         return None
-    path = folder / "curves.png"
+    path = Path(out) if out else folder / "curves.png"
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return path

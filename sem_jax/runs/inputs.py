@@ -8,6 +8,8 @@ Pictures are resized as in training. Arrays are not: another size is refused.
 """
 
 import functools
+import io
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,8 +75,18 @@ class Inputs:
             return np.zeros(self.shape[1:], np.uint8)
 
 
-def list_inputs(paths: Iterable[str | Path]) -> list[Item]:
-    """The images of picture files, of folders with pictures at any depth, and of .npy files, in this order.
+def is_picture(given: Any) -> bool:
+    """Whether `list_inputs` takes it: a path, or an image of PIL."""
+    return isinstance(given, str | Path) or _is_pil(given)
+
+
+def _is_pil(given: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # not imported here: whoever has an image of it has imported it
+    return pil is not None and isinstance(given, pil.Image)
+
+
+def list_inputs(paths: Iterable[Any]) -> list[Item]:
+    """The images of picture files, of folders with pictures at any depth, of .npy files and of PIL, in this order.
 
     Of a folder the files are sorted by name. Hidden ones, those that may lie beside images (`images.BESIDE`, such as
     .txt) and those that neither are named like a picture nor begin like one are passed over. Pictures are not opened.
@@ -84,8 +96,14 @@ def list_inputs(paths: Iterable[str | Path]) -> list[Item]:
     """
     items, paths = [], list(paths)
     for path in paths:
-        require_local("PATH", path)
-    for path in (Path(path).expanduser() for path in paths):
+        if not is_picture(path):
+            raise DataError(f"a {type(path).__name__} among pictures", "Give arrays alone, or pictures alone.")
+        require_local("PATH", "" if _is_pil(path) else path)
+    for number, given in enumerate(paths):
+        if _is_pil(given):
+            items.append(Item(f"image {number}", functools.partial(_read_pil, given, f"image {number}")))
+            continue
+        path = Path(given).expanduser()
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if is_image(file.name) and not file.is_dir())
             pictures = [file for file in found if file.suffix.lower() in PICTURES or _begins_like_one(file)]
@@ -175,17 +193,31 @@ def _picture(path: Path) -> Item:
 
 
 def _read_picture(path: Path, shape: Shape, eval_crop: float) -> np.ndarray:
-    height, width, channels = shape
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise DataError(f"{path} has {size:,} bytes, more than a picture of at most {LARGEST:,}")
         data = path.read_bytes() if path.is_file() else b""
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    return _decoded(data, str(path), shape, eval_crop)
+
+
+def _read_pil(picture: Any, name: str, shape: Shape, eval_crop: float) -> np.ndarray:
+    """As of its file: the pixels go through PNG, which keeps them."""
+    from PIL import ImageOps
+
+    file, picture = io.BytesIO(), ImageOps.exif_transpose(picture)
+    kept = picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+    (picture if kept else picture.convert("RGB")).save(file, "PNG")
+    return _decoded(file.getvalue(), name, shape, eval_crop)
+
+
+def _decoded(data: bytes, name: str, shape: Shape, eval_crop: float) -> np.ndarray:
+    height, width, channels = shape
     square = height == width
-    image = decode(data, str(path), height if square else 0, eval_crop=eval_crop if square else 1.0)
+    image = decode(data, name, height if square else 0, eval_crop=eval_crop if square else 1.0)
     image = image if image.shape[:2] == (height, width) else cover(image, height, width)
-    return _channels(image, channels, str(path))
+    return _channels(image, channels, name)
 
 
 def _rows(path: Path) -> list[Item]:

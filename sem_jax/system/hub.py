@@ -132,7 +132,7 @@ def publish(url: str, files: Mapping[str, Path], *, message: str, private: bool 
     if place.file:
         raise ConfigError(f"{url!r} names a file; give a repository: hf://owner/name")
     with _refusing(place, writes=True):
-        hub = _package()
+        hub = package()
         api = hub.HfApi(endpoint=_endpoint())
         api.create_repo(place.repo, repo_type=place.kind, private=private, exist_ok=True)
         adding = [hub.CommitOperationAdd(name, str(path)) for name, path in files.items()]
@@ -141,7 +141,8 @@ def publish(url: str, files: Mapping[str, Path], *, message: str, private: bool 
     raise AssertionError  # for type checkers: `_refusing` lets nothing pass
 
 
-def _package() -> Any:
+def package() -> Any:
+    """huggingface_hub; a RunError where it is not installed."""
     try:
         import huggingface_hub
     except ImportError:
@@ -172,7 +173,7 @@ def _is_plain(name: str) -> bool:
 
 def _from_hub(place: Place, patterns: list[str], limit: int) -> tuple[Path, dict[str, str]]:
     """(folder of the snapshot, {file: digest that the hub states}) after a download."""
-    hub = _package()
+    hub = package()
     where: dict = {"repo_type": place.kind, "revision": place.revision or None}
     info = hub.HfApi(endpoint=_endpoint()).repo_info(place.repo, **where, files_metadata=True)
     there = {it.rfilename: it for it in info.siblings or ()}
@@ -207,7 +208,7 @@ def _digest_of(sibling: Any) -> str:
 def _from_cache(place: Place, patterns: list[str]) -> tuple[Path, dict[str, str]]:
     """The same from huggingface_hub's cache, where a file is a link to one that has its digest as name."""
     options = {**_options(), "repo_type": place.kind, "revision": place.revision or None, "allow_patterns": patterns}
-    snapshot = Path(_package().snapshot_download(place.repo, **options, local_files_only=True))
+    snapshot = Path(package().snapshot_download(place.repo, **options, local_files_only=True))
     names = (path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
     wanted = [name for name in names if any(fnmatch.fnmatchcase(name, it) for it in patterns) and _is_plain(name)]
     if not wanted:

@@ -70,6 +70,10 @@ def test_a_hub_gives_it_to_everybody(run, hub, tmp_path, capsys, monkeypatch):
     assert (opened.source, opened.name) == (address, "digits")
     assert repr(sj.load(address)) == f"Run({address!r}, step 2)"
     assert str(report_folder(opened.source)) == "digits-evaluation"
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:  # what would be drawn, without drawing
+        patch.setattr("sem_jax.runs.curves.draw_curves", lambda folder, out: out)
+        assert sj.Run(opened).plot() == Path("digits-evaluation/curves.png") and Path("digits-evaluation").is_dir()
     assert HOME.encode() not in b"".join(hub.files("some-one/digits").values())
     for url, words in (
         ("hf://some-one/digits/config.json", "must be the address of a shared run"),

@@ -92,6 +92,22 @@ def test_pictures_have_any_name_and_size_and_are_read_when_asked_for(photos):
     assert Inputs(list_inputs([photos]), (16, 24, 1))[0:4].shape == (4, 16, 24, 1)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
+def test_images_of_pil_are_what_their_files_are(mode, tmp_path):
+    image = Image.fromarray(pictures(1, seed=3, size=9)[0])
+    image = image.resize((12, 9)).convert(mode)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a camera that was held upright
+    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
+    image.save(path, exif=turned)
+    given = list_inputs([Image.open(path), path])
+    assert given[0].name == "image 0"
+    images = Inputs(given, SHAPE)[0:2]
+    np.testing.assert_array_equal(images[0], images[1])
+    with pytest.raises(DataError, match="a ndarray among pictures"):
+        list_inputs([path, U8])
+
+
 def test_broken_pictures_are_named_or_counted(photos, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n")
     items = list_inputs([photos / "0000.png", tmp_path])
