@@ -30,7 +30,7 @@ from sem_jax.runs.array_files import check_size
 from sem_jax.runs.arrays import check_shapes, read_arrays, reason_of, shapes_of, write_alone
 from sem_jax.runs.disk import Disk
 from sem_jax.runs.folders import holding, move_aside, remove
-from sem_jax.runs.layout import items_of, state_of
+from sem_jax.runs.layout import TRAINER, items_of, state_of
 from sem_jax.runs.manifest import (
     IDENTITY,
     Damaged,
@@ -276,7 +276,7 @@ def load_model(
         raise RunError(f"{folder} has no checkpoint of step {step}; there are: {known}")
     with holding(path):  # orbax reads in threads that do not bear a file's vanishing
         try:
-            manifest = read_verified(path)
+            manifest = read_verified(path, optional=TRAINER)
             check_identity(path, manifest, **(about or {}))
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None

@@ -5,7 +5,8 @@
     publish_report("gs://my-runs/wrn_c10", Path("wrn_c10-evaluation"), ["eval.json"])
 
 To read, permission to read the bucket is enough. What was fetched stays in $SEM_JAX_CACHE/fetched, apart from what
-trainers use, and is not fetched again where its digest is the same. Checkpoints of a run that nobody has asked for in
+trainers use, and is not fetched again where its digest is the same. The optimizer's state, which no reader needs,
+is not fetched. Checkpoints of a run that nobody has asked for in
 the last hour are deleted when another one is fetched.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from sem_jax.data.decoded_cache import cache_dir
 from sem_jax.errors import RunError
 from sem_jax.runs.folders import remove
+from sem_jax.runs.layout import TRAINER
 from sem_jax.runs.lease import read
 from sem_jax.runs.manifest import Damaged
 from sem_jax.runs.mirror import adopted, bring_step
@@ -59,7 +61,7 @@ def fetch_run(url: str, checkpoint: str | int = "final") -> tuple[Path, int]:
             _fetch_small(bucket, folder)
             step = _choose(bucket.url, folder, commits, str(checkpoint))
             try:
-                bring_step(bucket, folder, step, commits[step])
+                bring_step(bucket, folder, step, commits[step], without=TRAINER)
                 _delete_others(folder / CHECKPOINTS, step)
                 return folder, step
             except (FileNotFoundError, Altered, Damaged) as found:

@@ -138,8 +138,11 @@ def _settings(values: Any) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if not name.startswith(_MAY_DIFFER)}
 
 
-def read_verified(folder: Path) -> dict:
+def read_verified(folder: Path, *, optional: str = "") -> dict:
     """The manifest of a folder, after a check of every file in it.
+
+    Args:
+      optional: a subfolder that may be missing as a whole.
 
     Raises:
       Damaged: names the first file that differs, or that orbax would read although the manifest does not know it.
@@ -153,7 +156,10 @@ def read_verified(folder: Path) -> dict:
         unknown = path.is_file() and name not in manifest["files"] and not path.name.startswith(".")
         if unknown and ("/" in name or name.startswith("_CHECKPOINT")):
             raise Damaged(f"{name}: not in {NAME}")
+    absent = f"{optional}/" if optional and not os.path.lexists(folder / optional) else "\0"
     for name, expected in manifest["files"].items():
+        if name.startswith(absent):
+            continue
         if ".." in Path(name).parts or Path(name).is_absolute() or not (folder / name).is_file():
             raise Damaged(f"{name}: no such file")
         try:

@@ -209,8 +209,13 @@ def adopted(bucket: Bucket) -> dict[int, str]:
     return found
 
 
-def bring_step(bucket: Bucket, folder: Path, step: int, sha256: str, *, manifest_only: bool = False) -> None:
+def bring_step(
+    bucket: Bucket, folder: Path, step: int, sha256: str, *, manifest_only: bool = False, without: str = ""
+) -> None:
     """Brings a checkpoint into folder/checkpoints/STEP; files that are there already, by their digests, are left.
+
+    Args:
+      without: the part of the checkpoint that is left out, such as "trainer"; the manifest lists it all the same.
 
     Raises:
       FileNotFoundError, Altered, Damaged: it is not, or not any more, as it was written.
@@ -220,5 +225,5 @@ def bring_step(bucket: Bucket, folder: Path, step: int, sha256: str, *, manifest
     files = read_manifest(there)["files"]
     if wrong := [name for name in files if not is_plain(name)]:
         raise Damaged(f"{MANIFEST}: {wrong[0]!r:.60} is no name of a file")
-    if not manifest_only:
-        parallel(lambda name: bucket.download(prefix + name, there / name, sha256=files[name]["sha256"]), files)
+    wanted = [] if manifest_only else [name for name in files if not (without and name.startswith(f"{without}/"))]
+    parallel(lambda name: bucket.download(prefix + name, there / name, sha256=files[name]["sha256"]), wanted)

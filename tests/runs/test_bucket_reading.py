@@ -47,6 +47,7 @@ def test_a_run_in_a_bucket_is_opened_like_a_folder(uploaded, gate, run_dir):
     run = sj.load(uploaded)
     assert repr(run) == f"Run('{uploaded}', step {last})" and run.metrics() == sj.load(run_dir).metrics()
     assert {method for method, _ in gate.seen} == {"GET"}  # reading is permission enough
+    assert not [path for _, path in gate.seen if "trainer%2F" in path]  # nor is the optimizer's state fetched
     before = len(gate.seen)
     open_run(uploaded)
     assert not [path for _, path in gate.seen[before:] if "alt=media" in path and "model%2Fd" in path]
