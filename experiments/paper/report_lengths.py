@@ -68,7 +68,8 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
         for method in methods:
             if (base := AGAINST.get(method, "")) in found:
                 pairs = [(found[method].get(n, {}), found[base].get(n, {})) for n in epochs]
-                changes = [text.change(compare(metric, *pair, rows.ledger), count=True) for pair in pairs]
+                compared = (compare(metric, *pair, rows.ledger) for pair in pairs)
+                changes = [text.change(it, count=True, over_seeds=True) for it in compared]
                 body.append([f"{method} - {base}", *changes])
         columns = ["test accuracy (%)", *(f"{n} epochs" for n in epochs)]
         tables.append({"title": rows.title(group), "columns": columns, "rows": body})
@@ -78,7 +79,8 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
     figures["lengths"] = draw(points, rows)
     note = (
         "Every run has a schedule of its own length; accuracy after the last epoch, mean ± standard deviation over "
-        "seeds. Differences are in percentage points, with 95% intervals over test items."
+        "seeds. Differences are in percentage points, with 95% intervals over test items and, where there are several "
+        "seeds, over seeds and test items."
     )
     caption = f"Test accuracy against the length of training. {BARS}"
     return {"status": "done", "note": note, "tables": tables, "figures": {"lengths": caption}}

@@ -35,12 +35,20 @@ def spread(values: Sequence[float], form: str = ".2f", *, count: bool = False) -
     return number(mean, form) + (f" ± {sd:{form}}" if sd is not None else "") + (f" (n={n})" if count else "")
 
 
-def change(it: Change, form: str = "+.2f", *, count: bool = False) -> str:
-    """ "+3.67 [+1.20, +6.10] (n=3)": the difference, its interval, and the number of seeds."""
+def change(it: Change, form: str = "+.2f", *, count: bool = False, over_seeds: bool = False) -> str:
+    """ "+3.67 [+1.20, +6.10] (n=3)": the difference, its interval over test items, and the number of seeds.
+
+    With `over_seeds` the interval over seeds and test items follows where there is one: "+3.67 [+1.20, +6.10], seeds
+    too [+0.80, +6.50] (n=3)".
+    """
     if it.value is None:
         return ""
-    interval = "no items: no interval"
-    if it.interval is not None:
-        interval = ", ".join(f"{end:{form}}" for end in it.interval)
-    brackets = "[]" if it.interval is not None else "()"
-    return f"{it.value:{form}} {brackets[0]}{interval}{brackets[1]}" + (f" (n={it.seeds})" if count else "")
+
+    def written(interval):
+        return "[" + ", ".join(f"{end:{form}}" for end in interval) + "]"
+
+    found = written(it.interval) if it.interval is not None else "(no items: no interval)"
+    both = it.measured and it.measured.intervals and it.measured.intervals.both
+    if over_seeds and both:
+        found += f", seeds too {written(both)}"
+    return f"{it.value:{form}} {found}" + (f" (n={it.seeds})" if count else "")
