@@ -38,7 +38,7 @@ def load(
       data_dir: folder of the user's own images; for a public set the place to look first, or its archive.
       splits: "train", "test" or both. Without train, mean and std of image_folder, tfds and arrays are those of test:
         use the ones of the training run instead.
-      image_size: 0, or the size to bring the images of image_folder or tfds to.
+      image_size: 0, or the size to bring the images of image_folder, tfds or hf to.
       val_size: images to hold out of train as `splits["val"]`, class-balanced; 0 for none.
       val_seed: seed of their choice.
       train_size: images of train to keep after val is held out, class-balanced; 0 for all.
@@ -55,7 +55,7 @@ def load(
     source = lookup(DATASETS, "data set", name)
     if image_size and source.image_size and image_size != source.image_size:
         message = f"data.image_size={image_size}, but images of {name} have {source.image_size}x{source.image_size}"
-        raise DataError(message, "Set data.image_size=0; only images of image_folder and tfds are resized.")
+        raise DataError(message, "Set data.image_size=0; only images of image_folder, tfds and hf are resized.")
     numbers = {"image_size": image_size, "val_seed": val_seed, "val_size": val_size, "train_size": train_size}
     for field, value in numbers.items():
         if not isinstance(value, Integral) or value < 0:
