@@ -72,6 +72,7 @@ def curves_figure(metrics: Sequence[Mapping[str, Any]], *, title: str = "") -> "
     switch = next((r["epoch"] - 1 for r in log if not r.get("mixing", True)), None)
     for axis in (accuracy, loss, penalty):
         axis.set_xlabel("epoch")
+        axis.get_xaxis().get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
         if switch:
             axis.axvline(switch, color="0.5", lw=1, ls=":")

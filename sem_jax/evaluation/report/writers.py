@@ -88,6 +88,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 caption,summary{text-align:left;font-weight:600;padding:.3rem 0}
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;min-width:4rem}
 th{background:var(--card)}td.n,th.n{text-align:right;white-space:nowrap}
+@media(min-width:60rem){td:first-child:has(+td.n){white-space:nowrap}} /* the name of a run before its numbers */
 figure{margin:1rem 0}
 img{max-width:100%;height:auto;background:#fff;padding:.5rem;border-radius:6px;border:1px solid var(--line)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.2rem,1fr));gap:.6rem}
