@@ -7,6 +7,7 @@ items = read_arrays(path, like)                                 # the parts that
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -38,12 +39,17 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or one_line(error, 200)
 
 
-def read_arrays(path: Path, like: dict, sharding: jax.sharding.Sharding | None = None) -> dict:
-    """The parts of a checkpoint that `like` names, in its shapes and dtypes, on `sharding` or else where `like` is."""
+def read_arrays(path: Path, like: dict, sharding: jax.sharding.Sharding | None = None, *, alone: bool = False) -> dict:
+    """The parts of a checkpoint that `like` names, in its shapes and dtypes, on `sharding` or else where `like` is.
+
+    Args:
+      alone: of several processes, each reads from a disk of its own.
+    """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), like)
     try:
         check_array_files(path, like)
-        return ocp.load_checkpointables(str(path), shapes)
+        with ocp.Context(multiprocessing_options=_alone(ocp)) if alone else contextlib.nullcontext():
+            return ocp.load_checkpointables(str(path), shapes)
     except Damaged as error:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one, or move it away.") from None
     except Exception as error:  # orbax raises many types, bare Exception among them
@@ -55,8 +61,20 @@ def read_arrays(path: Path, like: dict, sharding: jax.sharding.Sharding | None =
 
 def write_alone(path: str, items: dict) -> None:
     """Writes host arrays in this process, which waits for no other one."""
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
-    )
-    with ocp.Context(multiprocessing_options=alone) if jax.process_count() > 1 else contextlib.nullcontext():
-        ocp.save_checkpointables(path, items)
+    if jax.process_count() == 1:
+        return ocp.save_checkpointables(path, items)
+    import orbax.checkpoint as v0  # in v1, all processes of a run write or none
+
+    options = {"use_ocdbt": True, "use_zarr3": True, "multiprocessing_options": _alone(v0)}
+    each = {name: v0.PyTreeCheckpointHandler(**options) for name in items}
+    whole = v0.CompositeOptions(multiprocessing_options=_alone(v0))
+    handler = v0.CompositeCheckpointHandler(composite_options=whole, **each)  # type: ignore[arg-type]
+    with v0.Checkpointer(handler, multiprocessing_options=_alone(v0)) as checkpointer:
+        checkpointer.save(path, args=v0.args.Composite(**{name: v0.args.PyTreeSave(it) for name, it in items.items()}))
+
+
+def _alone(orbax: Any) -> Any:
+    """The options of orbax, or of its v1, with which this process waits for no other one."""
+    me = jax.process_index()
+    options = {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": f"alone{me}"}
+    return orbax.options.MultiprocessingOptions(**options)

@@ -218,7 +218,8 @@ class Checkpoints:
         except Damaged as error:
             raise RunError(f"Checkpoint {path} is damaged for this process: {error}") from None
         check_shapes(path, manifest["arrays"], shapes_of(items_of(like)))
-        found = read_arrays(path, items_of(like))
+        alone = jax.process_count() > 1 and not self._storage.shared
+        found = read_arrays(path, items_of(like), alone=alone)
         counter = jax.device_put(np.asarray(step, np.int32), like.step.sharding)
         self._latest = step
         if is_lead():

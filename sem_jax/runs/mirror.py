@@ -4,6 +4,9 @@ The scratch folder is worth nothing: at the start it is made to be what the buck
 is complete, after the small files that changed (config.json, data.json, metrics.jsonl, tensorboard/, ...), and counts
 with one link in trainer.json: see `lease`, where it is shown that two trainers never both commit. Small files are also
 uploaded in the background.
+
+Several hosts need no common disk. The lead alone takes the run, saves and commits; each of the others fetches the
+checkpoint that the lead has chosen, by the digest that trainer.json has of it.
 """
 
 import contextlib
@@ -15,7 +18,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 from tqdm import tqdm
 
 from sem_jax.errors import ConfigError, RunError
@@ -45,9 +47,6 @@ class Mirror(Disk):
         super().__init__(local_folder(url), self._bucket.url)
         if self.name.count("/") < 3:
             raise ConfigError(f"--workdir={url} must be a folder in a bucket: gs://BUCKET/FOLDER")
-        if jax.process_count() > 1:  # orbax writes with all processes of a run or not at all
-            remedy = "Give --workdir a folder that all hosts see."
-            raise ConfigError(f"--workdir={url} with --distributed: several hosts cannot train in a bucket yet", remedy)
         self._lease = Lease(self._bucket, seconds=lock_seconds)
         self._files = SmallFiles(self._bucket, self.path, self._lease)
         self._end, self._brought = threading.Event(), False
@@ -87,8 +86,8 @@ class Mirror(Disk):
         if not is_lead():
             self._files.bring()
             self._clear({step})
-            if step != _NONE:
-                bring_step(self._bucket, self.path, step, "")
+            if step != _NONE:  # the lead deletes it when all have made steps, not before
+                bring_step(self._bucket, self.path, step, read(self._bucket)[2][step])
         return self
 
     def __exit__(self, kind, *_) -> None:
