@@ -8,7 +8,7 @@ A configuration is a name, or the path of a file, which is Python and is execute
 finished, 2 refused or ended (one message says why); after saving, 130 or 143 stopped by Ctrl-C or SIGTERM, 142 the time
 of --max_minutes was up.
 
-On several hosts, the same command on each, with a run folder that all of them see:
+On several hosts, the same command on each, with a run folder that all of them see, or in a bucket:
 
     python -m sem_jax.main --config=... --workdir=... --distributed        # Cloud TPU, SLURM: JAX finds the others
     python -m sem_jax.main ... --distributed --coordinator_address=HOST:PORT --num_processes=N --process_id=I

@@ -259,13 +259,15 @@ def stop(megabytes: int, out: Path) -> dict:
         time.sleep(0.1)
     time.sleep(5)
     process.send_signal(signal.SIGTERM)
-    begin = time.monotonic()
-    status = process.wait()
-    seconds = time.monotonic() - begin
+    begin, used = time.monotonic(), Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    _, ended, usage = os.wait4(process.pid, 0)
+    status, seconds = os.waitstatus_to_exitcode(ended), time.monotonic() - begin
+    cpu = usage.ru_utime + usage.ru_stime - sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
     size = sum(stat.size for name, stat in Bucket(place).list("checkpoints/").items())
     print(log.read_text()[-600:])
     good = status == 143 and read(Bucket(place))[2]
-    return {"status": status, "seconds": round(seconds, 1), "MB": round(size / 1e6), "bad": int(not good)}
+    found = {"status": status, "seconds": round(seconds, 1), "CPU seconds": round(cpu, 1), "MB": round(size / 1e6)}
+    return found | {"load of the machine": round(os.getloadavg()[0], 1), "bad": int(not good)}
 
 
 def main(argv: list[str] | None = None) -> int:

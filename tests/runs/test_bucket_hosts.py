@@ -1,5 +1,7 @@
 """Two hosts train one run in a bucket; they share nothing else, and both are lost on the way."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from tests.training.test_hosts import CONFIG, finish, processes, wait_for
 
 @pytest.mark.slow
 def test_two_hosts_without_a_common_disk_die_and_go_on_from_the_bucket(tmp_path, bucket_server):
-    config = CONFIG.replace("runtime__devices=0", "runtime__devices=0, runtime__lock_seconds=2")
+    compiled = os.environ["SEM_JAX_TEST_CACHE"]  # by its name: the disks begin empty
+    more = f"runtime__devices=0, runtime__lock_seconds=2, runtime__cache_dir={compiled!r}"
+    config = CONFIG.replace("runtime__devices=0", more)
     whole, url = tmp_path / "whole", "gs://sem-jax-test/hosts"
     codes, out = finish(processes(tmp_path, 2, 2, whole, config=config), limit=900)
     assert codes == [0, 0], out
