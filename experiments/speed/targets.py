@@ -185,7 +185,8 @@ def table(cells: Iterable[Cell], lines: dict[str, dict[str, Any]]) -> str:
 
 def _row(line: dict[str, Any]) -> list[str]:
     if "steps" not in line:
-        return [f"no: {line['says'].partition(': ')[2] or line['says']}", *[""] * 5]
+        says = line["says"]
+        return [f"no: {says.partition(': ')[2]}" if "does not fit" in says else f"not compiled: {says}", *[""] * 6]
     steps = line["steps"]
     exchanged = [f"{it['collectives']} ({it['exchanged'] / 1e6:.3g} MB)" if it["collectives"] else "0" for it in steps]
     return [

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from sem_jax import config as config_lib
 from sem_jax import data as data_lib
+from sem_jax.errors import ConfigError, one_line
 from sem_jax.interfaces import Dataset, Split
 from sem_jax.registry import lookup
 from sem_jax.system import targets
@@ -121,14 +122,19 @@ def read_compiled(lowered: Any, target: targets.Target, *, keep: Callable[[str],
       keep: called with the compiled program's text.
 
     Raises:
-      ConfigError: it does not fit into the device's memory.
+      ConfigError: it does not fit into the device's memory, or the compiler fails.
     """
     try:
         program = lowered.compile(compiler_options=targets.compiler_options(target))
     except Exception as error:
         found = str(error)
         if "RESOURCE_EXHAUSTED" not in found and "out of memory" not in found.lower():
-            raise
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                raise
+            raise ConfigError(
+                f"the compiler for {target.text} failed: {one_line(error)[:200]}",
+                "On the hardware itself more is tried than ahead of time, so it may compile there.",
+            ) from error
         sentences = (part for part in found.replace("\n", " ").split(". ") if "Used" in part or "memory" in part)
         raise too_large(target.text, next(sentences, found)[:200]) from error
     text = program.as_text()

@@ -70,6 +70,8 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, compiled):
     assert "| digits | mixup+sem | v5e | yes | 1 of 16 | 2 | 0 | 0 | no | 0 |" in text
     assert "| wrn_c10 | mixup+sem | v5e | no: 17 GiB. Lower train.batch_size. |" in text
     assert "| wrn_c10 | its own | h100 | not compiled |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {11}
 
 
 def test_what_chips_exchange_and_ask_of_the_host_is_counted():

@@ -1,7 +1,9 @@
 """Plans: on the device at hand, and for hardware that is not here where its compiler is installed."""
 
 import importlib.util
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from sem_jax import config
@@ -53,6 +55,14 @@ def test_own_images_are_assumed_to_be_as_many_as_imagenets(monkeypatch):
     found = plan(configure("erm", **{**TINY, **own, "data.train_size": 5000, "model.num_classes": 7}))
     assert "5,000 images of 8x8 in 7 classes" in found.notes[0]
     assert found.steps[0].steps == 4 * (5000 // 128)
+
+
+def test_a_compiler_that_fails_is_one_line():
+    def compile(**options):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no tile\nsizes")
+
+    with pytest.raises(ConfigError, match="the compiler for h100 failed: INTERNAL: no tile"):
+        planning.read_compiled(SimpleNamespace(compile=compile), targets.find_target("h100"))
 
 
 @pytest.mark.parametrize(
