@@ -88,6 +88,12 @@ def test_images_among_what_is_exchanged(shape, found):
     assert has_images(Collective("all-gather", 0, ((64,), shape)), (32, 32, 3)) == found
 
 
+def test_a_batch_is_not_taken_for_a_small_image():
+    features = Collective("all-gather", 0, ((64, 128),))
+    assert not has_images(features, (8, 8, 1)), "64 images of 8x8 pixels"
+    assert has_images(Collective("all-gather", 0, ((64, 8, 8, 1),)), (8, 8, 1))
+
+
 def test_a_stride_makes_a_convolution_cheaper():
     strided = TEXT.replace("f32[2,4,4,3]", "f32[2,2,2,3]").replace("size=3x3 pad", "size=3x3 stride=2x2 pad")
     assert read_step(strided).kernels[2].flops == pytest.approx(2 * (2 * 2 * 2 * 3) * (3 * 3 * 5))
