@@ -57,10 +57,11 @@ def share_run(
         place = hub.parse(to)
         if place.file or place.kind != "model":
             raise ConfigError(f"--to={to} must be a folder, or the address of a model: hf://owner/name")
-        hub.package()  # known before the run is opened
     elif "://" in to or target.is_file() or (target.is_dir() and any(target.iterdir()) and not is_shared(target)):
         raise ConfigError(f"--to={to} must be hf://owner/name or a new folder", "It is none, or holds something else.")
     require_run(workdir, checkpoint)
+    if target is None:
+        hub.package()  # refused where it is not installed, before the run is opened
     with tempfile.TemporaryDirectory() as folder:
         where = target.resolve().name if target else to  # a path of this machine is nobody's business
         pack(workdir, Path(folder), where=where, checkpoint=checkpoint, license=license, trust_model=trust_model)
