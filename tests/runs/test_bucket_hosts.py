@@ -39,7 +39,7 @@ def test_two_hosts_without_a_common_disk_die_and_go_on_from_the_bucket(tmp_path,
     assert [{k: v for k, v in r.items() if k not in times} for r in there] == [
         {k: v for k, v in r.items() if k not in times} for r in here
     ]
-    weights, wanted = np.load(tmp_path / "bucket.npz"), np.load(f"{whole}.npz")
-    assert len(wanted.files) > 5
-    for name in wanted.files:
-        np.testing.assert_array_equal(weights[name], wanted[name], err_msg=name)
+    with np.load(tmp_path / "bucket.npz") as weights, np.load(f"{whole}.npz") as wanted:
+        assert len(wanted.files) > 5
+        for name in wanted.files:
+            np.testing.assert_array_equal(weights[name], wanted[name], err_msg=name)
