@@ -5,9 +5,8 @@
     publish_report("gs://my-runs/wrn_c10", Path("wrn_c10-evaluation"), ["eval.json"])
 
 To read, permission to read the bucket is enough. What was fetched stays in $SEM_JAX_CACHE/fetched, apart from what
-trainers use, and is not fetched again where its digest is the same. The optimizer's state, which no reader needs,
-is not fetched. Checkpoints of a run that nobody has asked for in
-the last hour are deleted when another one is fetched.
+trainers use, and is not fetched again where its digest is the same. The optimizer's state, which no reader needs, is
+not fetched. Checkpoints of a run that nobody has asked for in the last hour are deleted when another one is fetched.
 """
 
 import contextlib
