@@ -227,8 +227,8 @@ compiled ({used}).
 Nothing here ran on such hardware. Each program was compiled by that hardware's own compiler ([how](planning.md)).
 Memory is what the program holds. The time is that compiler's estimate (TPU) or a roofline (H100) without launches, of
 which each kernel takes one: a small net takes longer there. Two numbers are of a mixing step and of a plain one, where
-a method has both. "Images exchanged" says whether a chip sends images to another one, "calls of the host" counts
-callbacks.
+a method has both. "Images exchanged" says whether a chip sends images to another one; those of the digits, 8x8, are
+seen only where they keep their axes, since a row of 64 numbers may be anything. "Calls of the host" counts callbacks.
 
 ## Each file of configs/, with its own method
 
