@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Key = jax.Array
@@ -35,6 +36,22 @@ class Mix(NamedTuple):
 
     lam: jax.Array  # f32[b] in [0, 1], weight of the anchor after clipping
     pairing: jax.Array  # i32[b], partner = anchor[pairing]
+
+
+def partners_of(values: jax.Array, pairing: jax.Array, *, groups: int = 1) -> jax.Array:
+    """`values[pairing]`, [b ...], for a pairing i32[b] that is made within `groups` equal parts.
+
+    With one part a device, XLA then sees that each device has the partners of its own items. From `values[pairing]` it
+    cannot see that, and sends every item to every device.
+
+    >>> partners_of(jnp.asarray([1.0, 2.0, 3.0, 4.0]), jnp.asarray([1, 0, 3, 2]), groups=2).tolist()
+    [2.0, 1.0, 4.0, 3.0]
+    """
+    if groups == 1:
+        return values[pairing]
+    parts, within = values.reshape(groups, -1, *values.shape[1:]), pairing.reshape(groups, -1)
+    start = jnp.arange(groups, dtype=pairing.dtype)[:, None] * within.shape[1]
+    return jax.vmap(lambda part, chosen: part[chosen])(parts, within - start).reshape(values.shape)
 
 
 class EncodedImages(Protocol):

@@ -87,13 +87,13 @@ class Programs:
         self._known: dict[str, StepPlan] = {}
         self._texts = texts
 
-    def __call__(self, lowered: Any, target: targets.Target) -> StepPlan:
+    def __call__(self, lowered: Any, target: targets.Target, options: dict[str, Any]) -> StepPlan:
         from sem_jax.training.plan import read_compiled
 
-        digest = hashlib.sha256(f"{target.text} {lowered.as_text()}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{target.text} {options} {lowered.as_text()}".encode()).hexdigest()[:16]
         if digest not in self._known:
             keep = (lambda text: self._keep(digest, text)) if self._texts else None
-            self._known[digest] = read_compiled(lowered, target, keep=keep)
+            self._known[digest] = read_compiled(lowered, target, options, keep=keep)
         self.used.append(digest)
         return self._known[digest]
 

@@ -99,7 +99,8 @@ TABLE = (
     Field("mixer.prob", 1.0, Range(0, 1), "Probability that a pair (scope sample) or a batch (scope batch) is mixed."),
     Field("mixer.pairing", "permutation", Words("sem_jax.mixers.pairing:PAIRINGS"), "Who is mixed with whom."),
     Field("mixer.across_device", True, None,
-          "False: partners lie in one device's part of the batch; the numbers depend on the count of devices then."),
+          "False: partners lie in one device's part of the batch. Then no features travel between devices, and the "
+          "numbers depend on how many there are."),
     Field("mixer.schedule", "constant", Words("sem_jax.mixers.strength:STRENGTHS"),
           "What mixer.prob is multiplied by as the steps up to mixer.stop_epoch go by."),
     Field("mixer.stop_epoch", EPOCHS, None, "Epochs with mixing and penalty; train.epochs unless it is set."),
@@ -169,10 +170,12 @@ TABLE = (
 
     Field("runtime.passes", "auto", Words("sem_jax.training.forward:PASSES"),
           "Clean and mixed images go through the net stacked, as one batch, or one after the other (sequential); "
-          "auto = stacked on a single GPU or TPU core."),
+          "auto = stacked on a single GPU."),
     Field("runtime.remat", "none", Words("sem_jax.training.forward:REMAT"),
           "What the backward pass computes again instead of storing it: elementwise (BatchNorm and ReLU) or full (each "
           "forward pass). Less memory, more time."),
+    Field("runtime.vmem", 0, Range(0, 128),
+          "TPU: MiB of a chip's fast memory that one operation may take; 0 = chosen by the chip."),
     Field("runtime.loop", "auto", Words("sem_jax.training.calls:LOOPS"),
           "Steps of a call loop on the device or on the host; auto = host on CPU, else device."),
     Field("runtime.steps_per_call", 0, Range(0, MANY),

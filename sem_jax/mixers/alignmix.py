@@ -79,13 +79,13 @@ def hook_alignmix(drawn: HiddenDraw, k: int, last: int, hidden: jax.Array, *, st
     if not 1 <= wanted <= last:
         raise ConfigError(f"alignmix: stage {stage} is not one of the model's {last} stages")
     if k == 0:
-        return jnp.where(drawn.step.on_images, mix_hidden(hidden, drawn.lam, drawn.pairing), hidden)
+        return jnp.where(drawn.step.on_images, mix_hidden(drawn, hidden), hidden)
     if k != wanted:
         return hidden
     if hidden.ndim < 3:
         raise ConfigError(f"alignmix needs a map [b ... d] at stage {k}, got the shape {hidden.shape}")
     mixed = jax.vmap(partial(align, **options), in_axes=(0, 0, 0, None))(
-        hidden, hidden[drawn.pairing], drawn.lam, drawn.step.reverse
+        hidden, drawn.partners_of(hidden), drawn.lam, drawn.step.reverse
     )
     kept = drawn.step.on_images | (per_item(drawn.lam, hidden) == 1.0)
     return jnp.where(kept, hidden, mixed)

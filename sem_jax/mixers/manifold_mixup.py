@@ -22,10 +22,10 @@ sample_manifold_mixup = sample_mixup
 apply_manifold_mixup = apply_none  # `hook_manifold_mixup` mixes the hidden states
 
 
-def mix_hidden(hidden: jax.Array, lam: jax.Array, pairing: jax.Array) -> jax.Array:
+def mix_hidden(drawn: HiddenDraw, hidden: jax.Array) -> jax.Array:
     """lam h_i + (1 - lam) h_j, computed in float32, in the dtype of `hidden` [b ...]; h_i itself where lam is 1."""
-    weight = per_item(lam, hidden)
-    mixed = weight * hidden + (1.0 - weight) * hidden[pairing]
+    weight = per_item(drawn.lam, hidden)
+    mixed = weight * hidden + (1.0 - weight) * drawn.partners_of(hidden)
     return jnp.where(weight == 1.0, hidden, mixed.astype(hidden.dtype))
 
 
@@ -35,7 +35,7 @@ def hook_manifold_mixup(drawn: HiddenDraw, k: int, last: int, hidden: jax.Array,
         raise ConfigError(f"manifold_mixup: layers {layers} need a model of {max(layers)} stages, it has {last}")
     if k not in layers:
         return hidden
-    return jnp.where(drawn.step == k, mix_hidden(hidden, drawn.lam, drawn.pairing), hidden)
+    return jnp.where(drawn.step == k, mix_hidden(drawn, hidden), hidden)
 
 
 def make_manifold_mixup(*, alpha: float = 2.0, layers: tuple[int, ...] = (0, 1, 2)) -> Mixer:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Hooked, Key, Mix, MixFn, Scorer
+from sem_jax.interfaces import Hooked, Key, Mix, MixFn, Scorer, partners_of
 from sem_jax.mixers.pairing import BY_LABEL, PAIRINGS, paired_within
 from sem_jax.registry import lookup
 
@@ -30,7 +30,11 @@ class HiddenDraw(NamedTuple):
     draw: Draw  # arrays [b ...] with scope "sample", [...] with scope "batch"
     step: Any  # what `sample_step` drew
     lam: jax.Array  # f32[b], 1 for what is not mixed
-    pairing: jax.Array  # i32[b]
+    pairing: jax.Array  # i32[groups b/groups], the items of the batch; pairs lie within a row
+
+    def partners_of(self, hidden: jax.Array) -> jax.Array:
+        """The hidden states of the partners, [b ...] from [b ...]."""
+        return partners_of(hidden, self.pairing.reshape(-1), groups=len(self.pairing))
 
 
 class Mixer(NamedTuple):
@@ -108,10 +112,10 @@ def make_mix(
             raise ConfigError(f"pairing {pairing!r} needs the labels: mix(key, images, labels=labels)")
         pair_key, draw_key, prob_key = jax.random.split(key, 3)
         indices = pair(pair_key, jnp.zeros(batch_size, jnp.int32) if labels is None else labels)
-        arguments = (images, images[indices] if take is None else take(indices))
+        arguments = (images, partners_of(images, indices, groups=groups) if take is None else take(indices))
         if mixer.score is not None:
             maps = jax.lax.stop_gradient(mixer.score(images, labels, scorer))
-            arguments += (maps, jax.tree.map(lambda x: x[indices], maps))
+            arguments += (maps, jax.tree.map(lambda x: partners_of(x, indices, groups=groups), maps))
         draw, draw_axis = _sample_batch(mixer, draw_key, (height, width, channels), batch_size, scope)
         mixed, lam = jax.vmap(mixer.apply, in_axes=(draw_axis, *[0] * len(arguments)))(draw, *arguments)
         if prob < 1.0 or strength is not None:
@@ -122,7 +126,7 @@ def make_mix(
             lam = jnp.where(chosen, lam, 1.0)
         if mixer.hook is not None:
             step = None if mixer.sample_step is None else mixer.sample_step(jax.random.fold_in(prob_key, 1))
-            mixed = Hooked(mixed, HiddenDraw(draw, step, lam, indices), mixer.hook)
+            mixed = Hooked(mixed, HiddenDraw(draw, step, lam, indices.reshape(groups, -1)), mixer.hook)
         return mixed, Mix(lam, indices)
 
     return mix

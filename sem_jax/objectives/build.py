@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Batch, Metrics, Mix, Outputs
+from sem_jax.interfaces import Batch, Metrics, Mix, Outputs, partners_of
 from sem_jax.objectives.losses import label_loss, mixed_accuracy, mixed_targets
 from sem_jax.objectives.sem import DISTANCES, safe_norm, sem_penalty
 from sem_jax.registry import lookup
@@ -40,6 +40,7 @@ def make_objective(
     distance: str = "l2",
     penalty_pairs: str = "right",
     regmixup: bool = False,
+    groups: int = 1,
 ) -> Objective:
     """Eq. 9: mean_b[ CE(f(x_mixed), lam y_i + (1 - lam) y_j) + gamma || g(x_mixed) - mixture ||_2 ].
 
@@ -53,6 +54,7 @@ def make_objective(
       distance: a key of objectives.sem.DISTANCES.
       penalty_pairs: "right"; or "wrong", a control that must not help: the target of a mixed image is the mixture of
         the pair before it in the batch, with the mixed image's own lam.
+      groups: number of equal parts of the clean pass within which the pairs lie, as of `mixers.make_mix`.
 
     Returns:
       objective(outputs, batch, mix, step=None) -> (loss f32[], metrics of f32[]). `outputs` maps the passes "mixed"
@@ -82,7 +84,7 @@ def make_objective(
             clean = outputs["clean"].features
             if clean_features in ("stop_gradient", "ema_teacher"):
                 clean = jax.lax.stop_gradient(clean)
-            distances = _penalties(outputs["mixed"].features, clean, mix, distance, penalty_pairs)
+            distances = _penalties(outputs["mixed"].features, clean, mix, distance, penalty_pairs, groups)
             penalty = metrics["penalty"] = _mean(distances, batch)
             if callable(gamma):
                 if step is None:
@@ -137,10 +139,10 @@ def _label_terms(
     return loss, metrics
 
 
-def _penalties(mixed: jax.Array, clean: jax.Array, mix: Mix, distance: str, pairs: str) -> jax.Array:
+def _penalties(mixed: jax.Array, clean: jax.Array, mix: Mix, distance: str, pairs: str, groups: int) -> jax.Array:
     """The penalty of each of the n pairs whose clean features [n d] are there, f32[n]."""
     n, (lam, pairing) = len(clean), mix
-    anchor, partner = clean, clean[pairing[:n]]
+    anchor, partner = clean, partners_of(clean, pairing[:n], groups=groups)
     if pairs == "wrong":
         anchor, partner = jnp.roll(anchor, 1, axis=0), jnp.roll(partner, 1, axis=0)
     return sem_penalty(mixed[:n], anchor, partner, lam[:n], distance=distance)

@@ -24,8 +24,9 @@ def mixed_targets(labels: jax.Array, lam: jax.Array, pairing: jax.Array, *, num_
     >>> mixed_targets(jnp.asarray([0, 2]), lam, pairing, num_classes=3).tolist()
     [[1.0, 0.0, 0.0], [0.75, 0.0, 0.25]]
     """
-    one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
-    return lam[:, None] * one_hot + (1.0 - lam[:, None]) * one_hot[pairing]
+    # Partners are chosen by label: between devices numbers travel, not their one-hot rows.
+    anchor, partner = (jax.nn.one_hot(x, num_classes, dtype=jnp.float32) for x in (labels, labels[pairing]))
+    return lam[:, None] * anchor + (1.0 - lam[:, None]) * partner
 
 
 def label_loss(logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:

@@ -241,7 +241,8 @@ def _gamma(cfg: ConfigDict, lengths: Lengths) -> Gamma:
 def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, penalised: bool = True) -> TrainStep:
     o, x = cfg.objective, cfg.mixer
     mixer = make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer)
-    mix = make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=1 if x.across_device else on.devices)
+    groups = 1 if x.across_device else on.devices
+    mix = make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=groups)
     items = 0  # pairs with a penalty; 0 = all
     if o.penalty_fraction < 1 and has_penalty(gamma):
         items = shortcuts.clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size)
@@ -253,7 +254,7 @@ def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, pe
         for k in range(o.mixes_per_clean)
     ]
     names = ("clean_features", "label_smoothing", "regmixup", "distance", "penalty_pairs")
-    draw, objective = draws[0], make_objective(gamma=gamma, **{name: o[name] for name in names})
+    draw, objective = draws[0], make_objective(gamma=gamma, groups=groups, **{name: o[name] for name in names})
     if len(draws) > 1:
         draw, objective = shortcuts.draw_together(draws), shortcuts.average_over_mixes(objective, len(draws))
     if items:
@@ -272,7 +273,13 @@ def _strength(cfg: ConfigDict, lengths: Lengths):
 def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) -> TrainStep:
     frozen = Frozen(cfg.optim.freeze)
     model = frozen.model(model)
-    forward = make_forward(model, stacked=on.stacked(cfg), bn_running=cfg.objective.bn_running, remat=cfg.runtime.remat)
+    forward = make_forward(
+        model,
+        stacked=on.stacked(cfg),
+        ordered=on.name == "tpu",
+        bn_running=cfg.objective.bn_running,
+        remat=cfg.runtime.remat,
+    )
     gradient_of = make_gradient(
         forward,
         objective,

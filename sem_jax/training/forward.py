@@ -31,7 +31,9 @@ REMAT: dict[str, Callable[..., Any] | None] = {
 }
 
 
-def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat: str = "none") -> Forward:
+def make_forward(
+    model: Model, *, stacked: bool, ordered: bool = False, bn_running: str = "both", remat: str = "none"
+) -> Forward:
     """The forward passes of a training step.
 
     Each pass has BatchNorm statistics of its own. The running averages are updated once a step, with the mean of the
@@ -41,6 +43,8 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
     Args:
       stacked: True runs the passes in one call, vmapped over a leading axis, so that convolutions see one large batch.
         False runs one after the other. The numbers are equal up to rounding; the platform decides which is faster.
+      ordered: of passes that are not stacked, the second begins when the first has ended, and their backward passes
+        follow each other too. XLA may otherwise interleave them, and lets both read one converted copy of a kernel.
       bn_running: one of BN_RUNNING; a single pass is taken in any case.
       remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
@@ -62,10 +66,12 @@ def make_forward(model: Model, *, stacked: bool, bn_running: str = "both", remat
             results = _at_once(run, params, batch_stats, images, hooks, keys)
         else:
             weights = {} if teacher is None else {"clean": jax.lax.stop_gradient(teacher)}
-            results = {
-                name: run(weights.get(name, params), batch_stats, x, key, hooks.get(name))
-                for (name, x), key in zip(images.items(), keys, strict=True)
-            }
+            results, before = {}, ""
+            for (name, x), key in zip(images.items(), keys, strict=True):
+                own = weights.get(name, params)
+                if ordered and before:  # also of the gradients: the barrier holds both ways
+                    own, results[before] = jax.lax.optimization_barrier((own, results[before]))
+                results[name], before = run(own, batch_stats, x, key, hooks.get(name)), name
         outputs = {name: result[0] for name, result in results.items()}
         updates = {name: result[1] for name, result in results.items()}
         if three:

@@ -22,6 +22,7 @@ from sem_jax.errors import ConfigError, one_line
 from sem_jax.interfaces import Dataset, Split
 from sem_jax.registry import lookup
 from sem_jax.system import targets
+from sem_jax.system.compiler import step_options
 from sem_jax.system.program_text import read_step, roofline_seconds
 from sem_jax.training import assemble
 from sem_jax.training.ahead_of_time import Calls, sizes_of
@@ -29,7 +30,7 @@ from sem_jax.training.costs import Plan, StepPlan, too_large
 from sem_jax.training.programs import Programs
 
 IMAGENET = 1_281_167, 1000, 224  # images, classes and pixels of a side, where a folder of images is not at hand
-Reader = Callable[[Any, targets.Target], StepPlan]
+Reader = Callable[[Any, targets.Target, dict[str, Any]], StepPlan]
 SECONDS, LEAST = 10.0, 3  # real steps are timed for so long, but so many of them at least
 
 
@@ -39,7 +40,7 @@ def plan(cfg: ConfigDict, target: str = "", *, read: Reader | None = None) -> Pl
     Args:
       cfg: a validated configuration.
       target: hardware that is not here, see `system.targets.find_target`; "" = the devices at hand.
-      read: the costs of a lowered call on a target; default: `read_compiled`.
+      read: the costs of a lowered call on a target, with options of its compiler; default: `read_compiled`.
 
     Raises:
       ConfigError: an unknown target, a compiler that is not installed, a configuration that does not work with its
@@ -88,13 +89,14 @@ def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target:
         devices = devices[: cfg.runtime.devices or None]
         config_lib.validate(cfg, num_devices=len(devices))
         calls = Calls(cfg, dataset, devices, memory=chip.memory)
+        options = targets.compiler_options(target) | step_options(devices[0].device_kind, vmem=cfg.runtime.vmem)
         steps = []
         for name, count in _kinds(cfg, calls.lengths).items():
             every = cfg.objective.penalty_every if name == "mixing" else 1
             parts = [(call, part) for call, part in zip(calls.lower(name), (1 / every, 1 - 1 / every), strict=False)]
             for i, (lowered, share) in enumerate(parts):
                 label = name if len(parts) == 1 else f"{name}, {'without' if i else 'with'} penalty"
-                steps.append(read(lowered, target)._replace(name=label, steps=round(count * share)))
+                steps.append(read(lowered, target, options)._replace(name=label, steps=round(count * share)))
     how = f"roofline over the program compiled by XLA:GPU for {chip.name}, not measured; launches are not counted"
     if chip.kind == "tpu":
         how = f"estimated by XLA:TPU at {chip.clock / 1e9:.2f} GHz, not measured"
@@ -115,17 +117,20 @@ def _compiled(cfg: ConfigDict, dataset: Dataset, notes: tuple[str, ...], target:
     )
 
 
-def read_compiled(lowered: Any, target: targets.Target, *, keep: Callable[[str], object] | None = None) -> StepPlan:
+def read_compiled(
+    lowered: Any, target: targets.Target, options: dict[str, Any], *, keep: Callable[[str], object] | None = None
+) -> StepPlan:
     """Compiles a `jax.stages.Lowered` call for a target; the costs of a step of it, without name and number.
 
     Args:
+      options: of the compiler.
       keep: called with the compiled program's text.
 
     Raises:
       ConfigError: it does not fit into the device's memory, or the compiler fails.
     """
     try:
-        program = lowered.compile(compiler_options=targets.compiler_options(target))
+        program = lowered.compile(compiler_options=options)
     except Exception as error:
         found = str(error)
         if "RESOURCE_EXHAUSTED" not in found and "out of memory" not in found.lower():

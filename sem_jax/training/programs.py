@@ -25,6 +25,7 @@ from sem_jax.data.pipeline import ArrayFeed
 from sem_jax.interfaces import Dataset, Feed, Scorer
 from sem_jax.runs.opening import open_scorer
 from sem_jax.runs.state import TrainState, jit_init_state
+from sem_jax.system.compiler import compile_step
 from sem_jax.system.hosts import is_lead
 from sem_jax.training import assemble
 from sem_jax.training.averages import averaged, start
@@ -169,7 +170,8 @@ class Programs:
         if stage.zeros is None:
             begin = time.perf_counter()
             lowered, sums = self.lower(stage, state, order)
-            stage.calls = [call.compile() for call in lowered]
+            kind, vmem = self.devices[0].device_kind, self._cfg.runtime.vmem
+            stage.calls = [compile_step(call, kind, vmem=vmem) for call in lowered]
             stage.zeros = jax.device_get(sums)
             if is_lead():
                 tqdm.write(f"Compiled the {stage.name} step in {time.perf_counter() - begin:.1f} s.")

@@ -91,7 +91,7 @@ def test_a_program_is_compiled_once(tmp_path, monkeypatch):
 
     asked = []
 
-    def read_compiled(lowered, target, *, keep):
+    def read_compiled(lowered, target, options, *, keep):
         asked.append((lowered.as_text(), target.text))
         keep("the text")
         return made_plan().steps[0]
@@ -100,7 +100,7 @@ def test_a_program_is_compiled_once(tmp_path, monkeypatch):
     programs, v5e, h100 = table.Programs(tmp_path / "texts"), find_target("v5e"), find_target("h100")
     one, same, other = (SimpleNamespace(as_text=lambda text=text: text) for text in ("one", "one", "other"))
     for lowered, target in ((one, v5e), (same, v5e), (other, v5e), (one, h100)):
-        programs(lowered, target)
+        programs(lowered, target, {})
     assert asked == [("one", "v5e"), ("other", "v5e"), ("one", "h100")]
     assert len(programs.used) == 4 and programs.used[0] == programs.used[1]
     assert {file.name[:16] for file in (tmp_path / "texts").iterdir()} == set(programs.used)

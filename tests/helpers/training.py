@@ -78,17 +78,20 @@ def build_step(
     remat="none",
     parts=1,
     unroll=True,
+    groups=1,
     **objective,
 ):
     """A training step; `mixer` a name, or None for ERM.
 
-    parts: micro-batches. objective: options of `make_objective`.
+    parts: micro-batches. groups: equal parts of the batch that are paired within themselves.
+    objective: options of `make_objective`.
     """
+    mix = mixer and make_mix(MIXERS[mixer](alpha=1.0), groups=groups)
     return make_train_step(
-        draw_clean if mixer is None else make_draw(make_mix(MIXERS[mixer](alpha=1.0)), clean_pass=clean),
+        draw_clean if mixer is None else make_draw(mix, clean_pass=clean),
         make_gradient(
             make_forward(model, stacked=stacked, bn_running=bn_running, remat=remat),
-            make_objective(**objective),
+            make_objective(groups=groups, **objective),
             micro_batches=parts,
             unroll=unroll,
         ),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sem_jax.errors import ConfigError
+from sem_jax.interfaces import partners_of
 from sem_jax.mixers import MIXERS, PAIRINGS, make_mix
 from sem_jax.mixers.pairing import BY_LABEL, paired_within
 
@@ -76,6 +77,13 @@ def test_within_a_device_nobody_leaves_his_part(name):
     assert (pairing // 4 == np.arange(B) // 4).all()
     if name == "permutation":  # the parts are drawn apart from each other
         assert len({tuple(p % 4) for p in pairing.reshape(4, 4)}) > 1
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_partners_are_those_of_the_pairing_whatever_the_groups(groups):
+    pairing = paired_within(PAIRINGS["permutation"], groups)(KEYS[0], LABELS)
+    values = jax.random.normal(KEYS[1], (B, 3, 2))
+    np.testing.assert_array_equal(partners_of(values, pairing, groups=groups), values[pairing])
 
 
 def test_a_batch_that_cannot_be_split_is_refused():

@@ -20,7 +20,7 @@ B, SIZE = 32, 12
 pytestmark = pytest.mark.devices(8)
 
 
-def program(devices, mixer="cutmix", gamma=0.3, batched=False):
+def program(devices, mixer="cutmix", gamma=0.3, batched=False, groups=1):
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     everywhere, by_item = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     rng = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def program(devices, mixer="cutmix", gamma=0.3, batched=False):
     tx = make_optimizer(0.1)
     images = {"image_shape": (SIZE, SIZE, 3), "mean": (0.5,) * 3, "std": (0.25,) * 3}
     fetch = make_fetch(**images, crop_padding=2, flip=True, sharding=by_item, batched=batched)
-    step = build_step(model, tx, mixer=mixer, clean=gamma > 0, gamma=gamma)
+    step = build_step(model, tx, mixer=mixer, clean=gamma > 0, gamma=gamma, groups=groups)
     state = jit_init_state(model, tx, image_shape=(SIZE, SIZE, 3))(key)
     state, data = jax.device_put((state, as_rows(*split)), everywhere)
     order = jax.device_put(
@@ -80,11 +80,11 @@ def test_no_image_travels_between_devices(mixer, gamma):
     found = collectives(call)
     assert {kind for kind, _ in found} == {"all-gather", "all-reduce"}
     gathered = [array for kind, arrays in found if kind == "all-gather" for array in arrays]
-    features, classes = 8, 4
-    small = {(B,), (B, 2), (B, classes)}  # pairing, labels, flips; offsets of crops; targets
+    features = 8
+    small = {(B,), (B, 2)}  # pairing, labels, flips; offsets of crops
     assert sum(shape == (B, features) for _, shape in gathered) == (1 if gamma else 0)
     assert {shape for _, shape in gathered} <= small | {(B, features)}
-    assert len(gathered) <= (7 if gamma else 6)
+    assert len(gathered) <= (6 if gamma else 5)
     reduced = [shape for kind, arrays in found if kind == "all-reduce" for _, shape in arrays]
     params = jax.tree.leaves(state.params)
     known = {(), (B, features)} | {x.shape for x in params} | {x.shape[::-1] for x in params if x.ndim == 2}
@@ -94,6 +94,18 @@ def test_no_image_travels_between_devices(mixer, gamma):
     # Each convolution's kernel once a pass; a BatchNorm's two sums forward and two backward, and its scale and bias.
     assert sum(len(shape) == 4 for shape in reduced) == 2 * passes
     assert sum(shape == (8,) for shape in reduced) <= 2 * passes * 6
+
+
+@pytest.mark.parametrize("mixer", ["cutmix", "manifold_mixup"])
+def test_with_partners_on_the_same_device_no_feature_and_no_hidden_state_travels(mixer):
+    """Pairs within each device's part of the batch, as with mixer.across_device=False."""
+    call, arguments = program(8, mixer, groups=8)
+    gathered = [shape for kind, arrays in collectives(call) if kind == "all-gather" for _, shape in arrays]
+    assert set(gathered) <= {(B,), (B, 2)}
+    one, others = program(1, mixer, groups=8)
+    (state, _), (expected, _) = call(*arguments), one(*others)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(jax.device_get(a), b, rtol=1e-3, atol=1e-4)
 
 
 def test_images_of_ready_batches_travel_once_as_bytes():

@@ -62,7 +62,7 @@ def test_a_compiler_that_fails_is_one_line():
         raise jax.errors.JaxRuntimeError("INTERNAL: no tile\nsizes")
 
     with pytest.raises(ConfigError, match="the compiler for h100 failed: INTERNAL: no tile"):
-        planning.read_compiled(SimpleNamespace(compile=compile), targets.find_target("h100"))
+        planning.read_compiled(SimpleNamespace(compile=compile), targets.find_target("h100"), {})
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def test_two_passes_equal_algorithm_1_with_three(setup, mixer):
         penalty = sem_penalty(mixture.features, anchor.features, partner.features, mix.lam)
         return jnp.mean(label_loss(mixture.logits, targets) + GAMMA * penalty)
 
-    def two(stacked):
-        forward, objective = make_forward(MODEL, stacked=stacked), make_objective(gamma=GAMMA)
+    def two(**options):
+        forward, objective = make_forward(MODEL, **options), make_objective(gamma=GAMMA)
 
         def loss(params):
             passes = {"mixed": mixed, "clean": batch.images}
@@ -76,12 +76,28 @@ def test_two_passes_equal_algorithm_1_with_three(setup, mixer):
         return jax.jit(jax.value_and_grad(loss))
 
     loss, gradient = three(state.params)
-    for stacked in (False, True):
-        ours, our_gradient = two(stacked)(state.params)
+    for options in ({"stacked": False}, {"stacked": True}, {"stacked": False, "ordered": True}):
+        ours, our_gradient = two(**options)(state.params)
         np.testing.assert_allclose(ours, loss, rtol=1e-6)
         flat, _ = jax.flatten_util.ravel_pytree(gradient)
         our_flat, _ = jax.flatten_util.ravel_pytree(our_gradient)
         assert float(jnp.linalg.norm(flat - our_flat) / jnp.linalg.norm(flat)) < 1e-5
+
+
+def test_ordered_passes_have_a_barrier_forward_and_one_backward(setup):
+    state, batch, _ = setup
+
+    def barriers(**options):
+        forward = make_forward(MODEL, stacked=False, **options)
+
+        def loss(params):
+            passes = {"mixed": batch.images, "clean": batch.images}
+            outputs = forward(params, state.batch_stats, passes, jax.random.key(0))[0]
+            return sum(jnp.sum(it.features) for it in outputs.values())
+
+        return str(jax.make_jaxpr(jax.grad(loss))(state.params)).count("optimization_barrier")
+
+    assert barriers() == 0 and barriers(ordered=True) == 2
 
 
 def test_stacked_equals_sequential_running_averages_and_dropout_included(setup):

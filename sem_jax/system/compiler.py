@@ -1,0 +1,52 @@
+"""How XLA compiles a training step on a kind of device.
+
+    program = compile_step(lowered, "TPU v5 lite", vmem=0)      # jax.stages.Lowered -> jax.stages.Compiled
+
+A TPU has a fast memory (VMEM) of 128 MiB beside its matrix units. XLA gives one operation at most 16 MiB of it unless
+told otherwise, and reads the operands of a large convolution again and again.
+"""
+
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from sem_jax.errors import ConfigError, one_line
+
+VMEM_OPTION = "xla_tpu_scoped_vmem_limit_kib"
+# MiB for one operation, by jax.Device.device_kind. Larger leaves less for what is kept between operations.
+VMEM = {"TPU v5 lite": 32, "TPU v6 lite": 32}
+
+
+def step_options(kind: str, *, vmem: int = 0) -> dict[str, Any]:
+    """Options of `jax.stages.Lowered.compile` for a training step.
+
+    Args:
+      kind: `jax.Device.device_kind`.
+      vmem: MiB of fast memory for one operation, on a TPU; 0 = as in `VMEM`, else XLA's own.
+
+    >>> step_options("TPU v5 lite"), step_options("TPU v5 lite", vmem=64), step_options("cpu", vmem=64)
+    ({'xla_tpu_scoped_vmem_limit_kib': '32768'}, {'xla_tpu_scoped_vmem_limit_kib': '65536'}, {})
+    """
+    size = vmem or VMEM.get(kind, 0)
+    return {VMEM_OPTION: str(size << 10)} if size and kind.startswith("TPU") else {}
+
+
+def compile_step(lowered: Any, kind: str, *, vmem: int = 0) -> Any:
+    """Compiles a training call. Where the compiler refuses what was chosen here, it is compiled without that.
+
+    Raises:
+      ConfigError: the compiler refuses what the configuration asks for.
+    """
+    options = step_options(kind, vmem=vmem)
+    if not options:
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "memory space hbm" in str(error):  # the step is too large, whatever the options
+            raise
+        if vmem:
+            raise ConfigError(f"runtime.vmem={vmem}: the compiler says: {one_line(error)[:200]}") from error
+        tqdm.write(f"Compiled without {VMEM_OPTION}: {one_line(error)[:200]}")
+        return lowered.compile()
