@@ -30,6 +30,7 @@ from sem_jax.training.costs import Plan, StepPlan
 
 HARDWARE = ("v5e", "v5e:2x2", "h100")
 NARROW = {"model.width": 8}
+LOCAL = {"mixer.across_device": False}
 # Compiling takes about so many times as long as for the digits' net, and so many of that for the hardware.
 NETS = {"digits": 1.0, "mlp_mixer_c10": 2.0, "vit_c10": 3.0, "resnet50": 14.0, "wrn": 20.0, "preact": 8.0}
 PLATFORMS = {"v5e": 1.0, "v5e:2x2": 1.1, "v5e:16x16": 3.0, "h100": 0.2}
@@ -68,7 +69,11 @@ def all_cells() -> list[Cell]:
         cells += [Cell("digits", method, target) for target in HARDWARE]
         cells += [Cell("preact_c10", method, target, tuple(NARROW.items())) for target in HARDWARE]
     large = {**NARROW, "train.batch_size": 128 // 4 * 256}  # as many images a chip as v5e:2x2 has
-    cells.append(Cell("preact_c10", "mixup+sem", "v5e:16x16", tuple(large.items())))
+    cells += [
+        Cell("preact_c10", "mixup+sem", "v5e:16x16", tuple(large.items())),
+        Cell("preact_c10", "mixup+sem", "v5e:2x2", tuple({**NARROW, **LOCAL}.items())),
+        Cell("preact_c10", "mixup+sem", "v5e:16x16", tuple({**large, **LOCAL}.items())),
+    ]
     return sorted(cells, key=lambda cell: cell.weight)
 
 
@@ -204,7 +209,8 @@ def page(lines: dict[str, dict[str, Any]]) -> str:
     """The page of the documentation."""
     cells = all_cells()
     own = sorted((cell for cell in cells if not cell.method), key=lambda cell: cell.config)
-    small = sorted((cell for cell in cells if cell.method and cell.target != "v5e:16x16"), key=lambda cell: cell.config)
+    nine = (cell for cell in cells if cell.method and cell.settings in ((), tuple(NARROW.items())))
+    small = sorted(nine, key=lambda cell: cell.config)
     many = [cell for cell in cells if cell.settings and cell.method == "mixup+sem" and cell.target[:4] == "v5e:"]
     compiled = sum(cell.name in lines for cell in cells)
     used = sorted({f"{name} {number}" for line in lines.values() for name, number in line["versions"].items()})
@@ -214,7 +220,7 @@ def page(lines: dict[str, dict[str, Any]]) -> str:
         used=", ".join(used),
         own=table(own, lines),
         small=table(small, lines),
-        many=table(sorted(many, key=lambda cell: cell.weight), lines),
+        many=table(sorted(many, key=lambda cell: (len(cell.settings), cell.weight)), lines),
     )
 
 
@@ -242,7 +248,10 @@ A method with ES consists of two programs that other methods have too.
 
 ## From 4 chips to 256
 
-As many images a chip. Memory of a chip and what is exchanged must not grow with the number of chips.
+As many images a chip. Memory of a chip and the number of collectives must not grow with the number of chips. What they
+move does by default: a pair may lie on two chips, so each chip is sent the clean features, labels and draws of the whole
+batch; images are read again where they are needed. With `mixer.across_device=False` pairs lie on one chip and no
+features travel.
 
 {many}
 """

@@ -66,7 +66,7 @@ def test_the_command_goes_on_where_it_was_stopped(tmp_path, compiled):
     assert compiled[3:] == ["digits:erm@v5e:2x2", "wrn_c10:@v5e"]
     assert table.main([f"--out={out}", "--minutes=0", f"--page={page}"]) == 0 and len(compiled) == 5
     text = page.read_text()
-    assert "4 of 88 cells" in text and "jax 1.2.3" in text
+    assert "4 of 90 cells" in text and "jax 1.2.3" in text
     assert "| digits | mixup+sem | v5e | yes | 1 of 16 | 2 | 0 | 0 | no | 0 |" in text
     assert "| wrn_c10 | mixup+sem | v5e | no: 17 GiB. Lower train.batch_size. |" in text
     assert "| wrn_c10 | its own | h100 | not compiled |" in text
