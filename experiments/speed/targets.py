@@ -249,8 +249,8 @@ A method with ES consists of two programs that other methods have too.
 ## From 4 chips to 256
 
 As many images a chip. Memory of a chip and the number of collectives must not grow with the number of chips. What they
-move does by default: a pair may lie on two chips, so each chip is sent the clean features, labels and draws of the whole
-batch; images are read again where they are needed. With `mixer.across_device=False` pairs lie on one chip and no
+move does by default: a pair may lie on two chips, so each chip is sent the clean features, labels and draws of the
+whole batch; images are read again where they are needed. With `mixer.across_device=False` pairs lie on one chip and no
 features travel.
 
 {many}

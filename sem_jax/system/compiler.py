@@ -15,7 +15,7 @@ from sem_jax.errors import ConfigError, one_line
 
 VMEM_OPTION = "xla_tpu_scoped_vmem_limit_kib"
 # MiB for one operation, by jax.Device.device_kind. Larger leaves less for what is kept between operations.
-VMEM = {"TPU v5 lite": 32, "TPU v6 lite": 32}
+VMEM = {"TPU v5 lite": 48, "TPU v5": 32, "TPU v5p": 32}
 
 
 def step_options(kind: str, *, vmem: int = 0) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def step_options(kind: str, *, vmem: int = 0) -> dict[str, Any]:
       vmem: MiB of fast memory for one operation, on a TPU; 0 = as in `VMEM`, else XLA's own.
 
     >>> step_options("TPU v5 lite"), step_options("TPU v5 lite", vmem=64), step_options("cpu", vmem=64)
-    ({'xla_tpu_scoped_vmem_limit_kib': '32768'}, {'xla_tpu_scoped_vmem_limit_kib': '65536'}, {})
+    ({'xla_tpu_scoped_vmem_limit_kib': '49152'}, {'xla_tpu_scoped_vmem_limit_kib': '65536'}, {})
     """
     size = vmem or VMEM.get(kind, 0)
     return {VMEM_OPTION: str(size << 10)} if size and kind.startswith("TPU") else {}

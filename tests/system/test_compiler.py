@@ -29,7 +29,7 @@ def test_a_device_without_options_is_compiled_as_always():
 def test_options_chosen_here_are_dropped_where_the_compiler_refuses_them(capsys):
     lowered = Lowered()
     assert compile_step(lowered, "TPU v5 lite") == "compiled"
-    assert lowered.asked == [{VMEM_OPTION: "32768"}, None]
+    assert lowered.asked == [{VMEM_OPTION: "49152"}, None]
     assert "No such compile option at line 3" in capsys.readouterr().out
 
 

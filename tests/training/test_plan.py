@@ -9,6 +9,7 @@ import pytest
 from sem_jax import config
 from sem_jax.errors import ConfigError
 from sem_jax.system import targets
+from sem_jax.system.compiler import step_options
 from sem_jax.system.program_text import has_images
 from sem_jax.training import plan as planning
 from sem_jax.training.plan import plan
@@ -97,6 +98,14 @@ def test_a_tpu_step_has_no_loop_over_the_images(mixer):
     assert step.text and step.text.cycles > 0 and step.memory < targets.CHIPS["v5e"].memory
     assert not [loop for loop in step.text.loops if loop.count is None or loop.count >= 32], step.text.loops
     assert "estimated by XLA:TPU" in str(found)
+
+
+@tpu
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["v5e", "v5p:1x1x1"])
+def test_a_chip_with_much_fast_memory_is_known_by_its_kind(target):
+    with targets.compiling_for(targets.find_target(target)) as devices:
+        assert step_options(devices[0].device_kind), devices[0].device_kind
 
 
 @tpu
