@@ -26,6 +26,7 @@ from sem_jax.mixers import make_mix, make_mixer, make_scorer
 from sem_jax.objectives.losses import label_loss, mixed_targets
 from sem_jax.objectives.sem import sem_penalty
 from sem_jax.runs.state import jit_init_state
+from sem_jax.system.compiler import compile_step
 from sem_jax.training import assemble
 from sem_jax.training.averages import start
 from sem_jax.training.calls import make_advance, make_call, zero_sums
@@ -191,7 +192,8 @@ class Bench:
         state, sums, data, *_ = arguments = self.arguments(parts)
         begin = time.perf_counter()
         lowered = [make_call(make_advance(step, parts.fetch), looped=looped).lower(*arguments) for step in parts.steps]
-        calls = [it.compile() for it in lowered]
+        kind, vmem = jax.devices()[0].device_kind, parts.cfg.runtime.vmem
+        calls = [compile_step(it, kind, vmem=vmem) for it in lowered]
         seconds = time.perf_counter() - begin
         flops = [float((it.cost_analysis() or {}).get("flops", 0.0)) for it in lowered]
         mean = (flops[0] + (every - 1) * flops[-1]) / every

@@ -2,8 +2,9 @@
 
     program = compile_step(lowered, "TPU v5 lite", vmem=0)      # jax.stages.Lowered -> jax.stages.Compiled
 
-A TPU has a fast memory (VMEM) of 128 MiB beside its matrix units. XLA gives one operation at most 16 MiB of it unless
-told otherwise, and reads the operands of a large convolution again and again.
+A TPU has a fast memory (VMEM) beside its matrix units, 128 MiB on a v5e. On some chips XLA gives one operation 16 MiB
+of it unless told otherwise, and a large convolution then reads its operands again and again. What was compared is in
+experiments/speed/performance_notes.md.
 """
 
 from typing import Any
@@ -14,8 +15,9 @@ from tqdm import tqdm
 from sem_jax.errors import ConfigError, one_line
 
 VMEM_OPTION = "xla_tpu_scoped_vmem_limit_kib"
-# MiB for one operation, by jax.Device.device_kind. Larger leaves less for what is kept between operations.
-VMEM = {"TPU v5 lite": 48, "TPU v5": 32, "TPU v5p": 32}
+# MiB for one operation, by jax.Device.device_kind. More of it leaves less for what is kept between operations. A v6e
+# has 32 without being told, which is best for it; on a v4 the number changes nothing.
+VMEM = dict.fromkeys(("TPU v5 lite", "TPU v5", "TPU v5p"), 48)  # v5e, and two names of v5p
 
 
 def step_options(kind: str, *, vmem: int = 0) -> dict[str, Any]:
