@@ -24,7 +24,7 @@ from experiments.commands import parser
 from experiments.speed.cases import Bench, Case, Setting
 from experiments.speed.environment import environment
 from sem_jax.config import override
-from sem_jax.system.compiler import compile_step
+from sem_jax.system import compiler
 from sem_jax.training import assemble
 from sem_jax.training.calls import make_advance, make_call
 
@@ -66,7 +66,7 @@ def compile_step(setting: Setting, *, dtype: str, looped: bool = False, stacked:
         parts = bench.parts(case)
         state, sums, data, order, _, _, key = arguments = bench.arguments(parts)
         lowered = make_call(make_advance(parts.steps[0], parts.fetch), looped=looped).lower(*arguments)
-        call = compile_step(lowered, device.device_kind)
+        call = compiler.compile_step(lowered, device.device_kind)
         return Program(call, jax.device_get((state, sums)), (data, order, key), looped, device)
 
 
