@@ -17,7 +17,7 @@ from sem_jax.errors import ConfigError, one_line
 VMEM_OPTION = "xla_tpu_scoped_vmem_limit_kib"
 # MiB for one operation, by jax.Device.device_kind. More of it leaves less for what is kept between operations. A v6e
 # has 32 without being told, which is best for it; on a v4 the number changes nothing.
-VMEM = dict.fromkeys(("TPU v5 lite", "TPU v5", "TPU v5p"), 48)  # v5e, and two names of v5p
+VMEM = {"TPU v5 lite": 48, "TPU v5": 48, "TPU v5p": 48}  # a v5e, and a v5p by two names
 
 
 def step_options(kind: str, *, vmem: int = 0) -> dict[str, Any]:
