@@ -91,18 +91,20 @@ def read_step(text: str) -> Step:
 def has_images(collective: Collective, image: tuple[int, ...]) -> bool:
     """Whether images of this shape (h, w, c) are exchanged: an array has h, w and c among its axes, or h*w*c or h*w.
 
-    Of images smaller than 32x32 only the first is looked for: 64 may be the pixels of an image of 8x8, or a batch.
+    Of images smaller than 32x32 only the first is looked for: 64 may be the pixels of an image of 8x8, or a batch. A
+    kernel (k, k, in, out) is no image, though one of 3x3 for 32 channels has the axes of three of 32x32.
 
     >>> has_images(Collective("all-gather", 0, ((128, 3072),)), (32, 32, 3))
     True
-    >>> has_images(Collective("all-reduce", 0, ((3, 3, 32, 32), (64,))), (32, 32, 4))
+    >>> has_images(Collective("all-reduce", 0, ((3, 3, 32, 32), (64,))), (32, 32, 3))
     False
     """
     height, width, channels = image
     written = [[height, width, channels]]
     if height * width >= 32 * 32:
         written += [[height * width, channels], [height * width * channels]]
-    return any(not Counter(form) - Counter(shape) for shape in collective.shapes for form in written)
+    others = (it for it in collective.shapes if not (len(it) == 4 and it[0] == it[1] <= 7))
+    return any(not Counter(form) - Counter(shape) for shape in others for form in written)
 
 
 def roofline_seconds(step: Step, *, flops: float, bandwidth: float) -> float:

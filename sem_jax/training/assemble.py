@@ -276,7 +276,7 @@ def _step(cfg, model, tx, draw, objective, on: Platform, teacher: bool = False) 
     forward = make_forward(
         model,
         stacked=on.stacked(cfg),
-        ordered=on.name == "tpu",
+        ordered=on.name == "tpu" and on.devices == 1,  # of several, the passes share collectives
         bn_running=cfg.objective.bn_running,
         remat=cfg.runtime.remat,
     )

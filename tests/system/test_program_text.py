@@ -79,6 +79,7 @@ def test_what_waits_for_the_host_is_found_anywhere(line):
         ((128, 3072), True),
         ((128, 1024, 3), True),
         ((3, 3, 32, 64), False),
+        ((3, 3, 32, 32), False),
         ((128, 512), False),
         ((32, 32), False),
         ((), False),

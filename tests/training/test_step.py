@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sem_jax import config
 from sem_jax.data.pipeline import as_rows, epoch_order, make_fetch
 from sem_jax.interfaces import Batch
 from sem_jax.mixers import MIXERS, make_mix
@@ -14,6 +15,7 @@ from sem_jax.objectives.losses import label_loss, mixed_targets
 from sem_jax.objectives.sem import rising, sem_penalty
 from sem_jax.rngs import key_for
 from sem_jax.runs.state import init_state, jit_init_state
+from sem_jax.training import assemble
 from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.draw import draw_clean
 from sem_jax.training.forward import make_forward
@@ -98,6 +100,17 @@ def test_ordered_passes_have_a_barrier_forward_and_one_backward(setup):
         return str(jax.make_jaxpr(jax.grad(loss))(state.params)).count("optimization_barrier")
 
     assert barriers() == 0 and barriers(ordered=True) == 2
+
+
+@pytest.mark.parametrize("name, devices, expected", [("tpu", 1, True), ("tpu", 4, False), ("gpu", 1, False)])
+def test_only_a_single_tpu_chip_orders_its_passes(monkeypatch, name, devices, expected):
+    """Of several chips the two passes share collectives: half as many."""
+    seen = {}
+    monkeypatch.setattr(assemble, "make_forward", lambda _, **options: seen.update(options))
+    monkeypatch.setattr(assemble, "make_gradient", lambda *_, **__: None)
+    cfg = config.apply_method(config.get_default(), "mixup+sem")
+    assemble.plain_step(cfg, MODEL, make_optimizer(0.1), on=assemble.Platform(name, devices))
+    assert seen["ordered"] == expected
 
 
 def test_stacked_equals_sequential_running_averages_and_dropout_included(setup):
