@@ -33,6 +33,11 @@ def test_options_chosen_here_are_dropped_where_the_compiler_refuses_them(capsys)
     assert "No such compile option at line 3" in capsys.readouterr().out
 
 
+def test_a_real_compiler_refuses_and_is_asked_again(capsys):
+    assert compile_step(jax.jit(jnp.sin).lower(0.0), "TPU v5 lite")(0.0) == 0.0, "XLA:CPU does not know the option"
+    assert f"Compiled without {VMEM_OPTION}" in capsys.readouterr().out
+
+
 def test_an_option_of_the_configuration_is_not_dropped():
     with pytest.raises(ConfigError, match="runtime.vmem=48: the compiler says: INVALID_ARGUMENT: No such"):
         compile_step(Lowered(), "TPU v4", vmem=48)
