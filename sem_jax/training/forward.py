@@ -45,6 +45,7 @@ def make_forward(
         False runs one after the other. The numbers are equal up to rounding; the platform decides which is faster.
       ordered: of passes that are not stacked, the second begins when the first has ended, and their backward passes
         follow each other too. XLA may otherwise interleave them, and lets both read one converted copy of a kernel.
+        Nets without BatchNorm are left as they are: to interleave their passes is the better choice.
       bn_running: one of BN_RUNNING; a single pass is taken in any case.
       remat: a key of REMAT; less memory for more computation, the numbers are the same.
 
@@ -69,7 +70,7 @@ def make_forward(
             results, before = {}, ""
             for (name, x), key in zip(images.items(), keys, strict=True):
                 own = weights.get(name, params)
-                if ordered and before:  # also of the gradients: the barrier holds both ways
+                if ordered and before and batch_stats:  # also of the gradients: the barrier holds both ways
                     own, results[before] = jax.lax.optimization_barrier((own, results[before]))
                 results[name], before = run(own, batch_stats, x, key, hooks.get(name)), name
         outputs = {name: result[0] for name, result in results.items()}
