@@ -89,8 +89,8 @@ def test_two_passes_equal_algorithm_1_with_three(setup, mixer):
 def test_ordered_passes_have_a_barrier_forward_and_one_backward(setup):
     state, batch, _ = setup
 
-    def barriers(**options):
-        forward = make_forward(MODEL, stacked=False, **options)
+    def barriers(model=MODEL, state=state, **options):
+        forward = make_forward(model, stacked=False, **options)
 
         def loss(params):
             passes = {"mixed": batch.images, "clean": batch.images}
@@ -100,6 +100,9 @@ def test_ordered_passes_have_a_barrier_forward_and_one_backward(setup):
         return str(jax.make_jaxpr(jax.grad(loss))(state.params)).count("optimization_barrier")
 
     assert barriers() == 0 and barriers(ordered=True) == 2
+    plain = MODELS["mlp_mixer"](num_classes=K, depth=1, width=16, patch_size=4)
+    of_it = jit_init_state(plain, make_optimizer(0.1), image_shape=(8, 8, 3))(jax.random.key(0))
+    assert barriers(plain, of_it, ordered=True) == 0, "no BatchNorm"
 
 
 @pytest.mark.parametrize("name, devices, expected", [("tpu", 1, True), ("tpu", 4, False), ("gpu", 1, False)])
