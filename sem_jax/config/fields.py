@@ -175,7 +175,7 @@ TABLE = (
           "What the backward pass computes again instead of storing it: elementwise (BatchNorm and ReLU) or full (each "
           "forward pass). Less memory, more time."),
     Field("runtime.vmem", 0, Range(0, 128),
-          "TPU: MiB of a chip's fast memory that one operation may take; 0 = chosen by the chip."),
+          "TPU: MiB of a chip's fast memory that one operation may take; 0 = chosen for the chip."),
     Field("runtime.loop", "auto", Words("sem_jax.training.calls:LOOPS"),
           "Steps of a call loop on the device or on the host; auto = host on CPU, else device."),
     Field("runtime.steps_per_call", 0, Range(0, MANY),
