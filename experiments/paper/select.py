@@ -9,7 +9,7 @@ the runs after 1/4, 1/2 and all of their epochs and stops the worse half early, 
 the same command again continues, a run that was cut off at its last checkpoint.
 
 Writes selected.json (the choice), curve.csv (every pair with its accuracy, and where it was stopped) and gamma.png.
-Needs Optuna: pip install 'sem-jax[sweep]'.
+Needs Optuna: pip install optuna.
 """
 
 import csv
@@ -96,7 +96,7 @@ def open_study(path: Path, epochs: int):
         import optuna
     except ImportError:
         raise ConfigError(
-            "experiments.paper.select needs Optuna, which is not installed", "pip install 'sem-jax[sweep]'"
+            "experiments.paper.select needs Optuna, which is not installed", "pip install optuna"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     first = max(1, epochs // 4)

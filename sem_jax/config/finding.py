@@ -9,8 +9,9 @@ of a file that is not there, such as configs/digits.py outside of a checkout.
 
 import ast
 import runpy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -19,7 +20,13 @@ from sem_jax.errors import ConfigError, SemError, one_line
 from sem_jax.registry import nearest
 
 # Fields of the group `model` that say something about the data or the device, and not about one net.
-ANY_MODEL = ("model.name", "model.num_classes", "model.dtype")
+_ANY_MODEL = ("model.name", "model.num_classes", "model.dtype")
+
+# What a file sets for the model or the data set that it names, and means nothing for another one.
+OWN = {
+    "model.name": tuple(name for name in FIELDS if name.startswith("model.") and name not in _ANY_MODEL),
+    "data.name": ("data.mean", "data.std"),
+}
 
 
 def shipped() -> Path:
@@ -94,23 +101,38 @@ def load_config(text: str) -> ConfigDict:
     return cfg
 
 
-def switch_model(cfg: ConfigDict, before: str, given: Collection[str]) -> list[str]:
-    """Gives the fields of a file's own model back their defaults, where another model was chosen in its place.
+def choices(cfg: ConfigDict) -> dict[str, str]:
+    """The model and the data set that a configuration names, by the fields that name them."""
+    return {choice: _get(cfg, choice) for choice in OWN}
+
+
+def switch(cfg: ConfigDict, before: Mapping[str, str], given: Collection[str]) -> list[str]:
+    """Leaves out what a file sets for its own model or data set, where another one was chosen in its place.
 
     Args:
-      cfg: changed in place; has the model that was chosen.
-      before: the file's model.
+      cfg: changed in place; has the model and the data set that were chosen.
+      before: the file's, from `choices`.
       given: names of the fields that the user set, which stay.
 
     Returns:
-      The fields that had another value, as "model.width=192"; none where the model is the file's.
+      A line for each choice that cost the file's settings: what was left out.
     """
-    if cfg.model.name == before:
-        return []
-    dropped = []
-    for name, field in FIELDS.items():
-        group, _, key = name.rpartition(".")
-        if group == "model" and name not in (*ANY_MODEL, *given) and cfg.model[key] != field.default:
-            dropped.append(f"{name}={cfg.model[key]}")
-            cfg.model[key] = field.default
-    return dropped
+    lines = []
+    for choice, fields in OWN.items():
+        now = _get(cfg, choice)
+        others = [name for name in fields if name not in given and _get(cfg, name) != FIELDS[name].default]
+        if now == before[choice] or not others:
+            continue
+        dropped = ", ".join(f"{name}={_get(cfg, name)}" for name in others)
+        for name in others:
+            group, _, key = name.rpartition(".")
+            cfg[group][key] = FIELDS[name].default
+        lines.append(
+            f"{choice}={now} takes its own defaults; these settings are of the file's {before[choice]}: {dropped}"
+        )
+    return lines
+
+
+def _get(cfg: ConfigDict, name: str) -> Any:
+    group, _, key = name.rpartition(".")
+    return cfg[group][key]

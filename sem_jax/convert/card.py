@@ -160,7 +160,7 @@ def _use(run: Run, where: str) -> str:
     return f"""## Use
 
 ```python
-import sem_jax as sj  # pip install "sem-jax[hub]"
+import sem_jax as sj  # pip install "sem-jax[hub] @ git+https://github.com/sem-jax/sem_jax"
 
 run = sj.load({json.dumps(where)}{trust})
 print(run.predict(["photo.jpg"]).names)

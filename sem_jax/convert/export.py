@@ -11,7 +11,7 @@ The safetensors hold the checkpoint's arrays under this package's names ("params
 convert` writes PyTorch's names. The program holds the weights and the normalisation, computes in float32 and runs on
 CPU, CUDA and TPU. JAX guarantees that it can be read for six months. Both formats carry class names, mean, std and size
 of the images, step and configuration: safetensors as metadata, each a JSON text, the program in a JSON file beside it.
-Both need `pip install sem-jax[export]`.
+They need the packages safetensors and flatbuffers (`pip install -e .[export]`).
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def export_program(run: "opening.Run") -> bytes:
 
 def _require(package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise RunError(f"{package} is not installed", f"pip install sem-jax[export], or pip install {package}")
+        raise RunError(f"{package} is not installed", f"pip install {package}")
 
 
 def load_program(path: Path) -> Callable[..., Any]:

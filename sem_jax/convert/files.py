@@ -44,8 +44,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        remedy = "pip install sem-jax[export], or pip install safetensors"
-        raise RunError("safetensors is not installed", remedy) from None
+        raise RunError("safetensors is not installed", "pip install safetensors") from None
     return safetensors
 
 

@@ -4,8 +4,8 @@
     python -m sem_jax share --workdir=runs/mine --to=shared/mine         # a folder: the same files, to look at first
 
 `sj.load("hf://owner/name")`, or of the folder, brings the run back: the same predictions, and nothing is executed.
-Paths of this machine (data.dir and the like) are left out. A hub needs `pip install sem-jax[hub]`, and a token that may
-write: `hf auth login`, or HF_TOKEN. $HF_ENDPOINT names another hub.
+Paths of this machine (data.dir and the like) are left out. A hub needs the package huggingface_hub (`pip install -e
+.[hub]`), and a token that may write: `hf auth login`, or HF_TOKEN. $HF_ENDPOINT names another hub.
 """
 
 import json

@@ -85,7 +85,7 @@ def open_batches(source: BatchSource, position: int, workers: int) -> Iterator[d
         from absl import flags
     except ImportError as error:
         message = "encoded images need the package grain, which is not installed"
-        raise DataError(message, "Run: pip install 'sem-jax[grain]'") from error
+        raise DataError(message, "Run: pip install grain") from error
     if not flags.FLAGS.is_parsed():  # grain passes absl's flags to its workers; a notebook has parsed none
         flags.FLAGS.mark_as_parsed()
     batches = grain.MapDataset.source(source).slice(slice(position, None))

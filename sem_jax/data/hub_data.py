@@ -6,8 +6,8 @@
 A folder holds parquet files, or Arrow files as `datasets.Dataset.save_to_disk` writes them. A file belongs to the split
 that its path names: train; test, or validation where there is no labelled test. The column of images is the one of type
 Image, data.image_column where there are several; the labels are those of type ClassLabel, else the only column of whole
-numbers or the one called `label`, or data.label_column. A column of texts is numbered in their order. Needs
-`pip install sem-jax[datasets]`.
+numbers or the one called `label`, or data.label_column. A column of texts is numbered in their order. The package
+pyarrow is needed (`pip install -e .[datasets]`).
 
 The files are read with pyarrow and not with the `datasets` library, which takes seconds to import, copies every set
 into a cache of its own and has more ways to read a folder than could be checked. A stranger's file is data: an image
@@ -150,9 +150,7 @@ def _arrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise DataError(
-            "data.name=hf needs pyarrow, which is not installed", 'pip install "sem-jax[datasets]"'
-        ) from None
+        raise DataError("data.name=hf needs pyarrow, which is not installed", 'pip install "pyarrow>=18"') from None
     return pyarrow
 
 

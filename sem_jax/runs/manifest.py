@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> dict:
     if version > FORMAT:
         raise RunError(
             f"{folder} has checkpoint format {version}, this version knows formats up to {FORMAT}",
-            "Use a newer sem_jax: pip install --upgrade sem-jax",
+            "Use a newer version of sem_jax: in a checkout, git pull.",
         )
     for name, (kind, inner) in _KINDS.items():
         value: Any = body.get(name)

@@ -146,7 +146,7 @@ def load_variables(folder: Path, manifest: dict[str, Any], like: Any) -> Any:
     try:
         import safetensors.numpy as safetensors
     except ImportError:
-        raise RunError(f"{path} needs safetensors, which is not installed", 'pip install "sem-jax[hub]"') from None
+        raise RunError(f"{path} needs safetensors, which is not installed", "pip install safetensors") from None
     try:
         arrays = safetensors.load_file(path)
     except Exception as error:  # safetensors raises several kinds

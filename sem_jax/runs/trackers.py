@@ -50,7 +50,6 @@ class Row(NamedTuple):
     """A tracker of the table."""
 
     package: str
-    extra: str  # of sem_jax, which brings the package; "" = always there
     open: Callable[[Opening], Sink]
 
 
@@ -86,10 +85,10 @@ def _trackio(start: Opening) -> Sink:
 
 
 TRACKERS = {
-    "tensorboard": Row("tensorboardX", "", _tensorboard),
-    "wandb": Row("wandb", "wandb", _wandb),
-    "trackio": Row("trackio", "trackio", _trackio),
-    "none": Row("", "", lambda start: Sink(lambda step, numbers: None, lambda: None)),
+    "tensorboard": Row("tensorboardX", _tensorboard),
+    "wandb": Row("wandb", _wandb),
+    "trackio": Row("trackio", _trackio),
+    "none": Row("", lambda start: Sink(lambda step, numbers: None, lambda: None)),
 }
 
 
@@ -97,10 +96,8 @@ def check_tracker(name: str) -> None:
     """Refuses a tracker that is unknown or not installed, with a ConfigError."""
     row = lookup(TRACKERS, "tracker", name)
     if row.package and importlib.util.find_spec(row.package) is None:
-        extra = f"sem-jax[{row.extra}]" if row.extra else row.package
-        raise ConfigError(
-            f"runtime.tracker={name} needs {row.package}, which is not installed", f'pip install "{extra}"'
-        )
+        message = f"runtime.tracker={name} needs {row.package}, which is not installed"
+        raise ConfigError(message, f"pip install {row.package}")
 
 
 class Tracker:

@@ -1,4 +1,4 @@
-"""Files in a Google Cloud Storage bucket, with Google's own client (`pip install "sem-jax[gcs]"`); no jax.
+"""Files in a Google Cloud Storage bucket, with Google's own client (the extra `gcs`); no jax.
 
     place = Bucket("gs://my-runs/wrn_c10")                  # a bucket, and the folder in it that names begin with
     content = place.read("config.json", limit=1 << 20)      # None if it is not there
@@ -90,7 +90,7 @@ class Bucket:
             from google.auth.exceptions import GoogleAuthError
             from google.cloud.storage import Client
         except ImportError:
-            remedy = 'Install it: pip install "sem-jax[gcs]"'
+            remedy = "Install it: pip install google-cloud-storage gcsfs"
             raise ConfigError(f"{self.url} needs the package google-cloud-storage", remedy) from None
         self._client = Client
         if os.environ.get("STORAGE_EMULATOR_HOST"):  # a server for tests

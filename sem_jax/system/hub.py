@@ -5,9 +5,9 @@
     fetched = fetch("hf://owner/name@v1", files=("config.json", "*.safetensors"))  # a folder with these
     commit = publish("hf://owner/name", {"README.md": Path("card.md")}, message="A run")
 
-No other module knows huggingface_hub, an extra (`pip install "sem-jax[hub]"`). Its cache is used ($HF_HUB_CACHE,
-$HF_HOME), its token ($HF_TOKEN, `hf auth login`), $HF_ENDPOINT as it is at the time of the call, and $HF_HUB_OFFLINE=1:
-then what was fetched before is taken from the cache. `hf://datasets/owner/name` is a data set.
+No other module knows huggingface_hub, the extra `hub`. Its cache is used ($HF_HUB_CACHE, $HF_HOME), its token
+($HF_TOKEN, `hf auth login`), $HF_ENDPOINT as it is at the time of the call, and $HF_HUB_OFFLINE=1: then what was
+fetched before is taken from the cache. `hf://datasets/owner/name` is a data set.
 
 What a hub sends is a stranger's: number, size and names of the files are bounded before the first is fetched, and each
 file is compared with the digest that the hub states for it at that commit. The files are handed out as regular files
@@ -146,7 +146,7 @@ def package() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise RunError("hf:// needs huggingface_hub, which is not installed", 'pip install "sem-jax[hub]"') from None
+        raise RunError("hf:// needs huggingface_hub, which is not installed", "pip install huggingface_hub") from None
     return huggingface_hub
 
 

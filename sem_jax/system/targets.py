@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any, NamedTuple
 
 from sem_jax.errors import ConfigError
@@ -61,8 +62,8 @@ class Target(NamedTuple):
 
     @property
     def package(self) -> str:
-        """The extra of this package that compiles for it."""
-        return "tpu" if self.chip.kind == "tpu" else "cuda"
+        """What pip installs so that it can be compiled for: jax's extra, of the jax that is here."""
+        return f"jax[{'tpu' if self.chip.kind == 'tpu' else 'cuda13'}]=={metadata.version('jax')}"
 
 
 def find_target(text: str) -> Target:
@@ -133,7 +134,7 @@ def compiling_for(target: Target) -> Iterator[list[Any]]:
         except Exception as error:  # of jaxlib, of several types: no plugin, no libtpu, an impossible topology
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"cannot compile for {target.text}: {reason}", f'It needs pip install "sem-jax[{target.package}]".'
+                f"cannot compile for {target.text}: {reason}", f'It needs pip install "{target.package}".'
             ) from error
         yield list(topology.devices)
 

@@ -179,7 +179,7 @@ def test_without_grain_the_extra_is_named(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(DataError) as error:
         open_batches(source(), 0, 0)
-    check_message(error.value, "grain", "pip install 'sem-jax[grain]'")
+    check_message(error.value, "grain", "pip install grain")
 
 
 def test_what_cannot_stay_encoded_is_refused(tmp_path, copy, tree):
