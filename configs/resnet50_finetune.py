@@ -6,8 +6,9 @@
       --config.model.init_from=resnet50.pth --config.optim.freeze=features                     # a linear probe
 
 A tenth of the learning rate of a training from scratch, falling by a cosine after one epoch of warm-up; a crop after a
-border of 28 pixels, mirrored half of the time. alpha 0.2, as mixup is used on ImageNet. The numbers are common ones and
-have not been tuned; no accuracy is promised. docs/fine_tuning.md says what else can be started from.
+border of 28 pixels, mirrored half of the time. alpha is 0.2 for mixup, as it is used on ImageNet, and 1 for CutMix. The
+numbers are common ones and have not been tuned; no accuracy is promised. docs/fine_tuning.md says what else can be
+started from.
 """
 
 from sem_jax.config import apply_method, get_default
@@ -22,11 +23,12 @@ def get_config(method: str = ""):
     cfg.model.depth = 50
     cfg.model.width = 64
     cfg.model.stem = "7x7s2"
-    cfg.mixer.alpha = 0.2
     cfg.optim.learning_rate = 0.01
     cfg.optim.schedule = "cosine"
     cfg.optim.warmup_epochs = 1.0
     cfg.train.epochs = 20
     cfg.train.batch_size = 64
     cfg.runtime.eval_batch_size = 64  # no more memory than training takes
-    return apply_method(cfg, method)
+    apply_method(cfg, method)
+    cfg.mixer.alpha = 0.2 if cfg.mixer.name == "mixup" else 1.0
+    return cfg

@@ -121,11 +121,15 @@ def explain(argv: list[str], error: Exception) -> str:
         name = min(unknown)
         return f"Unknown field {name}.{did_you_mean(name, '--config.')}"
     if isinstance(error, flags.UnrecognizedFlagError):
-        field, options = field_meant(error.flagname), [f"--{holder.name}" for holder in _FLAGS]
+        field, options = field_meant(error.flagname), ["--help", *(f"--{holder.name}" for holder in _FLAGS)]
         near = f" Did you mean '--config.{field}'?" if field else nearest(f"--{error.flagname}", options)
         return f"Unknown option --{error.flagname}.{near}"
     # ml_collections quotes the traceback of a configuration file that failed; the reason is its last line.
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    kinds = {bool: "True or False", int: "a whole number", float: "a number"}
+    field, _, value = reason.partition(": ")[0].removeprefix("flag --config.").partition("=")
+    if isinstance(error, flags.IllegalFlagValueError) and field in FIELDS and type(FIELDS[field].default) in kinds:
+        return f"--config.{field} must be {kinds[type(FIELDS[field].default)]}, got {value!r}"
     given = ", ".join(argument for argument in argv[1:] if argument.startswith("--config"))
     return f"{given}: {reason.removeprefix('sem_jax.errors.ConfigError: ')}"
 

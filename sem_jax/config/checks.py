@@ -71,7 +71,15 @@ def effects(cfg: ConfigDict, num_devices: int) -> Rules:
     yield "mixer.options", not twice, "without alpha, which is the field mixer.alpha"
     side = DATASETS[cfg.data.name].image_size or cfg.data.image_size
     yield "data.crop_padding", not side or cfg.data.crop_padding <= side, f"at most {side}, the side of the images"
+    optim, objective, stop = cfg.optim, cfg.objective, cfg.mixer.stop_epoch
+    yield "optim.nesterov", not (optim.nesterov and optim.name == "adamw"), "False with optim.name='adamw'"
+    warm = objective.gamma_warmup
+    yield "objective.gamma_warmup", not warm or objective.gamma > 0, "0 with objective.gamma=0"
     if cfg.mixer.name != "none":
+        mixes = f"at least 1 with mixer.name={cfg.mixer.name!r}: at 0 nothing is ever mixed, which is mixer.name='none'"
+        yield "mixer.stop_epoch", stop >= 1, mixes
+        reached = f"at most mixer.stop_epoch / train.epochs = {stop / train.epochs:.3g}, or gamma is never reached"
+        yield "objective.gamma_warmup", warm * train.epochs <= stop, reached
         parts = 1 if cfg.mixer.across_device else cfg.runtime.devices or num_devices
         paired = f"at least {2 * parts} with mixer.name={cfg.mixer.name!r}: an image needs another one to mix with"
         yield "train.batch_size", train.batch_size >= 2 * parts, paired
@@ -141,6 +149,9 @@ def penalty(cfg: ConfigDict) -> Rules:
     clean = needs_clean_pass(gamma, clean_features, objective.regmixup)
     needed = "both or three_passes without the clean pass (gamma > 0 or clean_features='grad')"
     yield "objective.bn_running", clean or objective.bn_running in ("both", "three_passes"), needed
+    own = clean_features != "ema_teacher" and objective.penalty_every == 1
+    needs = "another one where the clean pass is a teacher's or is not in every step (objective.penalty_every)"
+    yield "objective.bn_running", objective.bn_running != "clean" or own, needs
     cheaper = {
         "clean_features": clean_features == "ema_teacher",
         "penalty_fraction": fraction < 1,

@@ -43,6 +43,7 @@ def apply_attentive_cutmix(
     is unused. With k = 0 they are round(share gh gw).
     """
     del anchor_map
+    require(k < partner_map.size, f"attentive_cutmix needs k < {partner_map.size}, the cells of the scorer's map", k)
     count = jnp.round(draw.share * partner_map.size) if k == 0 else float(k)
     rank = jnp.argsort(jnp.argsort(-partner_map.ravel())).reshape(partner_map.shape)
     keep = (rank >= count).astype(jnp.float32)

@@ -3,7 +3,9 @@
     mixer = make_choice(alpha=1.0, choices=("mixup", "cutmix(min_area=0.1)"), weights=(0.5, 0.5))
     mixed, (lam, pairing) = make_mix(mixer, scope="batch")(key, images)
 
-Per pair, all mixers are computed and one result is kept. Per batch, only the mixer that was drawn is computed.
+Per pair, all mixers are computed and one result is kept. Per batch, only the mixer that was drawn is computed. With a
+mixer of hidden states among them, one is drawn a batch whatever the scope: the hidden state of a partner that another
+mixer has mixed already would be that of three images, and the label is of two.
 """
 
 from functools import partial
@@ -95,4 +97,6 @@ def make_choice(
         partial(score_choice, mixers=mixers) if any(m.score for m in mixers) else None,
         partial(hook_choice, mixers=mixers) if hooked else None,
         sample_step if hooked else None,
+        shared=(("index",) if hooked else ())
+        + tuple(f"draws.{i}.{name}" for i, mixer in enumerate(mixers) for name in mixer.shared),
     )

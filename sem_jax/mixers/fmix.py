@@ -77,7 +77,7 @@ def largest(values: jax.Array, count: jax.Array) -> jax.Array:
     The smallest of them is found two bits at a time, on the bits of the floats rearranged so that they order as
     integers. On XLA:CPU sorting takes 20 times as long as drawing the noise, this about as long.
     """
-    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
     sign = jnp.uint32(1 << 31)
     order = jnp.where(bits >= sign, ~bits, bits | sign)
     least = jnp.uint32(0)
@@ -102,12 +102,14 @@ def sample_fmix(
     """lam ~ Beta(alpha, alpha) and a mask with that mean, up to one pixel."""
     height, width, _ = image_shape
     lam_key, noise_key, up_key = jax.random.split(key, 3)
-    lam = jax.random.beta(lam_key, alpha + 1.0, alpha) if reformulate else sample_beta(lam_key, alpha)
+    lam = sample_beta(lam_key, alpha)
+    if reformulate:
+        lam = jax.random.beta(lam_key, alpha + 1.0, alpha, dtype=jnp.float32)
     if variant == "official":
-        normal = jax.random.normal(noise_key, (2, width // 2 + 1 + width % 2, 2))
+        normal = jax.random.normal(noise_key, (2, width // 2 + 1 + width % 2, 2), jnp.float32)
         noise = official_noise(normal, (height, width), decay)
     else:
-        normal = jax.random.normal(noise_key, (2, height, width // 2 + 1))
+        normal = jax.random.normal(noise_key, (2, height, width // 2 + 1), jnp.float32)
         noise = low_frequency_noise(normal, (height, width), decay)
     return FmixDraw(top_mask(noise, lam, jax.random.bernoulli(up_key), max_soft))
 

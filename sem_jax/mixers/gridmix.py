@@ -52,8 +52,8 @@ def sample_gridmix(
     height, width, _ = image_shape
     lam_key, holes_key, area_key, aspect_key, place_key, hole_key = jax.random.split(key, 6)
     ratio = jnp.sqrt(1.0 - sample_beta(lam_key, alpha))
-    area = height * width * jax.random.uniform(area_key, minval=min_crop, maxval=1.0)
-    aspect = jax.random.uniform(aspect_key, minval=1.0 / max_aspect, maxval=max_aspect)
+    area = height * width * jax.random.uniform(area_key, (), jnp.float32, min_crop, 1.0)
+    aspect = jax.random.uniform(aspect_key, (), jnp.float32, 1.0 / max_aspect, max_aspect)
     rows = jnp.clip(jnp.round(jnp.sqrt(area * aspect)), 1, height).astype(jnp.int32)
     columns = jnp.clip(jnp.round(jnp.sqrt(area / aspect)), 1, width).astype(jnp.int32)
     top_key, left_key = jax.random.split(place_key)

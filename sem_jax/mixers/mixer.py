@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
 from sem_jax.interfaces import Hooked, Key, Mix, MixFn, Scorer, partners_of
-from sem_jax.mixers.pairing import BY_LABEL, PAIRINGS, paired_within
+from sem_jax.mixers.pairing import BY_LABEL, PAIRINGS, paired_apart, paired_within
 from sem_jax.registry import lookup
 
 SCOPES = ("sample", "batch")
@@ -49,8 +49,8 @@ class Mixer(NamedTuple):
       hook: (HiddenDraw, k, last, hidden [b ...]) -> hidden; for mixers of hidden states. An item with lam = 1 stays as
         it is.
       sample_step: key -> what is drawn once a step, for the hook; None: nothing.
-      shared: fields of the Draw that are drawn once a batch, whatever the scope. A `lax.switch` by a number that pairs
-        do not share would run every branch for every pair.
+      shared: arrays of the Draw that are drawn once a batch, whatever the scope: "grid", or "draws.1.grid" of a Draw
+        within. A `lax.switch` by a number that pairs do not share would run every branch for every pair.
     """
 
     sample: Callable[[Key, tuple[int, int, int]], Draw]
@@ -62,7 +62,13 @@ class Mixer(NamedTuple):
 
 
 def make_mix(
-    mixer: Mixer, *, scope: str = "sample", prob: float = 1.0, pairing: str = "permutation", groups: int = 1
+    mixer: Mixer,
+    *,
+    scope: str = "sample",
+    prob: float = 1.0,
+    pairing: str = "permutation",
+    groups: int = 1,
+    first: int = 0,
 ) -> MixFn:
     """The batch form of a mixer: draws a pairing and vmaps the mixer over keys and pairs.
 
@@ -79,6 +85,8 @@ def make_mix(
         anchor is returned with lam = 1.
       pairing: a name in `PAIRINGS`.
       groups: number of equal parts of the batch that are paired within themselves.
+      first: so many images at the beginning of the batch, and the others, are paired within themselves (and within
+        their own groups); 0 = all are one. A penalty on the first pairs needs the clean features of these alone.
 
     Returns:
       mix(key, images f32[b h w c], take=None, *, labels=None, strength=None, scorer=None)
@@ -96,7 +104,8 @@ def make_mix(
     """
     lookup(dict.fromkeys(SCOPES), "scope", scope)
     require(0.0 <= prob <= 1.0, "prob must be in [0, 1]", prob)
-    pair = paired_within(lookup(PAIRINGS, "pairing", pairing), groups)
+    pair = paired_apart(paired_within(lookup(PAIRINGS, "pairing", pairing), groups), first)
+    groups = 1 if first else groups  # of the batch as a whole: its parts are no longer equal
 
     def mix(
         key: Key,
@@ -139,8 +148,10 @@ def _sample_batch(mixer: Mixer, key: Key, shape: tuple[int, int, int], count: in
     draw = jax.vmap(lambda k: mixer.sample(k, shape))(jax.random.split(key, count))
     if not mixer.shared:
         return draw, 0
-    draw = draw._replace(**{name: getattr(draw, name)[0] for name in mixer.shared})
-    return draw, type(draw)(*(None if name in mixer.shared else 0 for name in draw._fields))
+    leaves, tree = jax.tree.flatten_with_path(draw)
+    once = [jax.tree_util.keystr(path, simple=True, separator=".") in mixer.shared for path, _ in leaves]
+    draw = tree.unflatten([x[0] if one else x for (_, x), one in zip(leaves, once, strict=True)])
+    return draw, tree.unflatten([None if one else 0 for one in once])
 
 
 def require(holds: bool, needs: str, *found: Any) -> None:
@@ -158,8 +169,8 @@ def check_alpha(alpha: float) -> None:
 def sample_beta(key: Key, alpha: float) -> jax.Array:
     """lam ~ Beta(alpha, alpha), f32[] in [0, 1]."""
     if alpha == 1.0:  # uniform; the general sampler is a rejection loop, which costs a GPU more than the mixing
-        return jax.random.uniform(key)
-    return jax.random.beta(key, alpha, alpha)
+        return jax.random.uniform(key, dtype=jnp.float32)
+    return jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
 
 
 def per_item(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from sem_jax.mixers.mixup import MixupDraw
 def sample_none(key: Key, image_shape: tuple[int, int, int]) -> MixupDraw:
     """lam = 1, whatever the key."""
     del key, image_shape
-    return MixupDraw(jnp.ones(()))
+    return MixupDraw(jnp.ones((), jnp.float32))
 
 
 def apply_none(draw: MixupDraw, anchor: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:

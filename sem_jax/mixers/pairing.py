@@ -114,3 +114,15 @@ def paired_within(pair: Pairing, groups: int) -> Pairing:
         return (jax.vmap(pair)(jax.random.split(key, groups), parts) + start).reshape(-1)
 
     return grouped
+
+
+def paired_apart(pair: Pairing, first: int) -> Pairing:
+    """`pair` among the first items of the batch, and among the others; 0 = `pair` itself."""
+    if not first:
+        return pair
+
+    def apart(key: Key, labels: jax.Array) -> jax.Array:
+        first_key, rest_key = jax.random.split(key)
+        return jnp.concatenate([pair(first_key, labels[:first]), pair(rest_key, labels[first:]) + first])
+
+    return apart

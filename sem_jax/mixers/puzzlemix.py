@@ -94,14 +94,14 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
     size = unary.shape[1]
     row, column = np.indices((size, size))
     even = (row + column) % 2 == 0
-    degree = sum_around(jnp.ones((size, size)))
+    degree = sum_around(jnp.ones((size, size), unary.dtype))
     z_all = jnp.asarray(LABELS)[:, None, None]
 
     def local(mean):  # cost of each label of a cell, up to a constant, given the means of its neighbours
         return unary + weight * (jnp.square(z_all) * degree[None] - 2.0 * z_all * sum_around(mean)[None])
 
     def cool(i, mean):
-        temperature = 0.01 ** (i / (SWEEPS - 1))
+        temperature = 0.01 ** (jnp.asarray(i, unary.dtype) / (SWEEPS - 1))
         for color in (even, ~even):
             chances = jax.nn.softmax(-local(mean) / temperature, axis=0)
             mean = jnp.where(color, jnp.sum(chances * z_all, axis=0), mean)
@@ -113,7 +113,7 @@ def solve_mask(unary: jax.Array, weight: float) -> jax.Array:
         return mean
 
     alone = jnp.asarray(LABELS)[jnp.argmin(unary, axis=0)]
-    annealed = jax.lax.fori_loop(0, SWEEPS, cool, jnp.full((size, size), 0.5))
+    annealed = jax.lax.fori_loop(0, SWEEPS, cool, jnp.full((size, size), 0.5, unary.dtype))
     starts = jnp.stack([annealed, alone, *[jnp.full((size, size), v) for v in LABELS]])
     found = jax.vmap(descend)(starts)
     return found[jnp.argmin(jax.vmap(energy, in_axes=(0, None, None))(found, unary, weight))]

@@ -36,7 +36,7 @@ def sample_resizemix(
     if variant == "area":
         ratio = jnp.sqrt(1.0 - (LOW + (HIGH - LOW) * sample_beta(scale_key, alpha)))
     else:
-        ratio = jax.random.uniform(again_key, minval=LOW, maxval=HIGH)
+        ratio = jax.random.uniform(again_key, (), jnp.float32, LOW, HIGH)
         if variant == "side_beta":
             drawn = sample_beta(scale_key, alpha)
             ratio = jnp.where((LOW <= drawn) & (drawn <= HIGH), drawn, ratio)

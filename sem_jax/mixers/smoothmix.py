@@ -26,9 +26,9 @@ def sample_smoothmix(
     """A centre uniform over the image, sigma ~ U(min_sigma, max_sigma)."""
     row_key, column_key, sigma_key = jax.random.split(key, 3)
     return SmoothmixDraw(
-        jax.random.uniform(row_key, maxval=image_shape[0]),
-        jax.random.uniform(column_key, maxval=image_shape[1]),
-        jax.random.uniform(sigma_key, minval=min_sigma, maxval=max_sigma),
+        jax.random.uniform(row_key, (), jnp.float32, maxval=image_shape[0]),
+        jax.random.uniform(column_key, (), jnp.float32, maxval=image_shape[1]),
+        jax.random.uniform(sigma_key, (), jnp.float32, min_sigma, max_sigma),
     )
 
 

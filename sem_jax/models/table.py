@@ -65,7 +65,12 @@ def make_model(
         raise ConfigError(f"model.options is for models named module.path:factory, got {options!r} for {name}")
     else:
         make = factory = lookup(MODELS, "model", name)
-    given = {option: value for option, value in (fields | parse_options(options, "model.options")).items() if value}
+    given, more = {option: value for option, value in fields.items() if value}, parse_options(options, "model.options")
+    if twice := sorted(given.keys() & more.keys()):
+        raise ConfigError(
+            f"model.options must be without {twice[0]}, which is the field model.{twice[0]}, got {options!r}"
+        )
+    given |= more
     parameters = parameters_of(factory)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known = sorted(set(parameters) - {"num_classes", "dtype", "rngs"})

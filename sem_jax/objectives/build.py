@@ -65,7 +65,7 @@ def make_objective(
       penalty, feature_norm, lam and clean_accuracy; also gamma, where it is a function.
 
     Raises:
-      ConfigError: for values out of range.
+      ConfigError: for values out of range; by the objective, for a penalty without the pass "clean".
 
     >>> outputs = Outputs(jnp.asarray([[3.0], [5.0]]), jnp.zeros((2, 10)))
     >>> batch = Batch(jnp.zeros((2, 8, 8, 3)), jnp.asarray([7, 1]), jnp.ones(2))
@@ -79,6 +79,8 @@ def make_objective(
     def objective(
         outputs: Mapping[str, Outputs], batch: Batch, mix: Mix | None, step: jax.Array | None = None
     ) -> tuple[jax.Array, Metrics]:
+        if mix is not None and has_penalty(gamma) and "clean" not in outputs:
+            raise ConfigError(f'gamma > 0 needs the outputs of the pass "clean", got those of {", ".join(outputs)}')
         loss, metrics = _label_terms(outputs, batch, mix, label_smoothing, regmixup)
         if mix is not None and "clean" in outputs:
             clean = outputs["clean"].features
@@ -111,9 +113,9 @@ def _check(gamma: Gamma, clean_features: str, label_smoothing: float, penalty_pa
 
 
 def _mean(values: jax.Array, batch: Batch) -> jax.Array:
-    """The mean of f[n] over the real ones of the first n items."""
+    """The mean of f[n] over the real ones of the first n items; what the others are does not matter, be it NaN."""
     mask = batch.mask[: len(values)]
-    return jnp.sum(values * mask) / jnp.sum(mask)
+    return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.sum(mask)
 
 
 def _label_terms(

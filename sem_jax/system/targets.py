@@ -75,7 +75,7 @@ def find_target(text: str) -> Target:
     Traceback (most recent call last):
     ...
     sem_jax.errors.ConfigError: unknown target 'v9'
-    Known ones: v4:2x2x1, v5p:2x2x1, v5e:1x1, v6e:1x1 (and larger ones), a100, h100, h200.
+    Known ones: v4:2x2x1, v5p:2x2x1, v5e:1x1, v6e:1x1 (and larger ones of even sides, as v5e:2x4), a100, h100, h200.
 
     Raises:
       ConfigError: an unknown name or shape; the remedy lists the known ones.
@@ -90,7 +90,7 @@ def find_target(text: str) -> Target:
             return Target(text, chip, tuple(sides))
     elif chip and not shape:
         return Target(text, chip, (1,))
-    known = "v4:2x2x1, v5p:2x2x1, v5e:1x1, v6e:1x1 (and larger ones), a100, h100, h200"
+    known = "v4:2x2x1, v5p:2x2x1, v5e:1x1, v6e:1x1 (and larger ones of even sides, as v5e:2x4), a100, h100, h200"
     raise ConfigError(f"unknown target {text!r}", f"Known ones: {known}.")
 
 

@@ -242,11 +242,10 @@ def _mixing_step(cfg, lengths, model, tx, gamma: Gamma, on: Platform, scorer, pe
     o, x = cfg.objective, cfg.mixer
     mixer = make_mixer(x.name, alpha=x.alpha, options=x.options, scorer=scorer)
     groups = 1 if x.across_device else on.devices
-    mix = make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=groups)
     items = 0  # pairs with a penalty; 0 = all
     if o.penalty_fraction < 1 and has_penalty(gamma):
         items = shortcuts.clean_items(o.penalty_fraction, batch_size=cfg.train.batch_size)
-        mix = shortcuts.pair_within(mix, items)
+    mix = make_mix(mixer, scope=x.scope, prob=x.prob, pairing=x.pairing, groups=groups, first=items)
     clean_pass = penalised and needs_clean_pass(gamma, o.clean_features, o.regmixup)
     strength, saliency = _strength(cfg, lengths), functools.partial(gradient_saliency, model)
     draws = [

@@ -52,7 +52,7 @@ def make_forward(
     Returns:
       forward(params, batch_stats, passes, key, teacher=None) -> (outputs by pass, new batch_stats). A pass is given
       images f32[b h w c], or `Hooked` images, whose hook the model calls at its stages in that pass alone. `teacher`
-      are parameters for the clean pass, which then has no gradient.
+      are parameters for the clean pass, which then has no gradient and enters no running average.
     """
     three = bn_running == "three_passes"
     run = _make_run(model, remat, as_change=three)
@@ -75,10 +75,12 @@ def make_forward(
                 results[name], before = run(own, batch_stats, x, key, hooks.get(name)), name
         outputs = {name: result[0] for name, result in results.items()}
         updates = {name: result[1] for name, result in results.items()}
+        if teacher is not None and len(updates) > 1:
+            del updates["clean"]  # statistics of another net
         if three:
             return outputs, one_after_the_other(batch_stats, updates)
-        if len(passes) > 1 and bn_running != "both":
-            return outputs, updates[bn_running]
+        if len(updates) > 1 and bn_running != "both":  # there may be several mixed passes
+            updates = {name: update for name, update in updates.items() if name.startswith(bn_running)}
         return outputs, jax.tree.map(lambda *xs: sum(xs) / len(xs), *updates.values())
 
     return forward

@@ -4,6 +4,9 @@ learning_rate = make_schedule(total_steps=78_000, learning_rate=0.1, schedule="s
 tx = make_optimizer(learning_rate, momentum=0.9, weight_decay=1e-4)
 """
 
+from typing import Any
+
+import jax
 import optax
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -75,3 +78,18 @@ def make_optimizer(
         tx = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
         tx = optax.chain(optax.add_decayed_weights(weight_decay), tx) if weight_decay else tx
     return optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+
+
+def at_step(opt_state: Any, step: jax.Array) -> Any:
+    """An optimizer's state whose learning rate is that of `step`, i32[]; all else in it stays.
+
+    For a step whose update is skipped: the schedule is one of the run's steps, as ES and gamma's are.
+    """
+
+    def is_schedule(path, value) -> bool:
+        del value
+        return getattr(path[-1], "tuple_name", "") == "ScaleByScheduleState"
+
+    if not optax.tree.get_all_with_path(opt_state, "count", filtering=is_schedule):
+        return opt_state  # a constant rate
+    return optax.tree.set(opt_state, is_schedule, count=step)

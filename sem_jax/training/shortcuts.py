@@ -1,6 +1,6 @@
 """Cheaper forms of the penalty, without a full second pass at every step. They are not exact, and off by default.
 
-    mix = pair_within(mix, 64)                               # the penalty on the first 64 pairs:
+    mix = make_mix(mixer, first=64)                          # the penalty on the first 64 pairs:
     draw = keep_clean(make_draw(mix, clean_pass=True), 64)
     draw = draw_together([first, second])                    # two mixed batches for one clean pass:
     objective = average_over_mixes(objective, 2)
@@ -13,10 +13,9 @@ step 1 + 1/k; with K mixed batches 1 + 1/K for each of them.
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 
 from sem_jax.errors import ConfigError
-from sem_jax.interfaces import Batch, Metrics, Mix, MixFn
+from sem_jax.interfaces import Batch, Metrics, Mix
 from sem_jax.runs.state import TrainState
 from sem_jax.training.calls import Advance
 from sem_jax.training.draw import Draw
@@ -32,28 +31,11 @@ def clean_items(fraction: float, *, batch_size: int) -> int:
     return items
 
 
-def pair_within(mix: MixFn, items: int) -> MixFn:
-    """A mix that pairs the first `items` images among themselves, and the others among themselves.
-
-    The penalty of the first pairs then needs the clean features of the first `items` images only. The order of the
-    data is random, so they are a random part.
-    """
-
-    def split(key: jax.Array, images: jax.Array, take: Callable | None = None, **options) -> tuple[jax.Array, Mix]:
-        labels = options.pop("labels", None)
-        parts = []
-        for start, stop, part_key in zip((0, items), (items, len(images)), jax.random.split(key), strict=True):
-            more = options if labels is None else {**options, "labels": labels[start:stop]}
-            part_take = None if take is None else lambda pairing, start=start: take(pairing + start)
-            mixed, drawn = mix(part_key, images[start:stop], part_take, **more)
-            parts.append((mixed, drawn._replace(pairing=drawn.pairing + start)))
-        return jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-
-    return split
-
-
 def keep_clean(draw: Draw, items: int) -> Draw:
-    """A draw whose clean pass has the first `items` images only; for `pair_within`."""
+    """A draw whose clean pass has the first `items` images only, for a mix that pairs these among themselves.
+
+    The order of the data is random, so they are a random part.
+    """
 
     def fewer(state, batch: Batch, key, take=None):
         passes, mix = draw(state, batch, key, take)

@@ -15,6 +15,7 @@ from sem_jax.interfaces import Batch, Key, Metrics
 from sem_jax.runs.state import TrainState
 from sem_jax.training.draw import Draw, Take
 from sem_jax.training.gradient import Gradient
+from sem_jax.training.optim import at_step
 
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 ON_NAN = ("stop", "skip")
@@ -29,7 +30,7 @@ def make_train_step(
 
     Args:
       draw, gradient_of: from `draw.make_draw` (or `draw.draw_clean`) and `gradient.make_gradient`.
-      skip_nonfinite: when `finite` is 0, change nothing of the state but the step count.
+      skip_nonfinite: when `finite` is 0, change nothing of the state but the step count, and with it the learning rate.
 
     Returns:
       train_step(state, batch, key, take=None) -> (state, metrics of f32[]). `key` is the run's key, the same at every
@@ -48,7 +49,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         new = state._replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         if skip_nonfinite:
-            kept = state._replace(step=new.step)
+            kept = state._replace(step=new.step, opt_state=at_step(state.opt_state, new.step))
             new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
         return new, metrics
 

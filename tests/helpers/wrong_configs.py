@@ -176,6 +176,24 @@ TOGETHER = [  # fields and values that do not go together, what the message says
     ({"model.name": "vit", "model.depth": 2000, "model.width": 16384}, "model.name='vit' would have .* parameters"),
     ({"model.name": "wide_resnet", "model.width": 16384}, "model.name='wide_resnet' would have .* parameters"),
     ({"model.name": "tests.helpers.no_such_module:Net"}, "model.name='tests.helpers.no_such_module:Net'"),
+    ({"mixer.stop_epoch": 0}, "mixer.stop_epoch must be at least 1 with mixer.name='mixup'"),
+    ({"optim.name": "adamw", "optim.nesterov": True}, "optim.nesterov must be False with optim.name='adamw'"),
+    (
+        {"objective.gamma": 0.0, "objective.gamma_warmup": 0.5},
+        "objective.gamma_warmup must be 0 with objective.gamma=0",
+    ),
+    (
+        {"objective.gamma_warmup": 0.9, "mixer.stop_epoch": 150},
+        "objective.gamma_warmup must be at most mixer.stop_epoch / train.epochs = 0.75, or gamma is never reached",
+    ),
+    (
+        {"objective.clean_features": "ema_teacher", "objective.bn_running": "clean"},
+        "objective.bn_running must be another one where the clean pass is a teacher's",
+    ),
+    (
+        {"objective.penalty_every": 2, "objective.bn_running": "clean"},
+        "objective.bn_running must be another one where the clean pass",
+    ),
 ]
 
 WITH_DATA = [  # fields and values that do not work on the digits, 1,437 images of 8x8; what the message says
@@ -204,7 +222,6 @@ WITH_DATA = [  # fields and values that do not work on the digits, 1,437 images 
     ({"data.crop_padding": 9}, "data.crop_padding must be at most 8, the side of the images, got 9"),
     ({"train.batch_size": 2000}, "train.batch_size must be at most 1437, the training images, got 2000"),
     ({"objective.penalty_every": 441}, "objective.penalty_every must be at most 440, the steps with mixing, got 441"),
-    ({"objective.penalty_every": 2, "mixer.stop_epoch": 0}, "objective.penalty_every must be at most 0"),
 ]
 
 COMMAND_LINES = [  # arguments, what standard error says
@@ -220,7 +237,10 @@ COMMAND_LINES = [  # arguments, what standard error says
         ["--config=configs/digits.py", "--config.runtime.streams=stacked"],
         "Unknown field --config.runtime.streams. It is called '--config.runtime.passes' now.",
     ),
-    (["--config=configs/digits.py", "--config.train.epochs=ten"], "config.train.epochs"),
+    (
+        ["--config=configs/digits.py", "--config.train.epochs=ten"],
+        "--config.train.epochs must be a whole number, got 'ten'",
+    ),
     (["--config=configs/digits.py", "--config.train.epochs=1.5"], "config.train.epochs"),
     (["--config=configs/digits.py", "--config.objective.gamma=nan"], "objective.gamma must be finite, got nan"),
     (["--config=configs/digits.py:mixup+sam"], "Unknown method 'mixup+sam'. Did you mean 'mixup+sem'?"),

@@ -7,6 +7,7 @@ import pytest
 
 from sem_jax.errors import ConfigError
 from sem_jax.mixers import MIXERS, STRENGTHS, make_mix, make_mixer, make_strength
+from sem_jax.mixers.mixer import _sample_batch
 
 B = 400
 KEY = jax.random.key(0)
@@ -51,6 +52,27 @@ def test_choice_of_a_mixer_of_pixels_and_one_of_hidden_states():
         np.testing.assert_allclose(
             jnp.where(jnp.asarray(by_pixels)[:, None, None, None], mixed.images, hidden), expected, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("choices", [("mixup", "manifold_mixup(layers=(1,))"), ("manifold_mixup", "alignmix")])
+def test_with_hidden_states_in_a_choice_no_image_is_mixed_twice(choices):
+    """One mixer a batch: else a partner's hidden state may be that of an image that was mixed already."""
+    anchors = jnp.eye(32).reshape(32, 4, 8, 1)  # an image of 4 x 8 is one of 32 basis vectors
+    mixed, (lam, pairing) = make_mix(MIXERS["choice"](choices=choices), pairing="derangement")(KEY, anchors)
+    if choices[1] == "alignmix":
+        assert jax.tree.leaves(mixed.drawn.draw.index)[0].shape == ()
+        return
+    hidden = mixed.at_stage(last=1)(1, mixed.images).reshape(32, 32)
+    expected = lam[:, None] * jnp.eye(32) + (1 - lam[:, None]) * jnp.eye(32)[pairing]
+    np.testing.assert_allclose(hidden, expected, atol=1e-6)
+
+
+def test_in_a_choice_what_a_mixer_shares_stays_shared():
+    """PuzzleMix draws one grid a batch: a grid a pair would compute all grids for every pair."""
+    mixer = MIXERS["choice"](choices=("mixup", "puzzlemix"))
+    draw, axes = _sample_batch(mixer, KEY, (32, 32, 3), 8, "sample")
+    assert draw.draws[1].grid.shape == () and draw.draws[1].lam.shape == draw.index.shape == (8,)
+    assert axes.draws[1].grid is None and axes.index == 0
 
 
 def test_in_a_choice_puzzlemix_looks_at_the_net_as_it_is_and_attentive_cutmix_at_the_frozen_one():

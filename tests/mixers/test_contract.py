@@ -171,6 +171,13 @@ def test_any_size_and_channel_count(name, shape):
     assert pixels(mixed).shape == (4, *shape) and lam.shape == (4,)
 
 
+def test_float32_where_the_user_has_float64_on(name):
+    mix = functools.partial(make_mix(made(name)), labels=LABELS[:4], scorer=scorer)
+    with jax.enable_x64(True):
+        mixed, (lam, _) = jax.eval_shape(mix, jax.random.key(0), jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32))
+    assert pixels(mixed).dtype == lam.dtype == jnp.float32
+
+
 def test_prob_is_the_frequency_of_mixing():
     """prob once, not squared (a bug others shipped): 4 standard errors around 0.3 on 4,000 pairs."""
     x = jnp.zeros((4000, 2, 2, 1))

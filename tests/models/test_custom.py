@@ -239,6 +239,12 @@ def test_a_model_with_one_output_is_refused():
         model.apply({}, jnp.zeros((1, 4, 4, 3)), train=False)
 
 
+def test_an_option_may_be_false_zero_or_empty_and_is_given_once(my_nets):
+    assert "width=0" in repr(make_model(name="my_nets:LinenNet", num_classes=2, dtype="float32", options="width=0"))
+    with pytest.raises(ConfigError, match="model.options must be without width, which is the field model.width"):
+        make_model(name="my_nets:LinenNet", num_classes=2, dtype="float32", width=4, options="width=2")
+
+
 def test_options_are_literals_and_nothing_is_executed():
     found = parse_options("hidden=64, act='gelu', sizes=(1, 2)", "model.options")
     assert found == {"hidden": 64, "act": "gelu", "sizes": (1, 2)}

@@ -140,6 +140,16 @@ def test_masked_items_do_not_count(case):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+    features, logits = outputs["clean"]
+    spoilt = {"clean": Outputs(features.at[4:].set(jnp.nan), logits.at[4:].set(jnp.inf))}
+    assert all(map(jnp.isfinite, jax.tree.leaves(objective(spoilt, padded, None))))
+
+
+def test_a_penalty_without_the_clean_pass_is_refused(case):
+    outputs, batch, mix = case
+    for gamma in (0.3, lambda step: 0.3):
+        with pytest.raises(ConfigError, match='needs the outputs of the pass "clean", got those of mixed, Clean'):
+            make_objective(gamma=gamma)({"mixed": outputs["mixed"], "Clean": outputs["clean"]}, batch, mix)
 
 
 def test_mixed_accuracy_by_hand():

@@ -20,7 +20,7 @@ from sem_jax.training.draw import make_draw
 from sem_jax.training.forward import make_forward
 from sem_jax.training.gradient import make_gradient
 from sem_jax.training.optim import make_optimizer
-from sem_jax.training.shortcuts import alternate, average_over_mixes, clean_items, pair_within
+from sem_jax.training.shortcuts import alternate, average_over_mixes, clean_items
 from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
 from tests.helpers.training import assert_equal, records, run, tiny_backbone  # noqa: F401
@@ -43,7 +43,7 @@ TEACHER = {"teacher": Average(params_of, 0.1)}
 
 def build(*, gamma=GAMMA, clean_features="exact", clean=True, model=MODEL, items=None, mixes=1):
     teacher = clean_features == "ema_teacher"
-    mix = MIX if items is None else pair_within(MIX, items)
+    mix = MIX if items is None else make_mix(MIXERS["mixup"](alpha=1.0), first=items)
     draw = shortcuts.draw_together([make_draw(mix, clean_pass=clean, name=f"mixer{k}") for k in range(mixes)])
     objective = average_over_mixes(make_objective(gamma=gamma, clean_features=clean_features), mixes)
     gradient_of = make_gradient(
@@ -72,13 +72,18 @@ def test_the_first_step_with_a_teacher_is_the_one_with_stopped_gradients(batch):
 
 
 def test_a_part_of_the_batch_is_paired_within_itself(batch):
-    mixed, (lam, pairing) = pair_within(MIX, 6)(jax.random.key(2), batch.images)
+    mix = make_mix(MIXERS["mixup"](alpha=1.0), first=6)
+    mixed, (lam, pairing) = mix(jax.random.key(2), batch.images)
     pairing = np.asarray(pairing)
     assert sorted(pairing[:6]) == list(range(6)) and sorted(pairing[6:]) == list(range(6, B))
     share = lam[:, None, None, None]
     np.testing.assert_allclose(mixed, share * batch.images + (1 - share) * batch.images[pairing], atol=1e-6)
-    fetched, _ = pair_within(MIX, 6)(jax.random.key(2), batch.images, lambda rows: batch.images[rows])
+    fetched, _ = mix(jax.random.key(2), batch.images, lambda rows: batch.images[rows])
     np.testing.assert_array_equal(mixed, fetched)
+    _, (lam, _) = make_mix(MIXERS["mixup"](alpha=1.0), first=6, scope="batch")(jax.random.key(2), batch.images)
+    assert len(set(np.asarray(lam).tolist())) == 1  # one for all pairs of the step, whichever part they are in
+    _, (_, pairing) = make_mix(MIXERS["mixup"](), first=8, groups=2)(jax.random.key(2), batch.images)
+    assert [sorted(part) for part in np.asarray(pairing).reshape(4, 4)] == np.arange(16).reshape(4, 4).tolist()
     with pytest.raises(ConfigError, match="penalty_fraction"):
         clean_items(0.01, batch_size=16)
 

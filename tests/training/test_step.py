@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sem_jax import config
@@ -20,7 +21,7 @@ from sem_jax.training.calls import make_advance, make_call, zero_sums
 from sem_jax.training.draw import draw_clean
 from sem_jax.training.forward import make_forward
 from sem_jax.training.gradient import make_gradient
-from sem_jax.training.optim import make_optimizer
+from sem_jax.training.optim import at_step, make_optimizer, make_schedule
 from sem_jax.training.step import make_train_step
 from tests.helpers.tiny_net import TinyNet
 from tests.helpers.training import build_step
@@ -164,6 +165,24 @@ def test_bn_running_averages_come_from_the_pass_that_is_named(setup):
     leaves_close(new["both"], jax.tree.map(lambda a, b: (a + b) / 2, new["mixed"], new["clean"]), 1e-6)
 
 
+def test_running_averages_are_of_every_mixed_pass_and_of_no_teacher(setup):
+    state, batch, _ = setup
+    passes = {"mixed": batch.images, "mixed1": 3 * batch.images, "clean": 9 * batch.images}
+
+    def averages_of(passes, teacher=None, **options):
+        forward = make_forward(MODEL, stacked=False, **options)
+        return forward(state.params, state.batch_stats, passes, jax.random.key(0), teacher)[1]
+
+    first, second = (averages_of({"clean": passes[name]}) for name in ("mixed", "mixed1"))
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, first, second)
+    leaves_close(averages_of(passes, bn_running="mixed"), mean, 1e-6)
+    teacher = jax.tree.map(lambda x: 2 * x, state.params)
+    two = {name: passes[name] for name in ("mixed", "clean")}
+    leaves_close(averages_of(two, teacher), first, 1e-6)
+    once = averages_of({"mixed": batch.images}, bn_running="three_passes")
+    leaves_close(averages_of(two, teacher, bn_running="three_passes"), once, 1e-6)
+
+
 def test_gamma_zero_with_the_clean_pass_changes_the_statistics_alone(setup):
     """The control: what BatchNorm's running averages seeing clean images does by itself."""
     state, batch, tx = setup
@@ -241,6 +260,23 @@ def test_a_step_that_is_not_finite_is_skipped_when_asked(setup):
     new, metrics = jax.jit(step)(state, bad, jax.random.key(0))
     assert float(metrics["finite"]) == 0.0 and int(new.step) == 1
     jax.tree.map(np.testing.assert_array_equal, new[1:], state[1:])
+
+
+def test_the_learning_rate_goes_on_over_skipped_steps(setup):
+    """It is that of the run's step, as ES, gamma and the log are."""
+    _, batch, _ = setup
+    tx = make_optimizer(make_schedule(total_steps=4, learning_rate=0.1, boundaries=(0.5,)), momentum=0.0)
+    state = jit_init_state(MODEL, tx, image_shape=(8, 8, 3))(jax.random.key(0))
+    bad = batch._replace(images=batch.images.at[0, 0, 0, 0].set(jnp.nan))
+    gradient_of = make_gradient(make_forward(MODEL, stacked=False), make_objective(gamma=0.0))
+    step, moved = jax.jit(make_train_step(draw_clean, gradient_of, tx, skip_nonfinite=True)), []
+    for images in (batch, bad, batch, batch):
+        new, metrics = step(state, images, jax.random.key(0))
+        distance = optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))
+        moved.append(float(distance / metrics["grad_norm"]))
+        state = new
+    np.testing.assert_allclose([moved[0], *moved[2:]], [0.1, 0.01, 0.01], rtol=1e-3)
+    jax.tree.map(np.testing.assert_array_equal, at_step((), jnp.int32(3)), ())  # no schedule, nothing to set
 
 
 @pytest.fixture(scope="module")
