@@ -53,8 +53,10 @@ on_cpu = jax.default_backend() == "cpu"
 # ## What to train on
 #
 # `PICTURES` is a folder of yours, or a mounted Google Drive folder: `train/cat/1.jpg`, `train/dog/2.jpg`, ...,
-# `test/cat/3.jpg`, ...; without `test`, a part is held out. "" is CIFAR-10, which is downloaded (170 MB), or the digits
-# on a CPU.
+# `test/cat/3.jpg`, .... "" is CIFAR-10, which is downloaded (170 MB), or the digits on a CPU.
+#
+# Without `test`, add `cfg |= {"data.val_size": 200, "data.use_test": False}` at the end of the next cell. 200 training
+# pictures are then held out, and each epoch is scored on them. The part "Score" below needs test pictures.
 
 # %%
 import sem_jax as sj
@@ -62,7 +64,7 @@ import sem_jax as sj
 PICTURES = ""
 METHOD = "mixup+sem"  # or erm, mixup, cutmix, cutmix+sem, mixup+es+sem, ...
 MINUTES = 0.5 if on_cpu else 8  # of training; compiling and scoring come on top
-RUN = "runs/mine"  # a folder on Drive outlives the session
+RUN = "runs/mine"  # or "gs://my-runs/mine": a bucket outlives the session
 
 if PICTURES:
     cfg = {"name": "preact_c10", "data.name": "image_folder", "data.dir": PICTURES}
@@ -122,13 +124,19 @@ display(Image(run.folder / "evaluation/errors.png", width=700))
 #
 # ## Keep it, or share it
 #
-# In Colab the disk is lost at the end of the session. Copy the run to Drive, or train there in the first place:
+# In Colab the disk is lost at the end of the session. Copy the run folder to Drive:
 #
 # ```python
+# import shutil
+#
 # from google.colab import drive
 # drive.mount("/content/drive")
-# RUN = "/content/drive/MyDrive/runs/mine"
+# shutil.copytree(RUN, "/content/drive/MyDrive/runs/mine")
 # ```
+#
+# Or train in a bucket in the first place, `RUN = "gs://my-runs/mine"`, with the extra `gcs`
+# ([Colab](https://github.com/sem-jax/sem_jax/blob/main/docs/colab.md#train)). A mounted Drive is no place for a run that
+# is being trained.
 #
 # `sem-jax share --workdir=runs/mine --to=shared/mine` makes a folder of it for others, with a model card.
 

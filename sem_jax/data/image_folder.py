@@ -56,8 +56,10 @@ def load_image_folder(
             for name in set(SPLIT_FOLDERS[split]) & set(files.names):
                 files.read(name)  # raises if it is a link to nothing
             wanted = " or ".join(f"{name}/" for name in SPLIT_FOLDERS[split])
-            message = f"{files.root} has no folder {wanted} with images"
-            raise DataError(message, "Expected train/<class>/* and test/<class>/* (or val/ in place of test/).")
+            remedy = "Expected train/<class>/* and test/<class>/* (or val/ in place of test/)."
+            if split == "test":
+                remedy += " Without test images, set data.val_size and data.use_test=False."
+            raise DataError(f"{files.root} has no folder {wanted} with images", remedy)
         if not encoded:
             images, labels, names, _ = read_tree(files, prefix, image_size=image_size)
         elif not isinstance(files, FolderFiles):
