@@ -191,7 +191,8 @@ def table(cells: Iterable[Cell], lines: dict[str, dict[str, Any]]) -> str:
 def _row(line: dict[str, Any]) -> list[str]:
     if "steps" not in line:
         says = line["says"]
-        return [f"no: {says.partition(': ')[2]}" if "does not fit" in says else f"not compiled: {says}", *[""] * 6]
+        fits = f"no: {says.partition(': ')[2]}" if "does not fit" in says else f"not compiled: {_reason(says)}"
+        return [fits, *[""] * 6]
     steps = line["steps"]
     exchanged = [f"{it['collectives']} ({it['exchanged'] / 1e6:.3g} MB)" if it["collectives"] else "0" for it in steps]
     return [
@@ -205,6 +206,12 @@ def _row(line: dict[str, Any]) -> list[str]:
     ]
 
 
+def _reason(says: str) -> str:
+    """The compiler's words without its status, and without the program's text that follows them."""
+    words = re.sub(r"^[A-Z_]+: ", "", says.partition(" failed: ")[2] or says)
+    return f'the compiler says "{re.split(r": | %", words)[0]}"'
+
+
 def page(lines: dict[str, dict[str, Any]]) -> str:
     """The page of the documentation."""
     cells = all_cells()
@@ -212,10 +219,12 @@ def page(lines: dict[str, dict[str, Any]]) -> str:
     nine = (cell for cell in cells if cell.method and cell.settings in ((), tuple(NARROW.items())))
     small = sorted(nine, key=lambda cell: cell.config)
     many = [cell for cell in cells if cell.settings and cell.method == "mixup+sem" and cell.target[:4] == "v5e:"]
-    compiled = sum(cell.name in lines for cell in cells)
+    found = [lines[cell.name] for cell in cells if cell.name in lines]
+    compiled = sum("steps" in line for line in found)
     used = sorted({f"{name} {number}" for line in lines.values() for name, number in line["versions"].items()})
     return PAGE.format(
         compiled=compiled,
+        refused=len(found) - compiled,
         cells=len(cells),
         used=", ".join(used),
         own=table(own, lines),
@@ -227,8 +236,8 @@ def page(lines: dict[str, dict[str, Any]]) -> str:
 PAGE = """\
 # Every configuration, compiled for its hardware
 
-Written by `python -m experiments.speed.targets --out=FILE --page=docs/targets.md`; {compiled} of {cells} cells were
-compiled ({used}).
+Written by `python -m experiments.speed.targets --out=FILE --page=docs/targets.md`. Of {cells} cells, {compiled} were
+compiled, and the compiler refused {refused} ({used}).
 
 Nothing here ran on such hardware. Each program was compiled by that hardware's own compiler ([how](planning.md)).
 Memory is what the program holds. The time is that compiler's estimate (TPU) or a roofline (H100) without launches, of
@@ -248,10 +257,10 @@ A method with ES consists of two programs that other methods have too.
 
 ## From 4 chips to 256
 
-As many images a chip. Memory of a chip and the number of collectives must not grow with the number of chips. What they
-move does by default: a pair may lie on two chips, so each chip is sent the clean features, labels and draws of the
-whole batch; images are read again where they are needed. With `mixer.across_device=False` pairs lie on one chip and no
-features travel.
+Each chip has as many images. Memory of a chip and the number of collectives hardly change with the number of chips.
+What the collectives move grows by default: a pair may lie on two chips, so each chip is sent the clean features, labels
+and draws of the whole batch; images are read again where they are needed. With `mixer.across_device=False` pairs lie on
+one chip and no features travel.
 
 {many}
 """
