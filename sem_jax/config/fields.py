@@ -28,7 +28,9 @@ GROUPS = {
 INTRODUCTION = """# Settings
 
 Set a field on the command line, `--config.mixer.alpha=0.5`, or in a configuration file, `cfg.mixer.alpha = 0.5`. The
-defaults are the paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM. `python -m sem_jax.config` prints this.
+defaults are this library's reading of the paper's recipe for PreActResNet18 on CIFAR-10 with mixup + SEM. The six files
+of `configs/` for the paper's tables follow its literal reading
+([differences](reproducing.md#the-papers-settings-and-the-librarys)). `python -m sem_jax.config` prints this.
 """
 DEFAULT_GAMMA = 0.3
 EPOCHS = 200
