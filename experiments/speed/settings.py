@@ -42,8 +42,8 @@ GPU = tuple(
     for batch in (128, 512)
 )
 
-# device_kind contains -> (dense bf16 FLOP/s, bytes/s). H200: measured ceilings (matmul on random data, device copy);
-# the others are from the data sheets.
+# device_kind contains -> (dense bf16 FLOP/s, bytes/s). H200: rates of a matrix product and of a copy on the device, as
+# measured by others, not by this project; the data sheet says 989e12 and 4.8e12. The others are from the data sheets.
 LIMITS = {
     "H200": (790e12, 4.3e12),
     "H100": (989e12, 3.35e12),
