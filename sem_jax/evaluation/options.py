@@ -29,7 +29,7 @@ class Options:
       corruptions: names of `CORRUPTIONS`, over which the mean is taken.
       frost_dir: folder of the published frost photographs; "" = generated textures.
       trust_model: the custom model that the run, its scorer and the compared ones may import: see `open_run`.
-      compare: runs, or checkpoint folders, to compare with this one in the equivariance suite.
+      compare: runs, or checkpoint folders, that every suite scores too, and that are compared with this one.
       pairs: number of pairs of images that the equivariance suite mixes.
       umap: whether to draw the picture of two classes by UMAP too, if umap-learn is installed.
       seed: of corruptions, pairs and choices.
