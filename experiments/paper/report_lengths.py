@@ -6,7 +6,6 @@ Runs of one row that differ in train.epochs alone (each with its own schedule, a
 side by side here; the other tables have one of the lengths.
 """
 
-import json
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from experiments.paper import grid, text
 from experiments.paper.ledger import Book
 from experiments.paper.report_equivariance import BARS
 from experiments.paper.report_figures import BOX, GREY, MARKERS, MIXERS, about, key_to, legend_below, panels, spot
-from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, recipe
+from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, own_recipe, trained_alike
 from experiments.paper.scores import accuracy_on_test, compare, measured_accuracy, percent
 from experiments.paper.stats import Measured
 from sem_jax.evaluation.report.figures import COLOURS
@@ -31,21 +30,20 @@ Runs = dict[Group, dict[str, dict[int, dict[int, dict]]]]  # group -> method -> 
 
 def by_length(book: Book, size: str) -> Runs:
     """Done runs by length, all of one recipe: of those that have several lengths, the newest."""
-    recipes: dict[Group, dict[str, list[dict]]] = {}
+    by_group: dict[Group, list[dict]] = {}
     for entry in sorted(book.done.values(), key=lambda e: e["time"]):
         if entry["size"] == size and entry["method"] in METHODS:
-            group = recipes.setdefault((entry["backbone"], entry["dataset"]), {})
-            alike = {name: value for name, value in recipe(entry).items() if name not in FOLLOWS}
-            group.setdefault(json.dumps(alike, sort_keys=True), []).append(entry)
+            by_group.setdefault((entry["backbone"], entry["dataset"]), []).append(entry)
     runs: Runs = {}
-    for group, by_recipe in recipes.items():
-        several = [entries for entries in by_recipe.values() if len({epochs_of(e) for e in entries}) > 1]
-        for entries in sorted(several, key=lambda entries: entries[-1]["time"])[-1:]:
-            newest = {e["method"]: _settings(e) for e in entries}
-            for entry in entries:
-                if _settings(entry) == newest[entry["method"]]:
-                    of_method = runs.setdefault(group, {}).setdefault(entry["method"], {})
-                    of_method.setdefault(epochs_of(entry), {})[entry["seed"]] = entry
+    for group, entries in by_group.items():
+        leads = [e for e in reversed(entries) if not own_recipe(e)] or entries[::-1]
+        of_one = ([e for e in entries if trained_alike(e, lead, but=FOLLOWS)] for lead in leads)
+        found = next((it for it in of_one if len({epochs_of(e) for e in it}) > 1), [])
+        newest = {e["method"]: _settings(e) for e in found}
+        for entry in found:
+            if _settings(entry) == newest[entry["method"]]:
+                of_method = runs.setdefault(group, {}).setdefault(entry["method"], {})
+                of_method.setdefault(epochs_of(entry), {})[entry["seed"]] = entry
     return runs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.paper import grid, text
-from experiments.paper.rows import Group, Rows, not_the_sizes
+from experiments.paper.rows import Group, Rows, not_the_sizes, own_recipe
 from experiments.paper.scores import Metric, Score, metrics_of, scalars, score, why_no_set
 from experiments.paper.stats import mean_sd
 
@@ -47,7 +47,7 @@ def write_csv(numbers: list[Number], path: Path, size: str) -> None:
 
 def settings_given(rows: Rows, group: Group) -> dict:
     """What the runs of a group have otherwise than their size; they were all trained alike."""
-    entry = next(iter(rows.entries(group)), None)
+    entry = min(rows.entries(group), key=lambda it: len(own_recipe(it)), default=None)
     return not_the_sizes(entry) if entry else {}
 
 

@@ -6,7 +6,7 @@
 Sizes are never mixed: a Rows holds one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from experiments.paper import grid
@@ -57,9 +57,9 @@ def choose(ledger: Ledger, size: str) -> Rows:
     """The runs of one size.
 
     What is compared was trained alike: of the runs on a (backbone, data set) those of one recipe count, of the size's
-    own number of epochs where there is one, else of the longest, and of these of the newest. Where a row was run with
-    several settings of its method (alpha, gamma), those of its newest run count. Other lengths are shown by
-    `report_lengths`.
+    own number of epochs where there is one, else of the longest, and of these of the newest. A control whose recipe is
+    what it is about (`own_recipe`) counts beside those that agree with it in the rest. Where a row was run with several
+    settings of its method (alpha, gamma), those of its newest run count. Other lengths are shown by `report_lengths`.
 
     Raises:
       RunError: there is no ledger.
@@ -71,10 +71,10 @@ def choose(ledger: Ledger, size: str) -> Rows:
             by_group.setdefault((entry["backbone"], entry["dataset"]), []).append(entry)
     done, others = {}, []
     for group, entries in by_group.items():
-        alike = recipe(max(entries, key=_counts))
+        lead = max(entries, key=_counts)
         by_row: dict[str, list[dict]] = {}
         for entry in entries:
-            if recipe(entry) == alike:
+            if trained_alike(entry, lead):
                 by_row.setdefault(entry["method"], []).append(entry)
         counted = set()
         for method, of_row in by_row.items():
@@ -101,6 +101,24 @@ def recipe(entry: Mapping) -> dict:
     return fields | {"train.epochs": epochs_of(entry) // _factor(entry)}
 
 
+def own_recipe(entry: Mapping) -> set[str]:
+    """The fields of a run's recipe that its row is about: a control's own, as the data's mean of "sem-own"."""
+    return {name for name in own_fields(entry) if not name.startswith(METHOD_FIELDS)}
+
+
+def own_fields(entry: Mapping) -> set[str]:
+    """The fields that a run's row sets as a control; empty for other rows."""
+    control = grid.CONTROLS.get(entry["method"])
+    return set(control.overrides) if control else set()
+
+
+def trained_alike(a: Mapping, b: Mapping, *, but: Collection[str] = ()) -> bool:
+    """Whether two runs have one recipe, but for the fields of `but` and those that their rows are about."""
+    loose = {*but, *own_recipe(a), *own_recipe(b)}
+    one, other = ({name: value for name, value in recipe(it).items() if name not in loose} for it in (a, b))
+    return one == other
+
+
 def not_the_sizes(entry: Mapping) -> dict:
     """The fields of a run's recipe that were set otherwise than its size has them."""
     try:
@@ -119,9 +137,9 @@ def _factor(entry: Mapping) -> int:
     return control.epochs if control else 1
 
 
-def _counts(entry: Mapping) -> tuple[bool, int, str]:
+def _counts(entry: Mapping) -> tuple[bool, bool, int, str]:
     """Larger for an entry whose recipe counts before another's."""
-    return _own_length(entry), recipe(entry)["train.epochs"], entry["time"]
+    return not own_recipe(entry), _own_length(entry), recipe(entry)["train.epochs"], entry["time"]
 
 
 def _own_length(entry: Mapping) -> bool:

@@ -124,6 +124,25 @@ def test_there_is_no_share_where_the_mixing_differs(ledger):
     assert line["empty or fewer because"] == "no share: mixup was mixed with other settings"
 
 
+@pytest.mark.parametrize("last", ["mixup-own", "mixup"])
+def test_controls_with_a_recipe_of_their_own_stand_beside_the_nine(ledger, last):
+    """Whichever ran last; what is set otherwise in all runs is said of the nine's recipe."""
+    methods = ["mixup", "mixup+sem", "mixup-own", "sem-own"]
+    for at, method in enumerate(sorted(methods, key=lambda it: it == last)):
+        made = entry(method, 0, size="paper", accuracy=0.5, time=f"2026-01-0{at + 1}", settings=(("data.std", ()),))
+        ledger.append(*made)
+    rows = choose(ledger, "paper")
+    assert sorted(m for *_, m in rows.done) == sorted(methods) and not rows.others
+    parts, _, _ = built(ledger, "paper")
+    table = parts["Table 1: accuracy"]["tables"][0]
+    assert rows_of(table)["mixup+sem"]["ours, accuracy (%)"] == "50.00 (n=1)"
+    assert "Set otherwise in these runs: data.std=()." in table["note"]
+    assert rows_of(parts["Controls"]["tables"][0])["sem-own"]["against mixup"].startswith("+0.00 [")
+    # Those of another recipe do not.
+    ledger.append(*entry("sem-own", 1, size="paper", time="2026-02-01", settings=(("optim.learning_rate", 0.3),)))
+    assert [e["seed"] for e in choose(ledger, "paper").others] == [1]
+
+
 def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(ledger):
     ledger.append(*entry("mixup", 0, size="paper"))
     parts, _, numbers = built(ledger, "paper")
@@ -345,6 +364,14 @@ def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
     table = rows_of(built(ledger)[0]["Length of training"]["tables"][0])
     assert list(table["sem-warmup"].values()) == ["sem-warmup", "42.00 (n=1)", "53.00 (n=1)", ""]
     assert table["sem-warmup - mixup"]["3 epochs"].startswith("+2.00 [")
+    # So are those of a control with a recipe of its own, though they are the newest.
+    own_too = Ledger(ledger.folder.with_name("own"))
+    for epochs in (3, 30):
+        for method in ("mixup", "mixup-own"):
+            settings, time = (("train.epochs", epochs),), f"2026-01-0{1 + ('own' in method)}"
+            own_too.append(*entry(method, 0, size="paper", settings=settings, time=time))
+    of_own = rows_of(built(own_too, "paper")[0]["Length of training"]["tables"][0])
+    assert list(of_own) == ["mixup", "mixup-own", "mixup-own - mixup"]
     # A newer run on other data is not put beside them.
     ledger.append(*entry("mixup+sem", 0, accuracy=0.9, time="2027-01-01", settings=(("data.train_size", 500),)))
     assert rows_of(built(ledger)[0]["Length of training"]["tables"][0]) == table
