@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.paper import grid, report_figures, stats, text
 from experiments.paper.rows import Group, Rows, Seeds
-from experiments.paper.scores import Change, accuracy_on_test, measured_accuracy, scalars, score
+from experiments.paper.scores import Change, accuracy_on_test, measured_accuracy, not_compared, scalars, score
 from sem_jax.config import DEFAULT_GAMMA
 
 TITLES = {"mixup": "mixup", "cutmix": "CutMix", "own": "own mixer"}  # a mixing by the evaluation's name in its scalars
@@ -32,6 +32,14 @@ def base_method(method: str) -> str:
     return grid.base_of(method)[0].replace("+sem", "")
 
 
+def same_without_sem(method: str) -> str:
+    """The row that a method or control is without SEM: a control of the same fields ("mixup-own"), or its method."""
+    _, fields, factor = grid.base_of(method)
+    wanted = (base_method(method), fields, factor)
+    found = (name for name, it in grid.CONTROLS.items() if (it.method, it.overrides, it.epochs) == wanted)
+    return next(found, base_method(method))
+
+
 def errors(entries: Seeds, mixing: str) -> list[float]:
     """Relative error at lam 0.5 (own mixing: at any lam), mean over pairs, of every seed that has it."""
     return scalars(entries, "equivariance", f"relative error {TITLES[mixing]}")
@@ -44,8 +52,10 @@ def pair_errors(rows: Rows, entries: Seeds, mixing: str) -> dict[int, np.ndarray
     return {seed: np.asarray(items[name], np.float64) for seed, items in read.items() if name in items}
 
 
-def change(rows: Rows, with_sem: Seeds, without: Seeds, mixing: str) -> Change:
-    """Mean difference of the pairs' errors and its interval; without items, that of the means alone."""
+def change(rows: Rows, with_sem: Seeds, without: Seeds, mixing: str, base: str) -> Change:
+    """Mean difference of the pairs' errors to the row `base`, and its interval; without items, of the means alone."""
+    if unlike := not_compared(with_sem, without, base):
+        return Change(None, None, 0, why=unlike)
     a, b = pair_errors(rows, with_sem, mixing), pair_errors(rows, without, mixing)
     seeds = [s for s in a if s in b and a[s].shape == b[s].shape]
     if seeds:
@@ -119,7 +129,7 @@ def equivariance(rows: Rows, figures: dict) -> dict:
 
 def _line(rows: Rows, group: Group, method: str) -> list[str]:
     """A method in the table of equivariance."""
-    entries, base = rows.runs(group, method), base_method(method)
+    entries, base = rows.runs(group, method), same_without_sem(method) if "sem" in method else base_method(method)
     without = rows.runs(group, base)
     line = [method, f"{gamma_of(entries):g}" if "sem" in method else "0", str(len(entries))]
     for mixing in ("mixup", "cutmix"):
@@ -127,8 +137,8 @@ def _line(rows: Rows, group: Group, method: str) -> list[str]:
         if method == base:
             line.append("")
             continue
-        it = change(rows, entries, without, mixing)
-        none = "features all alike" if without else f"no {base}"
+        it = change(rows, entries, without, mixing, base)
+        none = it.why or ("features all alike" if without else f"no {base}")
         line.append(text.change(it, "+.3f", count=it.seeds < len(entries)) or none)
     line.append(text.spread(scalars(entries, "equivariance", "cosine mixup"), ".3f"))
     line.append(text.spread(norms(entries)))
@@ -138,9 +148,11 @@ def _line(rows: Rows, group: Group, method: str) -> list[str]:
 
 def _by_gamma(rows: Rows, group: Group) -> dict[float, dict[str, stats.Measured]]:
     """gamma -> what mixup with that gamma got to; gamma 0 is mixup."""
-    points = {}
+    points, first = {}, next(filter(None, (rows.runs(group, method) for method in BY_GAMMA)), {})
     for method in BY_GAMMA:
         entries = rows.runs(group, method)
+        if not_compared(entries, first, ""):
+            continue
         if means := errors(entries, "mixup"):
             points[gamma_of(entries) if "sem" in method else 0.0] = {
                 "error": stats.measure(means, list(pair_errors(rows, entries, "mixup").values())),
@@ -179,6 +191,6 @@ def _control(rows: Rows, group: Group, method: str, against: tuple[str, str]) ->
     says = grid.CONTROLS[method].says if method in grid.CONTROLS else "for comparison"
     found = [score(rows, accuracy_on_test(group[1]), group, method, against=name) for name in against]
     changes = ["" if method == name else text.change(it.sem) for name, it in zip(against, found, strict=True)]
-    own = found[0]
-    line = [method, says, text.spread(own.values), str(len(own.values)), *changes]
-    return [*line, text.spread(errors(entries, against[0]), ".3f"), text.spread(norms(entries)), own.remark]
+    values, remark = found[0].values, "; ".join(dict.fromkeys(it.remark for it in found if it.remark))
+    line = [method, says, text.spread(values), str(len(values)), *changes]
+    return [*line, text.spread(errors(entries, against[0]), ".3f"), text.spread(norms(entries)), remark]

@@ -40,11 +40,11 @@ def panels(width: float, height: float, columns: int = 1, rows: int = 1, **optio
 
 def about(rows: Rows, group: Group, runs: Iterable[Seeds], between: str = "\n", *, epochs: bool = True) -> str:
     """A title: net, data set, number of training images and epochs, number of seeds of the runs that are drawn."""
-    trained = recipe(next(iter(rows.entries(group))))
-    images = trained.get("data.train_size")
-    counts = sorted({len(it) for it in runs if it})
+    shown = [it for it in runs if it]
+    trained = recipe(next(iter(shown[0].values())) if shown else rows.entries(group)[0])
+    counts = sorted({len(it) for it in shown})
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else "0"
-    parts = [f"{images:,} images" if images else "all images"]
+    parts = [text.images(trained)]
     parts += [f"{trained['train.epochs']} epochs"] if epochs else []
     parts += ["one seed" if seeds == "1" else f"{seeds} seeds"]
     return f"{grid.net_name(rows.size, group[0])}, {text.data_name(group[1])}{between}{', '.join(parts)}"
@@ -269,13 +269,14 @@ def every_mixer(drawn: Mapping[Group, Sequence], rows: Rows) -> Figure:
     most = 0.0
     for axis, (group, found) in zip(axes, drawn.items(), strict=True):
         for it in found:
-            if it.without is None or it.with_sem is None:
+            if it.pair is None:
                 continue
-            place, colour = names.index(it.mixer), LOWER if it.with_sem <= it.without else HIGHER
-            axis.plot([it.without, it.with_sem], [place, place], color=colour, linewidth=2, alpha=0.6)
-            axis.plot(it.without, place, "o", color=colour, markerfacecolor="white", markersize=7)
-            axis.plot(it.with_sem, place, "o", color=colour, markersize=7)
-            most = max(most, it.without, it.with_sem)
+            without, with_sem = it.pair
+            place, colour = names.index(it.mixer), LOWER if with_sem <= without else HIGHER
+            axis.plot([without, with_sem], [place, place], color=colour, linewidth=2, alpha=0.6)
+            axis.plot(without, place, "o", color=colour, markerfacecolor="white", markersize=7)
+            axis.plot(with_sem, place, "o", color=colour, markersize=7)
+            most = max(most, without, with_sem)
         axis.set_title(about(rows, group, (runs for it in found for runs in it.both)), loc="left", fontsize=10)
         axis.set_xlabel("relative error, own mixing")
     axes[0].set_xlim(0, 1.06 * most or None)  # after all panels, which share it: none may reach beyond

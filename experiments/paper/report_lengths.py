@@ -14,9 +14,8 @@ from experiments.paper import grid, text
 from experiments.paper.ledger import Book
 from experiments.paper.report_equivariance import BARS
 from experiments.paper.report_figures import BOX, GREY, MARKERS, MIXERS, about, key_to, legend_below, panels, spot
-from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, own_recipe, trained_alike
-from experiments.paper.scores import accuracy_on_test, compare, measured_accuracy, percent
-from experiments.paper.stats import Measured
+from experiments.paper.rows import METHOD_FIELDS, Group, Rows, epochs_of, own_recipe, recipe, trained_alike
+from experiments.paper.scores import accuracy_on_test, compare, measured_accuracy, not_compared, percent
 from sem_jax.evaluation.report.figures import COLOURS
 
 FOLLOWS = ("train.epochs", "mixer.stop_epoch")  # the second follows the first
@@ -55,7 +54,7 @@ def _settings(entry: Mapping) -> dict:
 
 def lengths(rows: Rows, figures: dict) -> dict | None:
     """The part of the report; adds its figure to `figures`."""
-    tables, points = [], {}
+    tables, drawn = [], {}
     for group, found in by_length(rows.book, rows.size).items():
         epochs = sorted({n for by_epochs in found.values() for n in by_epochs})
         if len(epochs) < 2:
@@ -66,15 +65,20 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
         for method in methods:
             if (base := AGAINST.get(method, "")) in found:
                 pairs = [(found[method].get(n, {}), found[base].get(n, {})) for n in epochs]
-                compared = (compare(metric, *pair, rows.ledger) for pair in pairs)
-                changes = [text.change(it, count=True, over_seeds=True) for it in compared]
+                unlike = ("" if base == "erm" else not_compared(*pair, base) for pair in pairs)
+                changes = [
+                    why or text.change(compare(metric, *pair, rows.ledger), count=True, over_seeds=True)
+                    for pair, why in zip(pairs, unlike, strict=True)
+                ]
                 body.append([f"{method} - {base}", *changes])
         columns = ["test accuracy (%)", *(f"{n} epochs" for n in epochs)]
-        tables.append({"title": rows.title(group), "columns": columns, "rows": body})
-        points[group] = {m: {n: measured_accuracy(rows, runs) for n, runs in found[m].items()} for m in methods}
+        first = next(entry for it in found.values() for runs in it.values() for entry in runs.values())
+        title = f"{rows.title(group)}, {text.images(recipe(first))}"
+        tables.append({"title": title, "columns": columns, "rows": body})
+        drawn[group] = {m: found[m] for m in methods}
     if not tables:
         return None
-    figures["lengths"] = draw(points, rows)
+    figures["lengths"] = draw(drawn, rows)
     note = (
         "Every run has a schedule of its own length; accuracy after the last epoch, mean ± standard deviation over "
         "seeds. Differences are in percentage points, with 95% intervals over test items and, where there are several "
@@ -84,12 +88,15 @@ def lengths(rows: Rows, figures: dict) -> dict | None:
     return {"status": "done", "note": note, "tables": tables, "figures": {"lengths": caption}}
 
 
-def draw(points: Mapping[Group, Mapping[str, Mapping[int, Measured]]], rows: Rows) -> Figure:
+def draw(runs: Runs, rows: Rows) -> Figure:
     """Accuracy (%) by method and epochs, a panel a (backbone, data set)."""
-    figure, axes = panels(1.4 + 5.6 * len(points), 4.6, len(points))
-    for axis, (group, found) in zip(axes, points.items(), strict=True):
+    figure, axes = panels(1.4 + 5.6 * len(runs), 4.6, len(runs))
+    drawn = []
+    for axis, (group, found) in zip(axes, runs.items(), strict=True):
         others = iter(COLOURS[2:])
-        for index, (method, by_epochs) in enumerate(found.items()):
+        for index, (method, of_method) in enumerate(found.items()):
+            by_epochs = {n: measured_accuracy(rows, seeds) for n, seeds in of_method.items()}
+            drawn += by_epochs.values()
             epochs, nine = sorted(by_epochs), method in grid.METHODS
             colour = MIXERS[method.split("+")[0]] if nine else next(others, GREY)
             style, marker = ("--" if "sem" in method else "-") if nine else "-.", MARKERS[index % len(MARKERS)]
@@ -104,9 +111,8 @@ def draw(points: Mapping[Group, Mapping[str, Mapping[int, Measured]]], rows: Row
         axis.margins(x=0.08)
         axis.set_xlabel("epochs")
         axis.set_ylabel("test accuracy (%)")
-        runs = [dict.fromkeys(range(len(it.seeds)), {}) for by_epochs in found.values() for it in by_epochs.values()]
-        axis.set_title(about(rows, group, runs, epochs=False), loc="left", fontsize=10)
+        seeds = [it for of_method in found.values() for it in of_method.values()]
+        axis.set_title(about(rows, group, seeds, epochs=False), loc="left", fontsize=10)
         axis.legend(**BOX)
-    drawn = [it for found in points.values() for by_epochs in found.values() for it in by_epochs.values()]
     legend_below(figure, key_to(drawn))
     return figure

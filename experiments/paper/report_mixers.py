@@ -43,6 +43,12 @@ class Line(NamedTuple):
     with_sem: float | None
     change: Change
 
+    @property
+    def pair(self) -> tuple[float, float] | None:
+        """The errors without and with SEM, where both are there and are compared."""
+        both = self.without is not None and self.with_sem is not None and not self.change.why
+        return (self.without, self.with_sem) if both else None
+
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
@@ -55,7 +61,7 @@ def lines(rows: Rows, group: Group) -> list[Line]:
         without, with_sem = rows.runs(group, mixer), rows.runs(group, f"{mixer}+sem")
         if without or with_sem:
             a, b = (_mean(errors(it, "own")) for it in (without, with_sem))
-            out.append(Line(mixer, (without, with_sem), a, b, change(rows, with_sem, without, "own")))
+            out.append(Line(mixer, (without, with_sem), a, b, change(rows, with_sem, without, "own", mixer)))
     return out
 
 
@@ -78,10 +84,10 @@ def every_mixer(rows: Rows, figures: dict) -> dict | None:
         "Errors of different mixers are of different images, so compare within a row."
     )
     larger = [
-        f"{it.mixer} on {rows.title(group)} ({it.without:.3f} to {it.with_sem:.3f})"
+        f"{it.mixer} on {rows.title(group)} ({it.pair[0]:.3f} to {it.pair[1]:.3f})"
         for group, found in drawn.items()
         for it in found
-        if it.without is not None and it.with_sem is not None and it.with_sem > it.without
+        if it.pair and it.pair[1] > it.pair[0]
     ]
     caption = (
         "Relative equivariance error under each mixer, without SEM (hollow) and with it (filled). Orange, larger with "
@@ -98,7 +104,7 @@ def _cells(rows: Rows, group: Group, it: Line) -> list[str]:
         it.mixer,
         text.number(it.without, ".3f"),
         text.number(it.with_sem, ".3f"),
-        text.change(it.change, "+.3f"),
+        text.change(it.change, "+.3f") or it.change.why,
         text.number(part, "+.0f"),
         *(text.number(_mean(errors(runs, "mixup")), ".3f") for runs in it.both),
         *(text.number(g.mean) for g in got),

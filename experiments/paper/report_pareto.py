@@ -26,7 +26,7 @@ from experiments.paper.report_figures import (
     panels,
     without_and_with,
 )
-from experiments.paper.rows import Group, Rows, Seeds
+from experiments.paper.rows import Group, Rows, Seeds, mixed_alike
 
 VARIANTS = (*grid.GAMMAS, "sem-warmup", "sem-normalised", "cutmix-sem-warmup", "cutmix-sem-normalised")
 PAIRS = {f"{m}+sem": m for m in (*grid.MIXING, "mixup+es", "cutmix+es")} | {"mixup+es+sem": "mixup+es"}
@@ -49,9 +49,11 @@ def points(runs: Seeds, mixing: str) -> np.ndarray:
 
 
 def arrows(rows: Rows, group: Group, mixing: str) -> list[Arrow]:
+    """The pairs that have runs and were mixed with the same settings."""
     found = (
         Arrow(name, points(rows.runs(group, without), mixing), points(rows.runs(group, name), mixing))
         for name, without in PAIRS.items()
+        if mixed_alike(rows.runs(group, name), rows.runs(group, without))
     )
     return [it for it in found if len(it.without) and len(it.with_sem)]
 
@@ -72,6 +74,10 @@ def pareto(rows: Rows, figures: dict) -> dict[str, str]:
             "with it; small dots are seeds, where there are several. Orange: the error is larger with SEM. Errors of "
             "different mixers are of different images on the left, of the same images on the right."
         )
+        if unlike := [m for m, base in PAIRS.items() if not mixed_alike(rows.runs(group, m), rows.runs(group, base))]:
+            captions[name] += (
+                f" No arrow, since it was mixed with other settings than without SEM: {', '.join(unlike)}."
+            )
     return captions
 
 

@@ -119,6 +119,16 @@ def trained_alike(a: Mapping, b: Mapping, *, but: Collection[str] = ()) -> bool:
     return one == other
 
 
+def mixed_alike(a: Seeds, b: Seeds) -> bool:
+    """Whether the runs of two rows mix alike, but for what a control is about; a row has one setting."""
+    entries = [*a.values(), *b.values()]
+    loose = set().union(*map(own_fields, entries))
+    if any(_factor(entry) > 1 for entry in entries):
+        loose.add("mixer.stop_epoch")  # follows the length
+    settings = [{n: v for n, v in e["overrides"].items() if n.startswith("mixer.") and n not in loose} for e in entries]
+    return all(it == settings[0] for it in settings)
+
+
 def not_the_sizes(entry: Mapping) -> dict:
     """The fields of a run's recipe that were set otherwise than its size has them."""
     try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.paper import stats
 from experiments.paper.ledger import Ledger
-from experiments.paper.rows import Group, Rows, Seeds
+from experiments.paper.rows import Group, Rows, Seeds, mixed_alike
 from experiments.paper.stats import Interval, Intervals, Measured
 from sem_jax.config import METHODS
 
@@ -60,6 +60,7 @@ class Change(NamedTuple):
     interval: Interval | None  # over test items; None also where the items of a run are absent
     seeds: int
     measured: Measured | None = None  # for figures
+    why: str = ""  # there is no value, where the rows are not compared
 
 
 class Score(NamedTuple):
@@ -208,19 +209,18 @@ def score(rows: Rows, metric: Metric, group: Group, method: str, *, against: str
     values = percent(metric, runs)
     against = against or SEM_PAIRS.get(method, "")
     base = rows.runs(group, against)
-    if against == method.replace("+sem", "") and not _same_mixing(runs, base):
-        base = {}
+    unlike = not_compared(runs, base, against)
     key = (PAPER_BACKBONES.get(group[0], ""), group[1], metric.official)
     theirs, without = (read_paper().get((metric.table, name, *key)) for name in (method, against))
     paper_sem = theirs - without if theirs is not None and without is not None else None
-    sem = compare(metric, runs, base, rows.ledger)
-    return Score(list(values.values()), theirs, sem, paper_sem, _remark(rows, group, method, values))
+    sem = Change(None, None, 0, why=unlike) if unlike else compare(metric, runs, base, rows.ledger)
+    remarks = [_remark(rows, group, method, values), unlike and f"no difference: {unlike}"]
+    return Score(list(values.values()), theirs, sem, paper_sem, "; ".join(filter(None, remarks)))
 
 
-def _same_mixing(a: Seeds, b: Seeds) -> bool:
-    """Whether the runs of two rows mix alike; a row has one setting."""
-    mixing = [{n: v for n, v in e["overrides"].items() if n.startswith("mixer.")} for e in (*a.values(), *b.values())]
-    return all(it == mixing[0] for it in mixing)
+def not_compared(runs: Seeds, base: Seeds, name: str) -> str:
+    """Why `runs` have no difference to those of the row `name` with the same mixer; "" where they have."""
+    return "" if mixed_alike(runs, base) else f"{name} was mixed with other settings"
 
 
 def _remark(rows: Rows, group: Group, method: str, values: Mapping[int, float]) -> str:
@@ -230,9 +230,6 @@ def _remark(rows: Rows, group: Group, method: str, values: Mapping[int, float]) 
         parts.append("no run")
     if unscored := [str(seed) for seed in done if seed not in values]:
         parts.append(f"seed {', '.join(unscored)} not scored on this set")
-    against = SEM_PAIRS.get(method)
-    if against and not _same_mixing(done, rows.runs(group, against)):
-        parts.append(f"no share: {against} was mixed with other settings")
     return "; ".join(parts)
 
 

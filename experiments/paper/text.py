@@ -1,6 +1,6 @@
 """How numbers are written in the report's tables, "" for what is not there; and names in its figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.paper import grid
 from experiments.paper.scores import Change
@@ -21,6 +21,12 @@ def method_name(method: str) -> str:
     """A method as it is written in a figure: "mixup+sem, gamma rises" of the control "sem-warmup"."""
     start, found, variant = method.rpartition("sem-")
     return f"{start.rstrip('-') or 'mixup'}+sem, {VARIANTS[variant]}" if found and variant in VARIANTS else method
+
+
+def images(recipe: Mapping) -> str:
+    """ "500 images", or "all images": of training, from a run's recipe."""
+    size = recipe.get("data.train_size")
+    return f"{size:,} images" if size else "all images"
 
 
 def number(value: float | None, form: str = ".2f") -> str:

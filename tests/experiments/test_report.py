@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from experiments.paper import grid, report, stats
+from experiments.paper import grid, report, report_figures, report_mixers, stats
 from experiments.paper.ledger import Ledger
 from experiments.paper.rows import choose
 from experiments.paper.scores import metrics_of, read_paper, score
@@ -121,7 +121,32 @@ def test_there_is_no_share_where_the_mixing_differs(ledger):
     ledger.append(*entry("mixup+sem", 0, accuracy=0.6))
     line = rows_of(built(ledger)[0]["Table 1: accuracy"]["tables"][0])["mixup+sem"]
     assert line["ours, accuracy (%)"] == "60.00 (n=1)" and "SEM's share, ours" not in line
-    assert line["empty or fewer because"] == "no share: mixup was mixed with other settings"
+    assert line["empty or fewer because"] == "no difference: mixup was mixed with other settings"
+
+
+def test_no_part_has_a_difference_where_the_mixing_differs(ledger):
+    """Nor a figure; a control whose length is twice the others' mixes as they do."""
+    other, mixed = (("mixer.alpha", 0.2),), "mixup was mixed with other settings"
+    for method in ("mixup", "fmix", "mixup-x2"):
+        ledger.append(*entry(method, 0, error_at_half=0.4))
+    for method in ("mixup+sem", "sem-gamma1", "fmix+sem"):
+        ledger.append(*entry(method, 0, error_at_half=0.3, settings=other))
+    parts, figures, _ = built(ledger)
+    lines = {row[0]: row for row in parts["Fig. 3: equivariance"]["tables"][0]["rows"]}
+    assert lines["mixup+sem"][4] == lines["sem-gamma1"][4] == lines["mixup+sem"][6] == mixed
+    assert lines["mixup-x2"][4][0] in "+-"
+    control = rows_of(parts["Controls"]["tables"][0])
+    assert control["sem-gamma1"]["against mixup"] == "" and mixed in control["sem-gamma1"]["empty because"]
+    assert control["sem-gamma1"]["against mixup+sem"].startswith("+0.00 [")
+    assert control["mixup-x2"]["against mixup"].startswith("+0.00 [")
+    of_fmix = next(row for row in parts["Every mixer"]["tables"][0]["rows"] if row[0] == "fmix")
+    assert of_fmix[3:5] == ["fmix was mixed with other settings", ""] and of_fmix[9] == ""
+    assert not any("pareto" in name for name in figures)
+    drawn = report_figures.every_mixer(
+        {("preact", "cifar10"): report_mixers.lines(choose(ledger, "cpu"), ("preact", "cifar10"))},
+        choose(ledger, "cpu"),
+    )
+    assert not drawn.axes[0].lines, "neither of the two pairs is compared"
 
 
 @pytest.mark.parametrize("last", ["mixup-own", "mixup"])
@@ -141,6 +166,14 @@ def test_controls_with_a_recipe_of_their_own_stand_beside_the_nine(ledger, last)
     # Those of another recipe do not.
     ledger.append(*entry("sem-own", 1, size="paper", time="2026-02-01", settings=(("optim.learning_rate", 0.3),)))
     assert [e["seed"] for e in choose(ledger, "paper").others] == [1]
+
+
+def test_sem_by_the_librarys_own_reading_is_compared_with_mixup_by_it(ledger):
+    for method, error in {"mixup": 0.5, "mixup-own": 0.4, "sem-own": 0.3}.items():
+        ledger.append(*entry(method, 0, size="paper", error_at_half=error))
+    parts, _, _ = built(ledger, "paper")
+    lines = {row[0]: row for row in parts["Fig. 3: equivariance"]["tables"][0]["rows"]}
+    assert -0.15 < float(lines["sem-own"][4].split(" [")[0]) < -0.05, "not mixup's 0.5"
 
 
 def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(ledger):
@@ -378,3 +411,14 @@ def test_lengths_stand_side_by_side_and_the_tables_have_the_sizes_own(ledger):
     line = rows_of(parts["Table 1: accuracy"]["tables"][0])["mixup"]
     assert line["ours, accuracy (%)"] == "50.00 (n=1)", "the size's own length, though another is newer"
     assert "Length of training" not in built_without_other_mixers(ledger)
+
+
+def test_the_figure_and_table_of_lengths_say_how_many_images_their_runs_had(ledger):
+    """Not those of the runs that the other tables have."""
+    ledger.append(*entry("mixup", 0))
+    for epochs in (24, 96):
+        settings = (("data.train_size", 500), ("train.epochs", epochs))
+        ledger.append(*entry("mixup", 0, settings=settings, time="2025-01-01"))
+    parts, figures, _ = built(ledger)
+    assert parts["Length of training"]["tables"][0]["title"].endswith("cifar10, 500 images")
+    assert [axis.get_title(loc="left").split("\n")[1] for axis in figures["lengths"].axes] == ["500 images, one seed"]
