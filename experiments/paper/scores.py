@@ -19,6 +19,7 @@ from experiments.paper.ledger import Ledger
 from experiments.paper.rows import Group, Rows, Seeds, mixed_alike
 from experiments.paper.stats import Interval, Intervals, Measured
 from sem_jax.config import METHODS
+from sem_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 
 PAPER_RESULTS = Path(__file__).with_name("paper_results.csv")
 PAPER_BACKBONES = {"preact": "preact_resnet18", "wrn": "wrn28_10"}
@@ -37,6 +38,7 @@ PAPER_SETS = {  # (table, trained on) -> the paper's name, ours
     ("3", "cifar10"): {"svhn": "SVHN", "lsun_crop": "LSUN-Crop"},
     ("3", "cifar100"): {"svhn": "SVHN", "lsun_crop": "LSUN-Crop"},
 }
+CORRUPTED = frozenset(f"correct {name} {severity}" for name in CORRUPTIONS for severity in SEVERITIES)  # of items
 SEM_PAIRS = {name: name.replace("+sem", "") for name in METHODS if "+sem" in name}  # with -> without
 
 Items = Mapping[str, np.ndarray]  # of one run, see `Ledger.items`
@@ -85,8 +87,7 @@ def _correct(name: str, pairs):
 
 def _corrupted(pairs):
     """An image in all its corruptions is one item: they are resampled together."""
-    names = [name for name in pairs[0][0] if name.startswith("correct ") and name.rpartition(" ")[2] in "12345"]
-    names = [name for name in names if name.rpartition(" ")[0] != "correct"]
+    names = [name for name in pairs[0][0] if name in CORRUPTED]
     shapes = {items[name].shape if name in items else None for pair in pairs for items in pair for name in names}
     if not names or len(shapes) != 1 or None in shapes:
         return None

@@ -215,6 +215,18 @@ def test_the_papers_own_sets_get_the_difference(ledger):
     assert line["ours - paper"] == "+0.20"
 
 
+def test_a_shift_set_whose_name_ends_in_a_number_is_no_corruption(ledger):
+    for name in ("mixup", "mixup+sem"):
+        made, items = entry(name, 0)
+        items["correct Set 1"] = np.full(50, name == "mixup")  # as many as the corrupted images
+        ledger.append(made, items)
+    rows = choose(ledger, "cpu")
+    found = [it for it in metrics_of(rows.entries()) if it.set.startswith("generated")]
+    read = [ledger.items(rows.runs(("preact", "cifar10"), m)[0]) for m in ("mixup+sem", "mixup")]
+    without = [{n: v for n, v in items.items() if n != "correct Set 1"} for items in read]
+    assert found[0].intervals([read]) == found[0].intervals([without])
+
+
 def test_a_number_without_items_has_no_interval_and_says_so(ledger):
     ledger.append(entry("mixup", 0)[0])
     ledger.append(*entry("mixup+sem", 0, accuracy=0.6))
