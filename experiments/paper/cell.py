@@ -26,6 +26,7 @@ import numpy as np
 
 from experiments.paper import grid
 from experiments.paper.ledger import Ledger
+from experiments.paper.rescoring import enter
 from sem_jax.errors import exit_on_error
 from sem_jax.runs.records import environment, read_json, read_metrics
 from sem_jax.system.signals import TIME_IS_UP
@@ -127,7 +128,7 @@ def run(job: Job) -> dict:
     used = resource.getrusage(resource.RUSAGE_SELF)
     cost = {"wall_time_s": round(time.time() - begin, 1), "cpu_time_s": round(used.ru_utime + used.ru_stime, 1)}
     entry = facts(job) | {"status": "done", "branched_from": branched, **cost} | outcome(job.folder, record)
-    return job.ledger.append(entry, arrays)
+    return enter(job.ledger, entry, arrays)
 
 
 def outcome(folder: Path, record: dict) -> dict:

@@ -132,14 +132,14 @@ def pack(items: Mapping[str, np.ndarray]) -> bytes:
     """An .npz file: booleans as bits with their number, other arrays as float16.
 
     A maximum softmax probability ("msp ...") is stored as its log odds: AUROC knows only the order, and near 1 float16
-    could not tell one probability from the next.
+    could not tell one probability from the next. One that is float16 has been unpacked, and stays as it is.
     """
     arrays = {}
     for name, values in items.items():
         if values.dtype == bool:
             arrays[f"bits {name}"], arrays[f"size {name}"] = np.packbits(values), np.int64(len(values))
             continue
-        if name.startswith("msp "):
+        if name.startswith("msp ") and values.dtype != np.float16:
             chance = np.clip(values.astype(np.float64), 1e-12, 1 - 1e-15)
             values = np.log(chance) - np.log1p(-chance)
         arrays[name] = values.astype(np.float16)

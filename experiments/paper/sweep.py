@@ -24,6 +24,7 @@ from experiments.paper.budget import run_within
 from experiments.paper.cell import Job
 from experiments.paper.launchers import LAUNCHERS
 from experiments.paper.ledger import Book
+from experiments.paper.rescoring import lacks
 from sem_jax.config import validate
 from sem_jax.errors import ConfigError, RunError, exit_on_error
 from sem_jax.runs.records import read_json
@@ -140,9 +141,7 @@ def state(job: Job, book: Book) -> str:
     entry = book.done.get(job.cell.id)
     if entry is None:
         return "failed" if job.cell.id in book.failed else "missing"
-    asked = ((job.shift, "shift"), (job.ood, "ood"))
-    wanted = {name for sets, suite in asked if suite in job.suites for name, _ in sets}
-    return "done" if set(job.suites) <= set(entry["suites"]) and wanted <= set(entry["sets"]) else "unscored"
+    return "unscored" if lacks(job, entry) else "done"
 
 
 def chains_of(jobs: list[Job]) -> list[list[Job]]:
@@ -165,8 +164,9 @@ def plan(jobs: list[Job], book: Book) -> tuple[list[Job], list[str]]:
     lines = [f"{len(jobs)} runs expected: " + ", ".join(f"{n} {what}" for what, n in counts.items())]
     for job, what in states.items():
         started = " (begun)" if what in ("missing", "failed") and (job.folder / "checkpoints").is_dir() else ""
-        error = f": {book.failed[job.cell.id].get('error', '')[:160]}" if what == "failed" else ""
-        lines.append(f"  {what + started:<17} {job.cell.id}{error}")
+        why = f": {book.failed[job.cell.id].get('error', '')[:160]}" if what == "failed" else ""
+        why = f": {', '.join(lacks(job, book.done[job.cell.id]))}" if what == "unscored" else why
+        lines.append(f"  {what + started:<17} {job.cell.id}{why}")
     return [job for job, what in states.items() if what != "done"], lines
 
 

@@ -34,7 +34,7 @@ JOB = textwrap.dedent(
     if job.cell.method == os.environ.get("HANG"):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         time.sleep(60)
-    scored = dict(suites=dict.fromkeys(job.suites), sets=dict.fromkeys(name for name, _ in job.shift))
+    scored = dict(suites=dict.fromkeys(job.suites, dict(status="done")), sets=dict.fromkeys(n for n, _ in job.shift))
     job.ledger.append(facts(job) | scored | dict(status="done"))
     """
 )
