@@ -24,6 +24,7 @@ PART_BYTES = 15 * 2**20
 MOST = 2**32  # bytes of what is unpacked
 SMALL = ("config.json", "data.json", "metrics.jsonl", "result.json", "curves.png")
 EVIDENCE, PARTS = "evidence.tgz", "checkpoint.json"
+LEDGER = Path("ledger/ledger.jsonl")
 
 
 def records(work: Path) -> list[Path]:
@@ -40,7 +41,7 @@ def keep_records(work: Path, out: Path) -> None:
     files = records(work)
     if not files:
         return
-    ledger = work / "ledger" / "ledger.jsonl"
+    ledger = work / LEDGER
     if ledger.is_file():
         _replace(out / "ledger.jsonl", ledger.read_bytes())
     _replace(out / EVIDENCE, _tar(work, files, "w:gz"))
@@ -75,7 +76,10 @@ def keep(work: Path, out: Path, *, megabytes: float = 0.0) -> list[str]:
 
 
 def restore(out: Path, work: Path) -> list[str]:
-    """Puts what `keep` made back into a sweep's folder; files that are there already stay.
+    """Puts what `keep` made back into a sweep's folder; the newest of several comes first.
+
+    Files that are there already stay, but for the ledger: it gets the lines that it lacks, before its own, which are
+    newer.
 
     Returns:
       Names of the runs that can be continued.
@@ -127,13 +131,26 @@ def _unpack(where: Path, content: bytes, mode: str, work: Path) -> None:
                 if not (member.isreg() and inside) or total > MOST:
                     raise RunError(f"{where}: {member.name!r:.100} is not a file of a ledger or run")
                 target, source = work / path, archive.extractfile(member)
-                if target.exists() or source is None:
+                if source is None:
+                    continue
+                if target.exists():
+                    if path == LEDGER:
+                        with source:
+                            _add_lines(target, source.read())
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise RunError(f"{where} cannot be unpacked: {error}") from error
+
+
+def _add_lines(ledger: Path, earlier: bytes) -> None:
+    """Puts the lines of an earlier ledger that are lacking before those of this one; a half line is one of them."""
+    own = ledger.read_bytes()
+    there = set(own.splitlines())
+    if missing := [line for line in earlier.splitlines() if line not in there]:
+        _replace(ledger, b"".join(line + b"\n" for line in missing) + own)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -125,7 +125,7 @@ def collect_peers(out: Path, work: Path) -> None:
 def run(args, out: Path, work: Path) -> int:
     """All parts; the exit status."""
     seconds, parts = 60 * args.minutes, names(args.parts)
-    for earlier in (*(Path(it) for it in args.resume), out):
+    for earlier in (out, *(Path(it) for it in args.resume)):  # the newest first: what it has stays
         if begun := restore(earlier, work):
             print(f"from {earlier}: {', '.join(begun)}", flush=True)
 

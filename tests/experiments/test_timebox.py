@@ -17,7 +17,7 @@ from experiments.paper import grid
 from experiments.paper.ledger import Ledger
 from experiments.speed.cases import Case
 from experiments.timebox import box as boxes
-from experiments.timebox import keep, pack, speed
+from experiments.timebox import keep, pack, run, speed
 from experiments.timebox.__main__ import missing
 from experiments.timebox.box import Box, Part
 from experiments.timebox.run import QUEUE, step_ms
@@ -135,12 +135,12 @@ def sweep_folder(work):
     made, items = entry("mixup", size="paper")
     Ledger(work / "ledger").append(made, items)
     begun = grid.Cell("paper", "preact", "cifar10", "mixup+sem", 0).id
-    for run in (made["id"], begun):
+    for name in (made["id"], begun):
         for step in ("390", "780"):
-            (work / "runs" / run / "checkpoints" / step).mkdir(parents=True)
-            (work / "runs" / run / "checkpoints" / step / "params").write_bytes(step.encode() * 300_000)
-        (work / "runs" / run / "config.json").write_text("{}")
-        (work / "runs" / run / "metrics.jsonl").write_text('{"epoch": 2}\n')
+            (work / "runs" / name / "checkpoints" / step).mkdir(parents=True)
+            (work / "runs" / name / "checkpoints" / step / "params").write_bytes(step.encode() * 300_000)
+        (work / "runs" / name / "config.json").write_text("{}")
+        (work / "runs" / name / "metrics.jsonl").write_text('{"epoch": 2}\n')
     return made["id"], begun
 
 
@@ -160,6 +160,41 @@ def test_what_is_unfinished_goes_on_from_the_files_that_came_home(tmp_path, monk
     assert (checkpoints / "780/params").read_bytes() == b"780" * 300_000
     assert not (there / "runs" / finished / "checkpoints").exists()
     assert keep.keep(work, out, megabytes=0.1) == [] and not list(out.glob("checkpoint.*"))
+
+
+def test_the_same_command_on_another_machine_loses_no_line_of_the_newer_box(tmp_path, monkeypatch):
+    """--out=second --continue=first, twice: the second machine finds both folders and an empty --work."""
+
+    def enter(work, name, value):
+        Ledger(work / "ledger").append({"id": name, "status": "done", "value": value})
+
+    first, second, work = (tmp_path / name for name in ("first", "second", "work"))
+    first.mkdir()
+    enter(tmp_path / "a", "A", "old")
+    keep.keep(tmp_path / "a", first)
+    monkeypatch.setattr(run.Box, "run", lambda self, parts: enter(work, "A", "new") or enter(work, "B", "new") or [])
+    second.mkdir()
+    args = SimpleNamespace(minutes=1, parts="check", resume=[str(first)], narrow=True, bring_mb=0.0)
+    run.run(args, second, work)
+    work = tmp_path / "elsewhere"
+    monkeypatch.setattr(run.Box, "run", lambda self, parts: [])
+    run.run(args, second, work)
+    for place in (work / "ledger", second):
+        book = Ledger(place).read()
+        assert {name: it["value"] for name, it in book.done.items()} == {"A": "new", "B": "new"}
+        assert book.duplicates == {"A": 2}
+    # Boxes that know nothing of each other; a half line stays one, and is no newer than whole ones.
+    (second / "ledger.jsonl").unlink()
+    enter(tmp_path / "c", "A", "other")
+    enter(tmp_path / "c", "C", "other")
+    with open(tmp_path / "c/ledger/ledger.jsonl", "ab") as file:
+        file.write(b'{"id": "D"')
+    (tmp_path / "third").mkdir()
+    keep.keep(tmp_path / "c", tmp_path / "third")
+    keep.restore(tmp_path / "third", work)
+    book = Ledger(work / "ledger").read()
+    assert {name: it["value"] for name, it in book.done.items()} == {"A": "new", "B": "new", "C": "other"}
+    assert book.torn == 1
 
 
 def test_a_damaged_part_and_an_archive_of_other_things_are_refused(tmp_path, monkeypatch):
