@@ -19,23 +19,38 @@ from ml_collections import ConfigDict
 from experiments.paper import cell as cells
 from experiments.paper import grid
 from experiments.paper.ledger import Book
+from experiments.paper.rows import beside, epochs_of
+from sem_jax.config import flatten, get_default
 from sem_jax.data import DATASETS
 from sem_jax.runs.records import read_metrics
 
 OVERHEAD = 60.0  # seconds of a run beside its training, while no run has told: start, compiling, scores
 SAVING = 15.0  # seconds that a run has to save and end
 LEAST = 60.0  # seconds for which a run that does not fit is begun
+GIVEN = ("data.train_size", "train.batch_size")  # of a run's settings, those that the images of an epoch follow from
+DEFAULTS = dict(flatten(get_default()))
 PATIENCE = 2.0  # times its estimate after which a run counts as hung
 
 
 class Cost(NamedTuple):
-    """Seconds of training for one pass of the net over an epoch, and of a run beside its training."""
+    """Seconds of training for one pass of the net over an image, and of a run beside its training."""
 
-    epoch_pass: float
+    image_pass: float
     overhead: float
 
 
+def images_of(cfg: ConfigDict) -> int:
+    """Training images of an epoch; an incomplete batch is left out."""
+    images = cfg.data.train_size or DATASETS[cfg.data.name].train_size or 1
+    return max(images // cfg.train.batch_size, 1) * cfg.train.batch_size
+
+
 def work(cfg: ConfigDict, *, first: int = 0) -> float:
+    """Images that pass the net in a run from epoch `first` on, one as often as it does."""
+    return images_of(cfg) * passes(cfg, first=first)
+
+
+def passes(cfg: ConfigDict, *, first: int = 0) -> float:
     """Passes of the net over an epoch that a run takes from epoch `first` on."""
     o = cfg.objective
     clean = o.gamma > 0 or o.regmixup or o.clean_features in ("grad", "stop_gradient")
@@ -57,24 +72,25 @@ def cost_of(job: cells.Job, book: Book, step_ms: float = 0.0) -> Cost | None:
         and not entry.get("branched_from")
         and "wall_time_s" in entry
     ]
-    if alike:
-        rates = [e["train_time_s"] / max(work(_config_of(e)), 1.0) for e in alike[-3:]]
-        return Cost(max(rates), max(max(e["wall_time_s"] - e["train_time_s"] for e in alike[-3:]), 0.0))
     cfg = grid.make_config(job.cell)
+    if alike:  # those on as many images know best, as an epoch costs something too
+        alike = [e for e in alike if images_of(_config_of(e)) == images_of(cfg)] or alike
+        rates = [e["train_time_s"] / max(work(_config_of(e)), 1.0) for e in alike[-3:]]
+        told = [beside(e) for e in alike if beside(e) > 0]  # an old entry of a run that was continued tells nothing
+        return Cost(max(rates), max(told[-3:], default=OVERHEAD))
     if log := read_metrics(job.folder) if (job.folder / "metrics.jsonl").exists() else []:
-        passes = work(cfg) / cfg.train.epochs
-        return Cost(statistics.median(r["seconds"] for r in log) / passes, OVERHEAD)
-    images = cfg.data.train_size or DATASETS[cfg.data.name].train_size
-    if step_ms and images:
-        return Cost(step_ms / 1e3 * (images // cfg.train.batch_size), OVERHEAD)
+        an_epoch = work(cfg) / cfg.train.epochs
+        return Cost(statistics.median(r["seconds"] for r in log) / an_epoch, OVERHEAD)
+    if step_ms:
+        return Cost(step_ms / 1e3 / cfg.train.batch_size, OVERHEAD)
     return None
 
 
 def _config_of(entry: Mapping) -> ConfigDict:
     cell = grid.Cell(*(entry[name] for name in ("size", "backbone", "dataset", "method", "seed")))
     cfg = grid.make_config(cell)
-    if epochs := entry["overrides"].get("train.epochs"):
-        cfg.train.epochs = epochs
+    cfg.train.epochs = epochs_of(entry)
+    cfg.data.train_size, cfg.train.batch_size = (entry["overrides"].get(name, DEFAULTS[name]) for name in GIVEN)
     return cfg
 
 
@@ -89,7 +105,7 @@ def estimate(job: cells.Job, book: Book, step_ms: float = 0.0) -> float | None:
         first = cfg.mixer.stop_epoch
     if (job.folder / "metrics.jsonl").exists() and (log := read_metrics(job.folder)):
         first = max(first, log[-1]["epoch"])
-    return cost.overhead + cost.epoch_pass * work(cfg, first=first)
+    return cost.overhead + cost.image_pass * work(cfg, first=first)
 
 
 def run_within(

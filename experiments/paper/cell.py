@@ -105,6 +105,7 @@ def run(job: Job) -> dict:
     if sibling := grid.sibling(job.cell.method):
         source = job._replace(cell=job.cell._replace(method=sibling))
         branched = source.cell.id if start_from(source.folder, job.folder, cfg) else ""
+    log = read_metrics(job.folder)  # of processes before this one, and of the sibling
     deadline = time.monotonic() + 60 * job.max_minutes if job.max_minutes else None
     train_and_evaluate(cfg, str(job.folder), deadline=deadline)
     size, items = grid.SIZES[job.cell.size], job.folder / "items.npz"
@@ -125,10 +126,32 @@ def run(job: Job) -> dict:
     record = evaluate(job.folder, options, say=lambda line: print(line, flush=True))
     with np.load(items, allow_pickle=False) as stored:
         arrays = dict(stored)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cost = {"wall_time_s": round(time.time() - begin, 1), "cpu_time_s": round(used.ru_utime + used.ru_stime, 1)}
-    entry = facts(job) | {"status": "done", "branched_from": branched, **cost} | outcome(job.folder, record)
+    entry = facts(job) | {"status": "done", "branched_from": branched} | outcome(job.folder, record)
+    theirs = [it for it in log if it["epoch"] <= cfg.mixer.stop_epoch] if branched else []
+    entry |= cost(time.time() - begin, entry["train_time_s"], seconds_of(log), seconds_of(theirs))
     return enter(job.ledger, entry, arrays)
+
+
+def seconds_of(log: Sequence[Mapping]) -> float:
+    """Of training, in a log's epochs."""
+    return sum(record.get("seconds") or 0.0 for record in log)
+
+
+def cost(wall: float, trained: float, before: float, theirs: float) -> dict[str, float]:
+    """What an entry says of its time: the last process's own, and what was spent beside training in it.
+
+    Args:
+      wall: seconds of this process.
+      trained: seconds of training of the whole run; `before` of them were there when this process began.
+      theirs: those of them that a sibling spent, from whose switch the run began.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall_time_s": round(wall, 1),
+        "cpu_time_s": round(used.ru_utime + used.ru_stime, 1),
+        "beside_time_s": round(max(0.0, wall - max(0.0, trained - before)), 1),
+        "shared_time_s": round(theirs, 1),
+    }
 
 
 def outcome(folder: Path, record: dict) -> dict:

@@ -19,7 +19,7 @@ from experiments.paper.report_lengths import lengths
 from experiments.paper.report_mixers import every_mixer
 from experiments.paper.report_pareto import pareto
 from experiments.paper.report_tables import TITLES, Number, accuracies, paper_tables, settings_given, write_csv
-from experiments.paper.rows import Rows, choose
+from experiments.paper.rows import Rows, choose, spent
 from experiments.paper.scores import SEM_PAIRS
 from experiments.paper.stats import AUROC_DRAWS, DRAWS
 from sem_jax.errors import RunError, exit_on_error
@@ -93,7 +93,7 @@ def summary(rows: Rows) -> dict:
             "with other settings": len(rows.others),
             "entered more than once": len(double),
             "lines not readable": rows.book.torn,
-            "hours of all runs": round(sum(e.get("wall_time_s", 0) for e in done) / 3600, 2),
+            "hours of all runs": round(sum(map(spent, [*done, *rows.others])) / 3600, 2),
         },
         "tables": [*(table for table in tables if table["rows"]), counted],
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from experiments.paper import grid
 from experiments.paper.ledger import Ledger
+from experiments.paper.rows import beside
 from experiments.paper.scores import CORRUPTED, Items
 from sem_jax.data import DATASETS
 from sem_jax.data.places import places
@@ -123,8 +124,9 @@ def merged(old: Mapping, new: Mapping, old_items: Items, items: Items) -> tuple[
     drop = "corruptions" in again  # one source and number of images at a time
     sets = {name: it for name, it in old["sets"].items() if not (drop and it.get("images") in SOURCES)}
     kept = {name: rows for name, rows in old_items.items() if not (drop and name in CORRUPTED)}
-    spent = {name: round(old.get(name, 0.0) + new.get(name, 0.0), 1) for name in ("wall_time_s", "cpu_time_s")}
     found = {"suites": suites, "sets": sets | new["sets"], "branched_from": old.get("branched_from", "")}
+    spent = {name: round(old.get(name, 0.0) + new.get(name, 0.0), 1) for name in ("wall_time_s", "cpu_time_s")}
+    spent["beside_time_s"] = round(beside(old) + beside(new), 1)
     return {**new, **found, **spent}, kept | dict(items)
 
 

@@ -101,6 +101,20 @@ def recipe(entry: Mapping) -> dict:
     return fields | {"train.epochs": epochs_of(entry) // _factor(entry)}
 
 
+def beside(entry: Mapping) -> float:
+    """Seconds of a run beside its training: start, compiling, scores. In an old entry of the last process alone."""
+    guess = entry.get("wall_time_s", 0.0) - entry.get("train_time_s", 0.0)
+    return entry.get("beside_time_s", max(0.0, guess))
+
+
+def spent(entry: Mapping) -> float:
+    """Seconds of a run in all its processes; of an ES run, from its sibling's switch on."""
+    trained, wall = entry.get("train_time_s", 0.0), entry.get("wall_time_s", 0.0)
+    if "beside_time_s" in entry:
+        return trained - entry.get("shared_time_s", 0.0) + entry["beside_time_s"]
+    return wall if entry.get("branched_from") else max(wall, trained)
+
+
 def own_recipe(entry: Mapping) -> set[str]:
     """The fields of a run's recipe that its row is about: a control's own, as the data's mean of "sem-own"."""
     return {name for name in own_fields(entry) if not name.startswith(METHOD_FIELDS)}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.paper import budget, grid
+from experiments.paper import budget, grid, rows
+from experiments.paper import cell as cells
 from experiments.paper.cell import Job
 from experiments.paper.ledger import Ledger
 from tests.helpers.ledgers import entry
@@ -21,8 +22,8 @@ def job(method, out, seed=0):
     return Job(grid.Cell("cpu", "preact", "cifar10", method, seed), str(out), ("clean",))
 
 
-def done(book_of, method, *, train, wall, seed=0):
-    made, _ = entry(method, seed, train_time_s=train, wall_time_s=wall)
+def done(book_of, method, *, train, wall, seed=0, **more):
+    made, _ = entry(method, seed, train_time_s=train, wall_time_s=wall, **more)
     Ledger(book_of / "ledger").append(made)
 
 
@@ -76,7 +77,8 @@ def test_a_run_that_fails_or_hangs_stops_no_other(tmp_path):
 
 @pytest.mark.parametrize(("method", "passes"), [("erm", 12), ("mixup", 12), ("mixup+sem", 24), ("mixup+es+sem", 21)])
 def test_work_is_counted_in_passes_of_the_net(method, passes):
-    assert budget.work(grid.make_config(grid.Cell("cpu", "preact", "cifar10", method, 0))) == passes
+    cfg = grid.make_config(grid.Cell("cpu", "preact", "cifar10", method, 0))
+    assert budget.passes(cfg) == passes and budget.work(cfg) == passes * 78 * 128
 
 
 def test_estimates(tmp_path):
@@ -89,3 +91,35 @@ def test_estimates(tmp_path):
     book = Ledger(tmp_path / "ledger").read()
     assert budget.estimate(job("mixup", tmp_path), book, step_ms=10.0) == pytest.approx(20 + 12 * 10), "runs tell more"
     assert budget.estimate(es, book) == pytest.approx(20 + 3 * 10), "from the switch on, where its sibling is there"
+
+
+def test_runs_on_fewer_images_tell_what_an_image_costs(tmp_path):
+    """And those on as many images, where there are some, tell more: the small ones' epochs cost more than images."""
+    small = (("data.train_size", 500), ("train.epochs", 96))
+    done(tmp_path, "mixup", train=96 * 384 * 1e-3, wall=96 * 384 * 1e-3 + 20, settings=small)
+    wanted = job("mixup", tmp_path, seed=1)
+    book = Ledger(tmp_path / "ledger").read()
+    assert budget.estimate(wanted, book) == pytest.approx(20 + 12 * 78 * 128 * 1e-3), "not of epochs of three steps"
+    done(tmp_path, "mixup", train=12 * 78 * 128 * 1e-4, wall=12 * 78 * 128 * 1e-4 + 30)
+    assert budget.estimate(wanted, Ledger(tmp_path / "ledger").read()) == pytest.approx(30 + 12 * 78 * 128 * 1e-4)
+
+
+def test_a_run_that_was_continued_does_not_tell_that_there_is_nothing_beside_training(tmp_path):
+    """In old entries the wall time is that of the last process, less than the training in all of them."""
+    done(tmp_path, "mixup", train=120.0, wall=30.0)
+    assert budget.estimate(job("mixup", tmp_path, 1), Ledger(tmp_path / "ledger").read()) == pytest.approx(120 + 60)
+    done(tmp_path, "mixup", train=120.0, wall=30.0, beside_time_s=25.0)
+    assert budget.estimate(job("mixup", tmp_path, 1), Ledger(tmp_path / "ledger").read()) == pytest.approx(120 + 25)
+
+
+def test_the_time_of_a_run_is_that_of_all_its_processes():
+    """70 of 100 s of training were there when the last process began, which took 50 s in all."""
+    told = cells.cost(50.0, 100.0, 70.0, 0.0)
+    assert (told["wall_time_s"], told["beside_time_s"], told["shared_time_s"]) == (50.0, 20.0, 0.0)
+    assert rows.spent({"train_time_s": 100.0, **told}) == 120.0
+    of_branch = cells.cost(50.0, 100.0, 75.0, 75.0)
+    assert rows.spent({"train_time_s": 100.0, "branched_from": "x", **of_branch}) == 50.0
+    assert cells.cost(30.0, 100.0, 100.0, 0.0)["beside_time_s"] == 30.0, "scored once more"
+    old = {"wall_time_s": 30.0, "train_time_s": 100.0}
+    assert rows.spent(old) == 100.0 and rows.spent(old | {"branched_from": "x"}) == 30.0
+    assert rows.spent({"wall_time_s": 130.0, "train_time_s": 100.0}) == 130.0

@@ -96,6 +96,13 @@ def test_runs_with_other_settings_are_not_averaged(ledger):
     assert parts["Ledger"]["scalars"]["with other settings"] == 1
 
 
+def test_hours_are_those_of_all_runs_and_all_their_processes(ledger):
+    for seed, settings in ((0, ()), (1, (("mixer.alpha", 0.2),))):
+        made, _ = entry("mixup", seed, settings=settings, wall_time_s=100.0, train_time_s=3600.0)
+        ledger.append(made)
+    assert built(ledger)[0]["Ledger"]["scalars"]["hours of all runs"] == 2.0
+
+
 def test_what_is_compared_was_trained_alike_and_what_was_set_otherwise_is_said(ledger):
     small = (("data.train_size", 500),)
     ledger.append(*entry("mixup", 0, accuracy=0.5, time="2026-01-01"))

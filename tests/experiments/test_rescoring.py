@@ -56,6 +56,7 @@ def test_table_2_and_then_table_3_give_both(tmp_path):
     np.testing.assert_array_equal(np.argsort(items["msp SVHN"]), np.argsort(alone["msp SVHN"].astype(np.float32)))
     assert items["msp SVHN"].min() < 0, "log odds, packed once"
     assert (runs[0]["time"], runs[0]["wall_time_s"], runs[0]["cpu_time_s"]) == ("2026-01-03", 30.0, 15.0)
+    assert runs[0]["beside_time_s"] == 30.0, "the cost of every scoring"
 
 
 def test_other_corruptions_take_the_place_of_those_before_and_other_sets_stand_beside_them(tmp_path):
