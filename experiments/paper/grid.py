@@ -10,6 +10,7 @@ The methods, controls and other mixers are in `methods`. Importing this brings n
 import hashlib
 import json
 import runpy
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -194,14 +195,19 @@ def config_hash(cfg: ConfigDict) -> str:
 
 
 def command(cell: Cell, folder: str | Path, data_dir: str = "") -> str:
-    """The same training as one call of sem_jax.main, for the record."""
+    """The same training as one call of sem_jax.main, for the record: as a shell takes it."""
+    return shlex.join(["python", "-m", "sem_jax.main", *arguments(cell, folder, data_dir)])
+
+
+def arguments(cell: Cell, folder: str | Path, data_dir: str = "") -> list[str]:
+    """Those of sem_jax.main for the training of a cell."""
     method, _, _ = base_of(cell.method)
     path = _config_file(cell.backbone, cell.dataset)
     start = dict(flatten(runpy.run_path(str(path))["get_config"](method)))
     wanted = dict(flatten(with_scorer(make_config(cell, data_dir=data_dir), cell, Path(folder).parent)))
     derived = {"mixer.stop_epoch"}  # follows train.epochs
     flags = [f"--config.{n}={_flag(v)}" for n, v in wanted.items() if v != start[n] and n not in derived]
-    return " ".join([f"python -m sem_jax.main --config=configs/{path.name}:{method} --workdir={folder}", *flags])
+    return [f"--config=configs/{path.name}:{method}", f"--workdir={folder}", *flags]
 
 
 def _flag(value: Any) -> str:

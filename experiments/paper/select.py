@@ -44,9 +44,8 @@ def trial_cell(size: str, backbone: str, dataset: str, mixer: str, alpha: float,
 
 def trial_flags(cell: grid.Cell, folder: Path, data_dir: str, val_size: int) -> list[str]:
     """The command of one run: the cell's, with val held out, test unread, and val scored after every epoch."""
-    command = grid.command(cell, folder, data_dir).split(" ")[3:]
     dropped = ("--config.train.eval_every", "--config.train.keep_epochs", "--workdir", "--config.data.dir")
-    kept = [flag for flag in command if not flag.startswith(dropped)]
+    kept = [flag for flag in grid.arguments(cell, folder, data_dir) if not flag.startswith(dropped)]
     return [
         *kept,
         f"--workdir={folder}",

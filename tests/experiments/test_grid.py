@@ -1,5 +1,6 @@
 """Every cell builds a configuration that can work; what its identity depends on, and what not."""
 
+import shlex
 import sys
 
 import pytest
@@ -107,10 +108,10 @@ def test_the_command_in_the_record_makes_the_same_configuration(method, monkeypa
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
-    line = grid.command(cell, "runs/x", "data").replace("configs/", f"{grid.CONFIGS}/")
-    monkeypatch.setattr(sys, "argv", ["main", *line.split(" ")[3:]])
+    line = grid.command(cell, "my runs/x", "my data").replace("configs/", f"{grid.CONFIGS}/")
+    monkeypatch.setattr(sys, "argv", ["main", *shlex.split(line)[3:]])
     values(sys.argv)
-    assert dict(flatten(holder.value)) == dict(flatten(grid.make_config(cell, data_dir="data")))
+    assert dict(flatten(holder.value)) == dict(flatten(grid.make_config(cell, data_dir="my data")))
 
 
 def test_names():

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,13 @@ def test_every_run_holds_out_val_and_reads_no_test(tmp_path):
     assert {"--config.objective.gamma=0.7", "--config.data.dir=/data", "--config.train.eval_every=1"} <= set(flags)
     assert flags[0] == "--config=configs/preact_c10.py:cutmix+sem"
     assert len({flag.partition("=")[0] for flag in flags}) == len(flags), "no option twice"
+
+
+def test_folders_may_have_spaces_in_their_names():
+    cell = select.trial_cell("cpu", "preact", "cifar10", "mixup", 1.0, 0.3, 0)
+    flags = select.trial_flags(cell, Path("/my runs/alpha1"), "/my data", 5000)
+    assert {"--workdir=/my runs/alpha1", "--config.data.dir=/my data"} <= set(flags)
+    assert all(flag.startswith("--") for flag in flags)
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path, capsys):
