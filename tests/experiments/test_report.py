@@ -202,10 +202,11 @@ def test_substitutes_stand_in_tables_of_their_own_without_the_papers_numbers(led
 
 def test_the_papers_own_sets_get_the_difference(ledger):
     made, items = entry("mixup", 0, size="paper", accuracy=0.95)
-    made["suites"]["shift"]["scalars"] = {"top1 CIFAR-10.1 v6": 0.9}
+    made["suites"]["shift"]["scalars"] = {"top1 CIFAR-10.1 v4": 0.9, "top1 CIFAR-10.1 v6": 0.91}
     made["suites"]["corruptions"]["scalars"] |= {"mean accuracy": 0.79, "items": 10_000}
     made["suites"]["ood"]["scalars"] = {"AUROC msp SVHN": 0.9}
     made["sets"] = {
+        "CIFAR-10.1 v4": {"items": 2021},
         "CIFAR-10.1 v6": {"items": 2000},
         "CIFAR-10-C": {"images": "published", "items": 10_000},
         "SVHN": {"items": 26_032},
@@ -214,10 +215,11 @@ def test_the_papers_own_sets_get_the_difference(ledger):
     parts, _, numbers = built(ledger, "paper")
     shown = {metric.set: (it.mean, it.paper) for _, m, metric, it in numbers if m == "mixup"}
     assert (
-        shown["CIFAR-10.1 v6"] == (90.0, 89.41)
+        shown["CIFAR-10.1 v4"] == (90.0, 89.41)
         and shown["CIFAR-10-C"] == (79.0, 78.8)
         and shown["SVHN"] == (90.0, 89.31)
     )
+    assert shown["CIFAR-10.1 v6 (2,000 images)"] == (91.0, None)
     line = rows_of(parts["Table 2: shifted test sets"]["tables"][0])["mixup"]
     assert line["ours - paper"] == "+0.20"
 
@@ -343,6 +345,16 @@ def test_the_papers_numbers_are_all_there():
     assert paper["1", "mixup+es+sem", "wrn28_10", "tiny_imagenet", "tiny_imagenet"] == 70.61
     assert paper["3", "cutmix", "preact_resnet18", "cifar10", "lsun_crop"] == 98.10
     assert {key[1] for key in paper} == set(grid.METHODS)
+
+
+@pytest.mark.parametrize(("code", "images"), [("cifar10_1", 2021), ("cifar10_2", 2000)])
+def test_which_version_of_a_set_the_paper_scored_can_be_told_from_its_decimals(code, images):
+    """An accuracy is k of n images, rounded or cut to two decimals, as are 17 of 18 here, and 15 of CIFAR-10.2's."""
+    values = [round(100 * value) for key, value in read_paper().items() if key[4] == code]
+    possible = {n: {f(10_000 * k / n + 1e-9) for k in range(n + 1) for f in (round, int)} for n in (2000, 2021)}
+    fit = {n: sum(value in those for value in values) for n, those in possible.items()}
+    assert len(values) == 18 and fit == {"cifar10_1": {2000: 7, 2021: 17}, "cifar10_2": {2000: 15, 2021: 5}}[code]
+    assert max(fit, key=lambda n: fit[n]) == images
 
 
 def test_a_ledger_with_failures_alone(ledger):
