@@ -126,7 +126,7 @@ def run(job: Job) -> dict:
     record = evaluate(job.folder, options, say=lambda line: print(line, flush=True))
     with np.load(items, allow_pickle=False) as stored:
         arrays = dict(stored)
-    entry = facts(job) | {"status": "done", "branched_from": branched} | outcome(job.folder, record)
+    entry: dict = facts(job) | {"status": "done", "branched_from": branched} | outcome(job.folder, record)
     theirs = [it for it in log if it["epoch"] <= cfg.mixer.stop_epoch] if branched else []
     entry |= cost(time.time() - begin, entry["train_time_s"], seconds_of(log), seconds_of(theirs))
     return enter(job.ledger, entry, arrays)

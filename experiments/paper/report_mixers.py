@@ -46,8 +46,9 @@ class Line(NamedTuple):
     @property
     def pair(self) -> tuple[float, float] | None:
         """The errors without and with SEM, where both are there and are compared."""
-        both = self.without is not None and self.with_sem is not None and not self.change.why
-        return (self.without, self.with_sem) if both else None
+        if self.without is None or self.with_sem is None or self.change.why:
+            return None
+        return self.without, self.with_sem
 
 
 def _mean(values: list[float]) -> float | None:

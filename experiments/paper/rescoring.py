@@ -78,7 +78,7 @@ def _standard(dataset: str, suite: str, data_dir: str) -> list[str]:
     from sem_jax.evaluation.suites import ood, shift
 
     looked_at = places(data_dir)
-    if suite == "ood" and unsuited(dataset, (0, 0, DATASETS[dataset].channels)):
+    if suite == "ood" and unsuited(dataset, (0, 0, DATASETS[dataset].channels or 3)):
         return []
     known = ood.STANDARD if suite == "ood" else shift.STANDARD.get(dataset, ())
     found = [it.name for it in known if any((place / sub).exists() for place in looked_at for sub in it.places)]
