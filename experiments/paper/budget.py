@@ -103,7 +103,7 @@ def estimate(job: cells.Job, book: Book, step_ms: float = 0.0) -> float | None:
     sibling = grid.sibling(job.cell.method)
     if sibling and job._replace(cell=job.cell._replace(method=sibling)).cell.id in book.done:
         first = cfg.mixer.stop_epoch
-    if (job.folder / "metrics.jsonl").exists() and (log := read_metrics(job.folder)):
+    if (job.folder / "checkpoints").is_dir() and (log := read_metrics(job.folder)):
         first = max(first, log[-1]["epoch"])
     return cost.overhead + cost.image_pass * work(cfg, first=first)
 

@@ -165,7 +165,9 @@ def plan(jobs: list[Job], book: Book) -> tuple[list[Job], list[str]]:
     for job, what in states.items():
         started = " (begun)" if what in ("missing", "failed") and (job.folder / "checkpoints").is_dir() else ""
         why = f": {book.failed[job.cell.id].get('error', '')[:160]}" if what == "failed" else ""
-        why = f": {', '.join(lacks(job, book.done[job.cell.id]))}" if what == "unscored" else why
+        if what == "unscored":
+            anew = "" if (job.folder / "checkpoints").is_dir() else "; without its checkpoint it is trained again"
+            why = f": {', '.join(lacks(job, book.done[job.cell.id]))}{anew}"
         lines.append(f"  {what + started:<17} {job.cell.id}{why}")
     return [job for job, what in states.items() if what != "done"], lines
 

@@ -123,3 +123,13 @@ def test_the_time_of_a_run_is_that_of_all_its_processes():
     old = {"wall_time_s": 30.0, "train_time_s": 100.0}
     assert rows.spent(old) == 100.0 and rows.spent(old | {"branched_from": "x"}) == 30.0
     assert rows.spent({"wall_time_s": 130.0, "train_time_s": 100.0}) == 130.0
+
+
+def test_what_remains_of_a_run_is_told_by_its_log_where_its_checkpoint_is_there(tmp_path):
+    done(tmp_path, "mixup", train=120.0, wall=140.0)
+    begun, book = job("mixup", tmp_path, 1), Ledger(tmp_path / "ledger").read()
+    begun.folder.mkdir(parents=True)
+    (begun.folder / "metrics.jsonl").write_text('{"step": 702, "epoch": 9, "seconds": 90.0}\n')
+    assert budget.estimate(begun, book) == pytest.approx(20 + 120), "the log alone came home"
+    (begun.folder / "checkpoints").mkdir()
+    assert budget.estimate(begun, book) == pytest.approx(20 + 30)

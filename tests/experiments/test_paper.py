@@ -96,6 +96,17 @@ def test_a_run_that_was_not_scored_on_what_is_asked_for_is_scored(dummy, tmp_pat
     assert len(started(dummy)) == 3
 
 
+def test_the_plan_says_what_is_lacking_and_whether_the_checkpoint_is_there(dummy, tmp_path, capsys):
+    assert call(dummy, methods="erm") == 0
+    arguments = ("--table=2", f"--shift=own={tmp_path}", "--plan")
+    assert call(dummy, *arguments, methods="erm") == 0
+    assert ": corruptions, shift; without its checkpoint it is trained again" in capsys.readouterr().out
+    (name,) = Ledger(dummy / "ledger").read().done
+    (dummy / "runs" / name / "checkpoints").mkdir(parents=True)
+    assert call(dummy, *arguments, methods="erm") == 0
+    assert "trained again" not in capsys.readouterr().out
+
+
 def test_siblings_go_one_after_the_other_and_seeds_first(tmp_path):
     jobs = [
         cells.Job(grid.Cell("smoke", "wrn", "digits", method, seed), str(tmp_path), ("clean",))
