@@ -139,14 +139,18 @@ def block_steps(run: Callable[[int], None]) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     options = parser("experiments.speed", __doc__)
-    options.add_argument("--suite", choices=("cpu", "gpu"), default="cpu")
+    options.add_argument(
+        "--suite", choices=("cpu", "gpu"), default="cpu", help="narrow nets, or the paper's; default cpu"
+    )
     options.add_argument("--out", type=Path, help="JSON file")
     options.add_argument("--parts", default="", help=f"some of {','.join(PARTS)}; default all (CPU: all but loop)")
     options.add_argument("--nets", default="", help="only settings whose name contains this")
     options.add_argument("--cases", default="", metavar="A,B", help="only cases whose name contains one of these")
     steps_help = "per block; default 3 on CPU, 50 on GPU or a second's worth"
     options.add_argument("--steps", type=int, default=0, help=steps_help)
-    options.add_argument("--blocks", type=int, default=7)
+    options.add_argument(
+        "--blocks", type=int, default=7, help="of steps that are timed for each case, in turns; default 7"
+    )
     options.add_argument("--child", help=argparse.SUPPRESS)
     args = options.parse_args(argv)
     cpu = args.suite == "cpu"

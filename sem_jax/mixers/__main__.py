@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--images", nargs="+", default=[], metavar="PATH", help="two images, or a folder of them")
     add("--mixers", nargs="+", metavar="NAME", help='"name" or "name(option=value)" (default: those that mix pixels)')
     add("--size", type=int, default=64, help="pixels of an image, a multiple of 16 (default: %(default)s)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     add("--list", action="store_true", help="name every mixer's options and end")
     options = parser.parse_args(arguments)
     with exit_on_error():
