@@ -6,8 +6,8 @@
 
 Three parts, each within its own limits, none of which can stop the others:
 1. check (1 minute): versions, device; a small step against the CPU, looped = stepped, stacked = sequential.
-2. speed (4 minutes): times and MFU of PreActResNet18 and WRN-28-10 at batch 128 and 512, mixup and SEM in its forms,
-   with other command buffers, and the same steps in PyTorch where it is installed.
+2. speed (4 minutes): times and MFU of PreActResNet18 and WRN-28-10 at batch 128 and 512, mixup and SEM in its forms.
+   At batch 128 also the same steps in PyTorch where it is installed, and PreActResNet18 with other command buffers.
 3. evidence (what is left): the next missing runs of the paper's size on CIFAR-10, PreActResNet18, in the order of
    QUEUE, as `python -m experiments.paper --budget` starts them. A run that does not fit is begun, saved and continued
    by the next box.
