@@ -3,7 +3,7 @@
     python -m experiments.timebox.pack make --data-dir=DIR --out=uploads [--mb=52] [--ood NAME=PATH ...]
     python -m experiments.timebox.pack open uploads/0 --to=data       # there, an upload at a time, in any order
 
-Images are lossless WebP, which makes CIFAR-10 two uploads of at most 52 MiB instead of 180 MB. The last `open` writes
+Images are lossless WebP, which makes CIFAR-10 two uploads of 51 MiB instead of 180 MB. The last `open` writes
 cifar-10-batches-bin, the official binary layout, and NAME_data.npy with NAME_labels.npy for every out-of-distribution
 set; before that it says what is missing. Every image is compared after packing.
 """
