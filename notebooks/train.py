@@ -135,8 +135,8 @@ display(Image(run.folder / "evaluation/errors.png", width=700))
 # ```
 #
 # Or train in a bucket in the first place, `RUN = "gs://my-runs/mine"`, with the extra `gcs`
-# ([Colab](https://github.com/sem-jax/sem_jax/blob/main/docs/colab.md#train)). A mounted Drive is no place for a run that
-# is being trained.
+# ([Colab](https://github.com/sem-jax/sem_jax/blob/main/docs/colab.md#train)). A mounted Drive is no place for a run
+# that is being trained.
 #
 # `sem-jax share --workdir=runs/mine --to=shared/mine` makes a folder of it for others, with a model card.
 
