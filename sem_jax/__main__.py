@@ -13,6 +13,7 @@ from sem_jax import __version__
 from sem_jax.errors import exit_on_error
 from sem_jax.registry import lookup, names_at
 from sem_jax.runs.reading import without_current_folder
+from sem_jax.system.output import quiet_for_gone_readers
 from sem_jax.system.signals import end_at_interrupt
 
 COMMANDS = {  # name -> (module whose `main` runs it, one line for the list)
@@ -60,6 +61,11 @@ def listing() -> str:
 
 def main() -> None:
     """Runs the command that is named first; without a name, `train`. `COMMAND --help` has its options."""
+    with quiet_for_gone_readers():
+        _run()
+
+
+def _run() -> None:
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"
     texts = {"--help": usage, "-h": usage, "help": usage, "--list": listing, "--version": lambda: __version__}
     if first in texts:

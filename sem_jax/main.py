@@ -28,6 +28,7 @@ from ml_collections import config_flags
 from sem_jax.errors import ConfigError, exit_on_error
 from sem_jax.registry import nearest
 from sem_jax.system.host_memory import keep_freed_memory, steps_use_malloc
+from sem_jax.system.output import quiet_for_gone_readers
 from sem_jax.system.signals import BEGAN
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "name or file of a configuration, perhaps with :METHOD")
@@ -228,12 +229,14 @@ def _has_report(folder: Path) -> bool:
 def main() -> None:
     """Entry point of `python -m sem_jax.main` and `sem-jax train`."""
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(usage())
+        with quiet_for_gone_readers():
+            print(usage())
         return
     with exit_on_error():
         sys.argv = parse(sys.argv)
     try:
-        app.run(_train, argv=sys.argv, flags_parser=lambda args: args)
+        with quiet_for_gone_readers():
+            app.run(_train, argv=sys.argv, flags_parser=lambda args: args)
     except KeyboardInterrupt:  # a second Ctrl-C, or one outside of training
         sys.exit(130)
 

@@ -41,7 +41,7 @@ ALLOWED = {
     "convert": PARTS | {"config", "system", "runs", "convert"},
     "api": PARTS | {"config", "system", "runs", "training", "evaluation"},
     "main": BASE | {"config", "system", "training", "evaluation", "runs"},
-    "__main__": BASE | {"system.signals", "runs.reading", "config.finding"},
+    "__main__": BASE | {"system.output", "system.signals", "runs.reading", "config.finding"},
 }
 SOURCES = sorted((ROOT / "sem_jax").rglob("*.py"))
 

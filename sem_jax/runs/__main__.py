@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from sem_jax.errors import ConfigError, RunError, command_parser, exit_on_error, plain
 from sem_jax.runs.reading import require_run, without_current_folder
+from sem_jax.system.output import quiet_for_gone_readers
 from sem_jax.system.progress import bar
 from sem_jax.system.urls import require_local
 
@@ -131,7 +132,7 @@ def _check(args: argparse.Namespace) -> Path | None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `python -m sem_jax predict`."""
-    with exit_on_error(), without_current_folder():
+    with exit_on_error(), without_current_folder(), quiet_for_gone_readers():
         args = _parser().parse_intermixed_args(argv)
         out = _check(args)
         from sem_jax.runs.inputs import Inputs, list_inputs
@@ -147,12 +148,8 @@ def main(argv: list[str] | None = None) -> None:
         crop = run.config.data.eval_crop
         inputs = Inputs(items, run.data.image_shape, eval_crop=crop, skip_broken=args.skip_broken)
         rows = predict_rows(run, inputs, top=args.top, batch_size=args.batch_size)
-        try:
-            with _opened(out) as file:
-                count = write_rows(rows, file, ".csv" if out is None else out.suffix)
-        except BrokenPipeError:  # as of "| head"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
+        with _opened(out) as file:
+            count = write_rows(rows, file, ".csv" if out is None else out.suffix)
         say = lambda line: print(plain(line), file=sys.stderr)  # noqa: E731
         if inputs.broken:
             first = next(iter(inputs.broken.values()))

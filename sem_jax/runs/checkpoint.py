@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from tqdm import tqdm
 
 from sem_jax.errors import RunError, plain
 from sem_jax.runs.array_files import check_size
@@ -42,6 +41,7 @@ from sem_jax.runs.manifest import (
 )
 from sem_jax.runs.state import TrainState
 from sem_jax.system.hosts import from_lead, is_lead
+from sem_jax.system.output import say
 
 _SAVING, _DELETING = ".saving-", ".deleting-"
 _NONE, _REFUSED = -1, -2
@@ -239,7 +239,7 @@ class Checkpoints:
                 continue
             for other, reason in bad.items():
                 moved = move_aside(self._folder / str(other))
-                tqdm.write(f"Checkpoint {other} is damaged ({reason}): moved to {moved}, using that of step {step}.")
+                say(f"Checkpoint {other} is damaged ({reason}): moved to {moved}, using that of step {step}.")
             return step
         if bad:
             step, reason = next(iter(bad.items()))

@@ -33,11 +33,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from tqdm import tqdm
-
 from sem_jax.errors import RunError
 from sem_jax.runs.reading import parse_json
 from sem_jax.system.bucket import Bucket, Conflict
+from sem_jax.system.output import say
 
 NAME = "trainer.json"
 FORMAT = 1
@@ -97,7 +96,7 @@ class Lease:
         while (left := limit - (time.monotonic() - begin)) > 0:
             if not said:
                 text = f"{self._bucket.url} was in use by {_name(holder)} {silent:.0f} s ago."
-                tqdm.write(f"{text} If it stays silent, this one takes over in {left:.0f} s.")
+                say(f"{text} If it stays silent, this one takes over in {left:.0f} s.")
                 said = True
             time.sleep(min(left, 1.0))
             stat = self._bucket.stat(NAME)

@@ -18,8 +18,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.runs.disk import Disk, local_folder
 from sem_jax.runs.folders import remove
@@ -31,6 +29,7 @@ from sem_jax.runs.reading import JSON_LIMIT
 from sem_jax.runs.small_files import CHECKPOINTS, SmallFiles
 from sem_jax.system.bucket import Altered, Bucket, Conflict, Stat, Unreachable, parallel
 from sem_jax.system.hosts import from_lead, is_lead
+from sem_jax.system.output import say
 from sem_jax.system.urls import is_plain
 
 log = logging.getLogger("sem_jax")
@@ -129,7 +128,7 @@ class Mirror(Disk):
                 "Bring an undamaged one back, or choose another folder with --workdir.",
             )
         for step, reason in bad.items():
-            tqdm.write(f"Checkpoint {step} of {self.name} is damaged ({reason}): using that of step {chosen}.")
+            say(f"Checkpoint {step} of {self.name} is damaged ({reason}): using that of step {chosen}.")
         if bad:
             self._lease.drop(*bad)
         return chosen

@@ -19,13 +19,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from sem_jax.config import without_places
 from sem_jax.errors import ConfigError, RunError, one_line
 from sem_jax.registry import lookup
 from sem_jax.runs.reading import read_json
 from sem_jax.runs.records import write_json
+from sem_jax.system.output import say
 
 PROJECT = "sem_jax"  # unless $WANDB_PROJECT or $TRACKIO_PROJECT says another
 
@@ -163,4 +162,4 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self._sink = None
-        tqdm.write(f"runtime.tracker={self._name} is left out from here on: {one_line(error)}. metrics.jsonl has all.")
+        say(f"runtime.tracker={self._name} is left out from here on: {one_line(error)}. metrics.jsonl has all.")

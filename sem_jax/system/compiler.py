@@ -10,9 +10,9 @@ experiments/speed/performance_notes.md.
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 from sem_jax.errors import ConfigError, one_line
+from sem_jax.system.output import say
 
 VMEM_OPTION = "xla_tpu_scoped_vmem_limit_kib"
 # MiB for one operation, by jax.Device.device_kind. More of it leaves less for what is kept between operations. A v6e
@@ -50,5 +50,5 @@ def compile_step(lowered: Any, kind: str, *, vmem: int = 0) -> Any:
             raise
         if vmem:
             raise ConfigError(f"runtime.vmem={vmem}: the compiler says: {one_line(error)[:200]}") from error
-        tqdm.write(f"Compiled without {VMEM_OPTION}: {one_line(error)[:200]}")
+        say(f"Compiled without {VMEM_OPTION}: {one_line(error)[:200]}")
         return lowered.compile()

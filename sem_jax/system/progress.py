@@ -17,7 +17,7 @@ def bar(iterable: Any = None, *, shown: bool = True, **options: Any) -> tqdm:
     [0, 1, 2]
     """
     if not (shown and in_notebook()):
-        return tqdm(iterable, disable=None if shown else True, **options)
+        return tqdm(iterable, disable=None if shown and sys.stderr is not None else True, **options)
     if importlib.util.find_spec("ipywidgets"):
         from tqdm.notebook import tqdm as widget
 

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import Any
 
+from sem_jax.system.output import say_in_handler
+
 BEGAN = time.monotonic()  # a command imports this module first, so about the start of its process
 TIME_IS_UP = 14  # the number of SIGALRM, the alarm clock's signal, which Windows lacks
 
@@ -64,7 +66,7 @@ class StopRequest:
         del frame
         self.signal = number
         signal.signal(number, self._previous.get(number) or signal.SIG_DFL)
-        print("\nStopping after this call; the state is saved first. Once more stops at once.", flush=True)
+        say_in_handler("\nStopping after this call; the state is saved first. Once more stops at once.")
 
     def __exit__(self, *_) -> None:
         for number, handler in self._previous.items():

@@ -7,7 +7,6 @@
 
 import contextlib
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from sem_jax.runs.state import TrainState
 from sem_jax.runs.storage import open_storage
 from sem_jax.runs.trackers import Tracker, check_tracker
 from sem_jax.system import hosts
+from sem_jax.system.output import say
 from sem_jax.system.progress import bar as progress_bar
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import start as beginning
@@ -241,8 +241,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if hosts.is_lead():
-            tqdm.write(text)
-            sys.stdout.flush()  # for a file or a pipe
+            say(text)
 
     def _leave(self, stop: int, progress: dict) -> None:
         """Saves the state, and in the middle of an epoch its progress; ends the run for now."""

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from sem_jax.data.encoded_feed import EncodedFeed
 from sem_jax.data.pipeline import ArrayFeed
@@ -27,6 +26,7 @@ from sem_jax.runs.opening import open_scorer
 from sem_jax.runs.state import TrainState, jit_init_state
 from sem_jax.system.compiler import compile_step
 from sem_jax.system.hosts import is_lead
+from sem_jax.system.output import say
 from sem_jax.training import assemble
 from sem_jax.training.averages import averaged, start
 from sem_jax.training.calls import Sums, zero_sums
@@ -174,7 +174,7 @@ class Programs:
             stage.calls = [compile_step(call, kind, vmem=vmem) for call in lowered]
             stage.zeros = jax.device_get(sums)
             if is_lead():
-                tqdm.write(f"Compiled the {stage.name} step in {time.perf_counter() - begin:.1f} s.")
+                say(f"Compiled the {stage.name} step in {time.perf_counter() - begin:.1f} s.")
         return jax.device_put(stage.zeros, self.replicated)
 
     def run(
@@ -185,7 +185,7 @@ class Programs:
         if self.trace_dir and self._runs == 2:  # the first run loads programs and makes buffers
             with jax.profiler.trace(self.trace_dir):
                 out = jax.block_until_ready(self._run(stage, state, sums, order, first, count))
-            tqdm.write(f"Trace of {count} steps: {self.trace_dir} (tensorboard --logdir, or xprof)")
+            say(f"Trace of {count} steps: {self.trace_dir} (tensorboard --logdir, or xprof)")
             return out
         return self._run(stage, state, sums, order, first, count)
 
