@@ -19,7 +19,7 @@ from sem_jax.convert.layouts import NAMINGS
 from sem_jax.convert.naming import layout_of, recognise, to_state_dict, to_variables
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.models import make_model
-from sem_jax.runs.checkpoint import Checkpoints
+from sem_jax.runs.checkpoint import Checkpoints, steps
 from sem_jax.runs.opening import DataFacts, abstract_variables, open_run
 from sem_jax.runs.records import environment, write_json
 from sem_jax.runs.state import TrainState
@@ -52,6 +52,8 @@ def import_weights(
     """
     if (workdir / "config.json").exists():
         raise RunError(f"{workdir} holds a run already", "Give another --workdir.")
+    if steps(workdir / "checkpoints"):  # saving one more would delete them
+        raise RunError(f"{workdir} has checkpoints but no config.json", "Give another --workdir.")
     arrays = read_state_dict(source)
     fields = recognise(arrays, where=str(source)) | {name: value for name, value in model.items() if value}
     layout, num_classes = layout_of(arrays, where=str(source)), fields.pop("num_classes", 0)

@@ -15,6 +15,7 @@ from sem_jax.convert.files import write_safetensors
 from sem_jax.errors import RunError
 from sem_jax.models import MODELS, make_model
 from sem_jax.models.resnet import ResNet
+from sem_jax.runs.checkpoint import steps
 from sem_jax.runs.opening import abstract_variables, open_run
 
 torch = pytest.importorskip("torch")
@@ -180,6 +181,12 @@ def test_a_folder_with_a_run_and_a_wrong_normalisation_are_refused(tmp_path, cap
     with pytest.raises(SystemExit):
         main(command)
     assert "holds a run already" in capsys.readouterr().err
+    (tmp_path / "run/config.json").unlink()
+    (tmp_path / "run/checkpoints/1").rename(tmp_path / "run/checkpoints/390")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "has checkpoints but no config.json" in capsys.readouterr().err
+    assert steps(tmp_path / "run/checkpoints") == [390]
 
 
 def test_what_has_no_pytorch_naming_is_not_exported(tmp_path):
