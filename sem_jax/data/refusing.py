@@ -6,6 +6,7 @@ with refusing("cannot read a.tfrecord", "Prepare the set again."): ...
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
@@ -96,13 +97,14 @@ def parse_json(content: bytes) -> Any:
     """Parses JSON that may be a stranger's.
 
     Raises:
-      ValueError: it is not JSON, is nested too deeply, or has too many values, a number of too many digits or a text
-        that is no Unicode.
+      ValueError: it is not JSON, is nested too deeply, or has too many values, a number of too many digits or one that
+        is not finite (NaN, 1e999), or a text that is no Unicode.
     """
     if sum(map(content.count, (b"[", b"{", b","))) > MAX_VALUES:
         raise ValueError("it has too many values")
     try:
-        value = json.loads(content.decode("utf-8"), parse_int=_whole_number)
+        text = content.decode("utf-8")
+        value = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if re.search(rb"\\u[dD][89a-fA-F]", content):  # half a pair, which no file or page could be written with
@@ -114,6 +116,12 @@ def parse_json(content: bytes) -> Any:
         if not level:
             return value
     raise ValueError("it is nested too deeply")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"it has the number {text:.20}, which is not finite")
+    return value
 
 
 def _whole_number(text: str) -> int:

@@ -28,7 +28,7 @@ from sem_jax.errors import RunError, plain
 from sem_jax.runs.array_files import check_size
 from sem_jax.runs.arrays import check_shapes, read_arrays, reason_of, shapes_of, write_alone
 from sem_jax.runs.disk import Disk
-from sem_jax.runs.folders import holding, move_aside, remove
+from sem_jax.runs.folders import discard, holding, move_aside, remove
 from sem_jax.runs.layout import TRAINER, items_of, state_of
 from sem_jax.runs.manifest import (
     IDENTITY,
@@ -89,7 +89,8 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.iterdir():  # left by a process that was killed
                 if path.name.startswith((_SAVING, _DELETING)):
-                    remove(path)
+                    with contextlib.suppress(OSError):
+                        remove(path)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -162,18 +163,18 @@ class Checkpoints:
         there, scores = steps(self._folder), {}
         kept = set(there[-self._keep :]) | self._steps | {step}
         for other in there:
-            with contextlib.suppress(Damaged, RunError):
+            try:
                 scores[other] = read_manifest(self._folder / str(other))["metrics"].get(self._best)
+            except Damaged:
+                pass
+            except RunError:  # it may be the best
+                kept.add(other)
         scores = {other: score for other, score in scores.items() if score is not None}
         if scores:
             kept.add(max(scores, key=lambda other: (scores[other], other)))  # of equals the later
         for other in set(there) - kept:
-            path, leaving = self._folder / str(other), self._folder / f"{_DELETING}{other}"
-            with holding(path, alone=True) as free:
-                if free:
-                    self._storage.deleted(other)
-                    os.rename(path, leaving)
-            remove(leaving)
+            told = functools.partial(self._storage.deleted, other)
+            discard(self._folder / str(other), self._folder / f"{_DELETING}{other}", told)
 
     def wait(self) -> None:
         """Returns when the last save is on the disk.
@@ -251,8 +252,15 @@ class Checkpoints:
 
 
 def steps(folder: str | Path) -> list[int]:
-    """Steps of the checkpoints in a folder, ascending."""
-    names = [p.name for p in Path(folder).iterdir() if p.is_dir()] if Path(folder).is_dir() else []
+    """Steps of the checkpoints in a folder, ascending.
+
+    Raises:
+      RunError: there is a folder that cannot be looked into.
+    """
+    try:
+        names = [p.name for p in Path(folder).iterdir() if p.is_dir()] if Path(folder).is_dir() else []
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read: {error.strerror or error}", "Give another folder.") from error
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 

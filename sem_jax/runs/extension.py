@@ -24,6 +24,18 @@ NAME = "lengths.json"
 _ENDS = ("evaluation", "curves.png", "result.json")  # the result last: a kill before it is no loss
 
 
+def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The fields that differ, without an end of mixing that follows the length.
+
+    >>> differing({"train.epochs": 2, "mixer.stop_epoch": 2, "seed": 0}, {"train.epochs": 4, "mixer.stop_epoch": 4})
+    ['seed', 'train.epochs']
+    """
+    names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    epochs, end = LENGTH[:2]
+    follows = epochs in names and all(it.get(end) == it.get(epochs) for it in (there, here))
+    return [name for name in names if not (follows and name == end)]
+
+
 def is_longer(names: Iterable[str], there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     """Whether the fields that differ are those of a longer run.
 
@@ -46,6 +58,8 @@ def extend(folder: Path, there: Mapping[str, Any], write: Any) -> None:
     write(folder / NAME, [it for it in earlier if it["epochs"] < epochs] + [entry])
     if (folder / "result.json").exists():
         kept = folder / "earlier" / f"{epochs}_epochs"
+        if kept.is_symlink():
+            raise RunError(f"{kept} is a link; a run writes through none.", "Remove it.")
         kept.mkdir(parents=True, exist_ok=True)
         for name in _ENDS:
             with contextlib.suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ with holding(folder / "390", alone=True) as free:      # the trainer: False whil
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sem_jax.runs.manifest import NAME
@@ -61,3 +61,24 @@ def holding(path: Path, *, alone: bool = False) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def discard(path: Path, leaving: Path, told: Callable[[], None]) -> None:
+    """Deletes a checkpoint that nobody reads. One that cannot be deleted stays: that is no failed save.
+
+    Args:
+      leaving: its name meanwhile; what has it is deleted too.
+      told: is called before.
+    """
+    with contextlib.suppress(OSError):
+        with holding(path, alone=True) as free:
+            if free and _may_be_deleted(path):
+                told()
+                os.rename(path, leaving)
+        remove(leaving)
+
+
+def _may_be_deleted(folder: Path) -> bool:
+    """False if its owner has made the folder, or one in it, read-only, perhaps to keep it."""
+    inner = (os.path.join(place, name) for place, names, _ in os.walk(folder) for name in names)
+    return all(os.access(it, os.R_OK | os.W_OK | os.X_OK) for it in (folder, *inner))

@@ -8,9 +8,11 @@ manifest.json holds the format version, what the caller gives (step, metrics, co
 SHA-256 of every other file, and a digest of itself. It is written last: a checkpoint without it is not finished.
 """
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from sem_jax.runs.reading import parse_json, read_bytes
 
 FORMAT = 1  # of a checkpoint folder; raise it when a checkpoint of the version before could be misread
 NAME = "manifest.json"
+MAX_STEP = 1 << 31  # steps are counted in int32
 IDENTITY = ("seed", "data", "config", "lengths")  # what `check_identity` compares
 # What the run of a checkpoint may have changed: places, what is kept, and the switch of a run that branches off.
 _MAY_DIFFER = ("runtime.", "data.dir", "mixer.scorer", "mixer.stop_epoch")
 _MAY_DIFFER += ("train.keep", "train.checkpoint_every", "train.eval_every")
+_NO_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 class Damaged(Exception):
@@ -56,13 +60,14 @@ def read_manifest(folder: Path) -> dict:
 
     Raises:
       Damaged: it is not there, or not as it was written.
-      RunError: its format is newer than this version knows.
+      RunError: its format is newer than this version knows, or it cannot be read at present.
     """
     try:
         manifest = parse_json(read_bytes(folder / NAME))
     except FileNotFoundError:
         raise Damaged(f"no {NAME}") from None
     except ValueError as error:  # RunError too
+        _check_readable(folder, error)
         raise Damaged(f"{NAME}: {str(error).splitlines()[0]}") from None
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if type(version) is not int or not isinstance(manifest.get("files"), dict):
@@ -79,8 +84,11 @@ def read_manifest(folder: Path) -> dict:
         value: Any = body.get(name)
         if type(value) is not kind or (inner and not all(type(it) in inner for it in value.values())):
             raise Damaged(f"{NAME}: {name} is {value!r:.60}, which no run writes")
+    if not 0 <= body["step"] < MAX_STEP:
+        raise Damaged(f"{NAME}: step is {body['step']}, which no run reaches")
     for name, expected in body["files"].items():
-        if type(expected.get("bytes")) is not int or type(expected.get("sha256")) is not str:
+        size, digest = expected.get("bytes"), expected.get("sha256")
+        if type(size) is not int or size < 0 or type(digest) is not str:
             raise Damaged(f"{NAME}: {name!r:.60} has no size and SHA-256")
     return body
 
@@ -146,32 +154,55 @@ def read_verified(folder: Path, *, optional: str = "") -> dict:
 
     Raises:
       Damaged: names the first file that differs, or that orbax would read although the manifest does not know it.
-      RunError: as `read_manifest`.
+      RunError: as `read_manifest`; so with the other files.
     """
     manifest = read_manifest(folder)
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Damaged(f"{name}: a link, pipe or device")
-        unknown = path.is_file() and name not in manifest["files"] and not path.name.startswith(".")
-        if unknown and ("/" in name or name.startswith("_CHECKPOINT")):
-            raise Damaged(f"{name}: not in {NAME}")
-    absent = f"{optional}/" if optional and not os.path.lexists(folder / optional) else "\0"
-    for name, expected in manifest["files"].items():
-        if name.startswith(absent):
-            continue
-        if ".." in Path(name).parts or Path(name).is_absolute() or not (folder / name).is_file():
-            raise Damaged(f"{name}: no such file")
-        try:
-            with open(folder / name, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != expected["bytes"]:
-                    raise Damaged(f"{name}: {size} bytes, expected {expected['bytes']}")
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    raise Damaged(f"{name}: contents changed")
-        except OSError as error:
-            raise Damaged(f"{name}: {error.strerror or error}") from None
+    try:
+        for path in folder.rglob("*"):
+            name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise Damaged(f"{name}: a link, pipe or device")
+            unknown = stat.S_ISREG(mode) and name not in manifest["files"] and not path.name.startswith(".")
+            if unknown and ("/" in name or name.startswith("_CHECKPOINT")):
+                raise Damaged(f"{name}: not in {NAME}")
+        absent = f"{optional}/" if optional and not os.path.lexists(folder / optional) else "\0"
+        for name, expected in manifest["files"].items():
+            if not name.startswith(absent):
+                _check_file(folder, name, expected)
+    except OSError as error:
+        _check_readable(folder, error)
+        name = os.path.relpath(error.filename, folder) if error.filename else NAME
+        raise Damaged(f"{name}: {error.strerror or error}") from None
     return manifest
+
+
+def _check_file(folder: Path, name: str, expected: dict) -> None:
+    """Compares a file with what the manifest says of it."""
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise Damaged(f"{name}: no such file")
+    try:
+        regular = stat.S_ISREG(os.stat(folder / name).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        regular = False
+    if not regular:
+        raise Damaged(f"{name}: no such file")
+    with open(folder / name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != expected["bytes"]:
+            raise Damaged(f"{name}: {size} bytes, expected {expected['bytes']}")
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            raise Damaged(f"{name}: contents changed")
+
+
+def _check_readable(folder: Path, error: BaseException | None) -> None:
+    """Raises a RunError if an error comes from what says nothing of the files: rights, open files, memory, a server."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    if error is not None and error.errno in _NO_DAMAGE:
+        raise RunError(
+            f"Checkpoint {folder} cannot be read: {error.strerror} ({error.filename or folder}).",
+            "It may well be undamaged, and was left alone. Mend that, then start the same command again.",
+        ) from error
 
 
 def flush_folder(folder: Path) -> None:

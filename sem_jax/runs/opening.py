@@ -9,6 +9,7 @@ named module:factory in config.json is imported only if the caller gives the sam
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sem_jax import config as config_lib
+from sem_jax.data.images import MAX_PIXELS
 from sem_jax.errors import ConfigError, RunError
 from sem_jax.interfaces import Dataset, Model, Scorer
 from sem_jax.mixers import make_scorer
@@ -26,13 +28,14 @@ from sem_jax.runs import shared
 from sem_jax.runs.array_files import check_size
 from sem_jax.runs.checkpoint import load_model, steps
 from sem_jax.runs.extension import read_lengths
+from sem_jax.runs.layout import TRAINER
 from sem_jax.runs.manifest import Damaged, read_manifest
 from sem_jax.runs.reading import read_json, require_run, without_current_folder
 from sem_jax.runs.records import read_metrics
 from sem_jax.system.hub import is_hub
 from sem_jax.system.urls import require_local
 
-MAX_SIDE = 1 << 16  # pixels; no run writes a larger image_shape
+LARGEST = 3 * MAX_PIXELS  # numbers of an image; no picture that is read has more
 
 
 class DataFacts(NamedTuple):
@@ -210,7 +213,10 @@ def _check_size(path: Path, like: Any) -> None:
     if not path.is_dir():
         return
     try:
-        check_size(read_manifest(path), like)
+        manifest = read_manifest(path)
+        if not os.path.lexists(path / TRAINER):  # what it says of files that are not there is only said
+            manifest["files"] = {k: it for k, it in manifest["files"].items() if not k.startswith(f"{TRAINER}/")}
+        check_size(manifest, like)
     except Damaged as error:
         raise RunError(f"Checkpoint {path} is damaged: {error}", "Choose another one with --checkpoint.") from None
 
@@ -263,15 +269,17 @@ def read_facts(path: Path) -> DataFacts:
       RunError: names the field that is missing, or that is not as a run writes it.
     """
     values = read_json(path)
+
+    def numbers(v: Any, low: float, *kinds: type) -> bool:
+        return isinstance(v, list) and bool(v) and all(type(x) in kinds and low < x < 1e6 for x in v)
+
     wanted = {
         "name": lambda v: isinstance(v, str),
         "fingerprint": lambda v: isinstance(v, str) and v,
         "class_names": lambda v: isinstance(v, list) and len(v) >= 2 and all(isinstance(name, str) for name in v),
-        "image_shape": lambda v: (
-            isinstance(v, list) and len(v) == 3 and all(type(n) is int and 0 < n <= MAX_SIDE for n in v)
-        ),
-        "mean": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and math.isfinite(x) for x in v),
-        "std": lambda v: isinstance(v, list) and v and all(type(x) in (int, float) and 0 < x < math.inf for x in v),
+        "image_shape": lambda v: numbers(v, 0, int) and len(v) == 3 and math.prod(v) <= LARGEST,
+        "mean": lambda v: numbers(v, -1e6, int, float),
+        "std": lambda v: numbers(v, 1e-6, int, float),
         "sizes": lambda v: isinstance(v, dict) and all(type(n) is int for n in v.values()),
     }
     for name, holds in wanted.items():

@@ -73,7 +73,15 @@ def require_run(workdir: str | Path, checkpoint: str | int = "final") -> None:
     Raises:
       RunError: `workdir` is no folder or holds no run, or there is no such checkpoint folder.
     """
-    checkpoint, folder = str(checkpoint), Path(workdir).expanduser()
+    try:
+        _require_run(workdir, str(checkpoint))
+    except (OSError, RuntimeError) as error:  # RuntimeError: pathlib's for a home that is unknown
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{workdir or checkpoint} cannot be read: {reason}", "Give the folder of a run.") from error
+
+
+def _require_run(workdir: str | Path, checkpoint: str) -> None:
+    folder = Path(workdir).expanduser()
     if checkpoint not in ("final", "best_val", "ema") and not checkpoint.isdigit():
         if "://" not in checkpoint and not Path(checkpoint).expanduser().is_dir():
             remedy = "Give one of them, for example --checkpoint=runs/NAME/checkpoints/7800."

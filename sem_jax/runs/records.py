@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,17 +26,18 @@ from typing import Any, BinaryIO
 from sem_jax import __version__
 from sem_jax.config import flatten
 from sem_jax.errors import RunError
-from sem_jax.runs.extension import extend, is_longer
+from sem_jax.runs.extension import differing, extend, is_longer
 from sem_jax.runs.reading import METRICS_LIMIT, parse_json, read_bytes, read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "ml-collections")
+LINKLESS = (".lock", "checkpoints", "tensorboard", "wandb", "earlier", "profile")  # written to or deleted from
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which replaces `path` at the end, so that nobody reads half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    # Processes of two containers may have one number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:  # never through a link that lies there
             yield file
@@ -56,7 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 def sweep(folder: Path) -> None:
     """Deletes the temporary files of `replacing` whose process was killed."""
     for path in folder.glob(".*.*") if folder.is_dir() and not folder.is_symlink() else ():
-        if (match := re.fullmatch(r"\..+\.(\d{1,9})", path.name)) and not _is_alive(int(match[1])):
+        if (match := re.fullmatch(r"\..+\.(\d{1,9})(-[0-9a-f]{8})?", path.name)) and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -160,7 +162,7 @@ class RunFolder:
         except ImportError:  # Windows
             fcntl = None
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (".lock", "checkpoints", "tensorboard", "wandb"):  # what is appended to or deleted from
+        for name in LINKLESS:
             if (self.path / name).is_symlink():
                 raise RunError(f"{self.path / name} is a link; a run writes through none.", self._remedy)
         self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
@@ -224,10 +226,11 @@ class RunFolder:
                 return dict(flatten({group: value for group, value in values.items() if group not in ignore}))
 
             there, here = compared(defaults or {}) | compared(saved), compared(config)
-            names = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+            names = differing(there, here)
             shorter = there if names and is_longer(names, there, here) else None
             if names and not (extend and shorter):
-                remedy = f"To train that run on, add --extend. {self._remedy}" if shorter else self._remedy
+                remedy = f"To continue it, give the settings that are there. {self._remedy}"
+                remedy = f"To train that run on, add --extend. {self._remedy}" if shorter else remedy
                 shown = "; ".join(f"{n}: {there.get(n)!r} there, {here.get(n)!r} now" for n in names[:3])
                 more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
                 raise RunError(f"{self.name} holds a run of another configuration ({shown}{more}).", remedy)

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -183,7 +184,14 @@ def config_with_null(run, canary):
 @hostile
 def config_with_nan(run, canary):
     _edit(run / "config.json", optim__learning_rate=float("nan"))
-    return "optim.learning_rate"
+    return "the number NaN"
+
+
+@hostile
+def config_with_a_number_beyond_floats(run, canary):
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"learning_rate": 0.1', '"learning_rate": 1e999'))
+    return "the number 1e999"
 
 
 @hostile
@@ -208,13 +216,31 @@ def model_wider_than_the_checkpoint(run, canary):
 @hostile
 def data_facts_with_nan(run, canary):
     _edit(run / "data.json", mean=[float("nan")] * 3)
-    return "mean"
+    return "the number NaN"
 
 
 @hostile
 def data_facts_with_infinity(run, canary):
     _edit(run / "data.json", std=[float("inf")] * 3)
+    return "the number Infinity"
+
+
+@hostile
+def data_facts_with_a_mean_that_no_float_holds(run, canary):
+    _edit(run / "data.json", mean=[10**60] * 3)
+    return "mean"
+
+
+@hostile
+def data_facts_with_a_std_of_nothing(run, canary):
+    _edit(run / "data.json", std=[1e-300] * 3)
     return "std"
+
+
+@hostile
+def image_of_gigabytes(run, canary):
+    _edit(run / "data.json", image_shape=[65536, 65536, 3])
+    return "image_shape"
 
 
 @hostile
@@ -377,6 +403,17 @@ def manifest_of_files_without_a_size(run, canary):
 
 
 @hostile
+def manifest_of_a_file_of_less_than_nothing(run, canary):
+    from sem_jax.runs.manifest import _digest
+
+    path = run / "checkpoints/3/manifest.json"
+    values = read_manifest(path.parent)
+    values["files"]["trainer/x"] = {"bytes": -(1 << 40), "sha256": "0" * 64}
+    path.write_text(json.dumps(values | {"sha256": _digest(values)}))
+    return "manifest.json: 'trainer/x' has no size"
+
+
+@hostile
 def checkpoint_with_a_sparse_file(run, canary):
     from sem_jax.runs.manifest import _digest
 
@@ -487,6 +524,20 @@ def model_of_gigabytes_made_of_nothing(run, canary):
     return "its arrays need"
 
 
+@hostile
+def model_of_gigabytes_beside_files_that_are_not_there(run, canary):
+    from sem_jax.runs.manifest import _digest
+
+    checkpoint = run / "checkpoints/3"
+    _edit(run / "config.json", model__width=200)
+    values = read_manifest(checkpoint)
+    values["files"] = {name: it for name, it in values["files"].items() if not name.startswith("trainer/")}
+    values["files"]["trainer/x"] = {"bytes": 1 << 33, "sha256": "0" * 64}
+    shutil.rmtree(checkpoint / "trainer")
+    (checkpoint / "manifest.json").write_text(json.dumps(values | {"sha256": _digest(values)}))
+    return "its arrays need"
+
+
 # Files that are none, endless or larger than any memory.
 
 
@@ -525,6 +576,10 @@ def _digits(path):
     path.write_text('{"step": ' + "9" * 5000 + "}\n{}\n")
 
 
+def _no_number(path):
+    path.write_text('{"step": 1, "val_accuracy": NaN}\n{}\n')
+
+
 def _half_a_character(path):
     path.write_text('{"step": 1, "name": "\\ud800"}\n{}\n')
 
@@ -536,7 +591,7 @@ READ = {  # file -> how it is read
     "checkpoints/3/manifest.json": open_run,
 }
 for file, by in READ.items():
-    for made in (_pipe, _device, _folder, _link_out, _circle, _sparse, _nested, _digits, _half_a_character):
+    for made in (_pipe, _device, _folder, _link_out, _circle, _sparse, _nested, _digits, _no_number, _half_a_character):
 
         def replaced(run, canary, file=file, made=made):
             (run / file).unlink()

@@ -3,6 +3,7 @@
 A row makes the folder below `home` and returns the call, and the word of its refusal or a check of what it returns.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sem_jax.runs.checkpoint import Checkpoints, steps
+from sem_jax.runs.manifest import _digest
 from sem_jax.runs.records import RunFolder, read_metrics, write_json
 from sem_jax.runs.state import TrainState
 
@@ -89,6 +91,21 @@ def files_and_links_named_as_unfinished_saves(home):
     return start(home), goes_on_from(20, [10, 20], swept, (other / "kept").exists)
 
 
+def manifest_with_a_number_beyond_floats(home):
+    path = write(home) / "checkpoints/20/manifest.json"
+    path.write_text(path.read_text().replace('"step": 20', '"step": 1e999'))
+    return start(home), goes_on_from(10, [10], (home / "checkpoints/damaged/20").is_dir)
+
+
+def manifest_of_a_step_beyond_integers(home):
+    path = write(home) / "checkpoints/20/manifest.json"
+    values = json.loads(path.read_text()) | {"step": 1 << 40}
+    values.pop("sha256")
+    path.write_text(json.dumps(values | {"sha256": _digest(values)}))
+    path.parent.rename(path.parent.with_name(str(1 << 40)))
+    return start(home), goes_on_from(10, [10])
+
+
 def file_named_damaged(home):
     (write(home) / "checkpoints/damaged").write_text("mine")
     (home / "checkpoints/20/manifest.json").write_text("")
@@ -121,6 +138,14 @@ def tensorboard_is_a_link(home):
     return _link(home, "tensorboard")
 
 
+def earlier_results_are_a_link(home):
+    return _link(home, "earlier")
+
+
+def profile_is_a_link(home):
+    return _link(home, "profile")
+
+
 def log_doubled(home):
     path = write(home) / "metrics.jsonl"
     path.write_text(path.read_text() * 2)
@@ -145,7 +170,8 @@ def log_with_text_for_a_number(home):
 
 
 def leftovers_of_a_killed_process(home):
-    names = [home / ".config.json.99999999", home / f"evaluation/.eval.html.{os.getpid()}"]
+    names = [home / ".config.json.99999999", home / ".data.json.99999999-0a1b2c3d"]
+    names += [home / f"evaluation/.eval.html.{os.getpid()}"]
     write(home)
     (home / "evaluation").mkdir()
     for path in names:
@@ -181,11 +207,15 @@ STARTS = [
     checkpoints_on_other_data,
     checkpoints_of_another_configuration,
     files_and_links_named_as_unfinished_saves,
+    manifest_with_a_number_beyond_floats,
+    manifest_of_a_step_beyond_integers,
     file_named_damaged,
     file_named_as_a_checkpoint,
     lock_is_a_link,
     checkpoints_are_a_link,
     tensorboard_is_a_link,
+    earlier_results_are_a_link,
+    profile_is_a_link,
     log_doubled,
     log_lost,
     log_of_other_steps,

@@ -1,5 +1,6 @@
 """Checkpoints: what comes back is what was saved, or the newest undamaged one, and then it is said."""
 
+import errno
 import gc
 import json
 import os
@@ -253,6 +254,68 @@ def test_a_save_that_fails_leaves_the_checkpoints_before_it(tmp_path, monkeypatc
             save(tmp_path, 2)
     assert steps(tmp_path) == [1] and not list(tmp_path.glob(".saving*"))
     assert restore(save(tmp_path, 2)) == 2
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ESTALE], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", ["manifest.json", "_METADATA"])
+def test_what_cannot_be_read_at_present_is_not_damaged(saved, tmp_path, monkeypatch, code, name):
+    """It is neither moved away nor passed over for an older one."""
+    folder = shutil.copytree(saved, tmp_path / "copy")
+
+    def refusing(there):
+        def opened(path, *more, **options):
+            if str(path).endswith(f"20/{name}") or str(path).endswith(f"20/model/{name}"):
+                raise OSError(code, os.strerror(code), str(path))
+            return there(path, *more, **options)
+
+        return opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing(os.open))
+        patch.setattr(manifest, "open", refusing(open), raising=False)
+        for call in (
+            lambda: restore(folder),
+            lambda: load_model(folder, 20, {"params": state(0).params, "batch_stats": state(0).batch_stats}),
+        ):
+            with pytest.raises(RunError, match=rf"20 cannot be read: {os.strerror(code)} \(.*{name}\)\.\nIt may well"):
+                call()
+    assert not (folder / "damaged").exists() and restore(folder) == 20
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_damaged(saved, tmp_path, monkeypatch):
+    folder, lstat = shutil.copytree(saved, tmp_path / "copy"), Path.lstat
+
+    def refused(self):
+        if self.parent.name == "model":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return lstat(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", refused)
+        with pytest.raises(RunError, match="Permission denied"):
+            restore(folder)
+    assert restore(folder) == 20
+
+
+def test_what_cannot_be_deleted_ends_no_run(tmp_path, monkeypatch):
+    """Folders that are read-only are not even renamed; what is left of a deletion is no hindrance later."""
+    access, rmtree = os.access, shutil.rmtree
+
+    def deleting(path, *more, **options):
+        if Path(path).name == ".deleting-20":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        rmtree(path, *more, **options)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: "10/model" not in str(path) and access(path, mode))
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    save(tmp_path, 10, 20, 30, 40, keep=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"10", ".deleting-20", "40"}
+    assert restore(tmp_path) == 40
+
+
+def test_a_folder_that_cannot_be_looked_into_is_one_message(tmp_path):
+    with pytest.raises(RunError, match="cannot be read: File name too long"):
+        steps(tmp_path / ("x" * 300) / "checkpoints")
 
 
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path, monkeypatch):
