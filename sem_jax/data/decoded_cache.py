@@ -35,7 +35,7 @@ from sem_jax.data.files import FolderFiles
 from sem_jax.data.npy_files import load_npy
 from sem_jax.data.refusing import parse_json, read_file
 from sem_jax.data.splits import digest
-from sem_jax.errors import DataError, one_line
+from sem_jax.errors import ConfigError, DataError, one_line
 from sem_jax.interfaces import Split
 from sem_jax.system.urls import require_local
 
@@ -46,10 +46,17 @@ Labelled = tuple[Split, tuple[str, ...]]  # a split and its class names
 
 
 def cache_dir() -> Path:
-    """Folder of the cache, whether or not it exists."""
+    """Folder of the cache, whether or not it exists.
+
+    Raises:
+      ConfigError: it is in the home folder, and there is none.
+    """
     require_local("$SEM_JAX_CACHE", os.environ.get("SEM_JAX_CACHE", ""), out=True)
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sem_jax"
-    return Path(os.environ.get("SEM_JAX_CACHE") or default).expanduser()
+    try:
+        return Path(os.environ.get("SEM_JAX_CACHE") or default).expanduser()
+    except RuntimeError:  # no $HOME, and nobody of this number in /etc/passwd, as in some containers
+        raise ConfigError("there is no home folder for the cache", "Set SEM_JAX_CACHE to a folder.") from None
 
 
 def identity(path: Path, *options) -> list:

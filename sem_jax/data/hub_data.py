@@ -11,8 +11,8 @@ pyarrow is needed (`pip install -e .[datasets]`).
 
 The files are read with pyarrow and not with the `datasets` library, which takes seconds to import, copies every set
 into a cache of its own and has more ways to read a folder than could be checked. A stranger's file is data: an image
-must be in it, and a path to one is refused; so are compressed Arrow batches, and row groups that inflate beyond GROUP
-bytes.
+must be in it, and a path to one is refused; so are compressed Arrow batches, row groups that inflate beyond GROUP
+bytes, and a small file whose rows share a large image.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from sem_jax.data.arrow_files import REMEDY, ArrowRecords, content_of, open_batc
 from sem_jax.data.decoded_cache import Labelled, read_splits, stamp
 from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, Reading, Source
+from sem_jax.data.files import RATIO_LIMIT
 from sem_jax.data.images import decode_all
 from sem_jax.data.refusing import refusing, regular
 from sem_jax.errors import DataError
@@ -37,7 +38,8 @@ from sem_jax.system import hub
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 SUFFIXES = (".parquet", ".arrow")
 FILE, GROUP, ROWS = 1 << 36, 1 << 32, 1 << 27  # bytes of a file; bytes that a row group inflates to; rows of a file
-BATCH = 64  # rows that are inflated at a time
+UNPACKED = 1 << 27  # bytes of all images of a file, if RATIO_LIMIT times its own are not more
+BATCH = 4096  # rows of whole numbers that are read at a time
 NAME = 200  # letters of a label that is a text
 
 
@@ -87,9 +89,7 @@ def load_hf(source: Source, data_dir: str, splits: Sequence[str], image_size: in
             raise DataError(f"{files[0]} has no rows", REMEDY)
         index = {name: label for label, name in enumerate(names)}
         numbers = (index.get(it, -1) if isinstance(it, str) else it for it in found)
-        labels = np.array(
-            [min(max(it, -1), len(names)) for it in numbers], np.int32
-        )  # `check_split` names what is none
+        labels = np.array([min(max(it, -1), len(names)) for it in numbers], np.int32)  # `check_split` names others
         if encoded:
             about = [str(folder.resolve()), split, [[path.name, *stamp(path)] for path in files]]
             return Split(RecordImages(records, image_size, about, eval_crop=reading.eval_crop), labels), names
@@ -240,7 +240,8 @@ def _rows(path: Path, asked: tuple[str, str], *, images: bool) -> Iterator[tuple
     table = _table(path)
     image, label = _columns(table, asked)
     with _reading(path):
-        number = 0
+        number = total = 0
+        limit = max(UNPACKED, RATIO_LIMIT * path.stat().st_size)
         for batch in _batches(table, [image, label] if images else [label]):
             batch.validate(full=True)
             labels = batch.column(label).to_pylist()
@@ -249,6 +250,8 @@ def _rows(path: Path, asked: tuple[str, str], *, images: bool) -> Iterator[tuple
                 where = f"{path}: row {number}"
                 number += 1
                 content = content_of(cell, where)
+                if (total := total + len(content)) > limit:
+                    raise DataError(f"{where}: the images so far have more than {limit:,} bytes", REMEDY)
                 if it is None or (isinstance(it, str) and len(it) > NAME):
                     raise DataError(f"{where} has no label, or a text of more than {NAME} letters", REMEDY)
                 yield content, it, where
@@ -269,7 +272,9 @@ def _batches(table: Table, columns: list[str]) -> Iterator[Any]:
         if about.num_rows > ROWS or max(sizes, default=0) > GROUP:
             found = f"{about.num_rows:,} rows, row groups of up to {max(sizes, default=0):,} bytes"
             raise DataError(f"{path} has {found}; at most {ROWS:,} and {GROUP:,} are read", REMEDY)
-        yield from file.iter_batches(batch_size=BATCH, columns=columns)
+        # A text or image of all rows is in the file once, and in each row of a batch.
+        whole = all(_arrow().types.is_integer(table.fields[name]) for name in columns)
+        yield from file.iter_batches(batch_size=BATCH if whole else 1, columns=columns)
 
 
 def _labelled(files: list[Path], columns: tuple[str, str]) -> bool:

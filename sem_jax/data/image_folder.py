@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sem_jax.data.decoded_cache import Labelled, identity, read_splits
+from sem_jax.data.decoded_cache import Labelled, identity, read_splits, stamp
 from sem_jax.data.encoded import RecordImages, too_large
 from sem_jax.data.facts import Loaded, PublicSet, Raw, Reading, Source
 from sem_jax.data.files import Files, FolderFiles, open_files
@@ -67,7 +67,9 @@ def load_image_folder(
         else:
             listed, labels, names = list_tree(files, prefix)
             about = [split, identity(path, image_size)]
-            records = FileRecords(FolderFiles(path, ()), listed)
+            stamps = {name: it[:2] for name, *it in about[1][1:]}
+            stamps = np.array([stamps.get(name) or (-1, -1) for name in listed], np.int64)
+            records = FileRecords(FolderFiles(path, ()), listed, stamps)
             images = RecordImages(records, image_size, about, eval_crop=reading.eval_crop)
         if not names:
             message = f"{files.where(prefix.rstrip('/'))} has images but no class folders"
@@ -98,16 +100,25 @@ def find_split(files: Files, split: str) -> str:
 
 
 class FileRecords:
-    """`encoded.Records` of the named files of a folder or archive, in this order."""
+    """`encoded.Records` of the named files of a folder or archive, in this order.
 
-    def __init__(self, files: Files, names: Sequence[str]):
-        self._files, self._names = files, names
+    Args:
+      stamps: i64[n 2], size and time of change of each file of a folder: one that is replaced later is refused, since a
+        run that reads it would not be one on the data that it has recorded. None: not compared.
+    """
+
+    def __init__(self, files: Files, names: Sequence[str], stamps: np.ndarray | None = None):
+        self._files, self._names, self._stamps = files, names, stamps
 
     def __len__(self) -> int:
         return len(self._names)
 
     def read(self, index: int) -> bytes:
-        return self._files.read(self._names[index])
+        content = self._files.read(self._names[index])
+        if self._stamps is not None and stamp(where := self.where(index))[:2] != self._stamps[index].tolist():
+            message = f"{where} has changed since the data was read first"
+            raise DataError(message, "Put the file back as it was, or start a run on the new data.")
+        return content
 
     def where(self, index: int) -> str:
         return self._files.where(self._names[index])

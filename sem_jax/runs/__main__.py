@@ -14,8 +14,10 @@ larger than memory. Exit status: 0 done, 2 refused (one message says why), and n
 import argparse
 import contextlib
 import csv
+import io
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -96,15 +98,23 @@ def write_rows(rows: Iterable[dict[str, Any]], file: IO[str], kind: str) -> int:
     return count
 
 
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what a terminal would obey: the classes are a stranger's, the files only for a terminal."""
+    safe = sys.stdout.isatty()
+    return {k: plain(it) if isinstance(it, str) and (safe or k != "file") else it for k, it in row.items()}
+
+
 @contextlib.contextmanager
 def _opened(out: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that has its name only when it is whole."""
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
         yield sys.stdout
         return
-    part = out.with_name(f"{out.name}.part")
+    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")  # nobody else's, nor a link
     try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with part.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield file
         os.replace(part, out)
     except OSError as error:
@@ -149,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         inputs = Inputs(items, run.data.image_shape, eval_crop=crop, skip_broken=args.skip_broken)
         rows = predict_rows(run, inputs, top=args.top, batch_size=args.batch_size)
         with _opened(out) as file:
+            rows = rows if out else map(_shown, rows)
             count = write_rows(rows, file, ".csv" if out is None else out.suffix)
         say = lambda line: print(plain(line), file=sys.stderr)  # noqa: E731
         if inputs.broken:

@@ -9,6 +9,7 @@ Pictures are resized as in training. Arrays are not: another size is refused.
 
 import functools
 import io
+import stat
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -222,6 +223,8 @@ def _decoded(data: bytes, name: str, shape: Shape, eval_crop: float) -> np.ndarr
 
 def _rows(path: Path) -> list[Item]:
     """The rows of an array in a file, which stays on disk."""
+    if not path.is_file():
+        raise DataError(f"{path} is no file")
     try:
         with path.open("rb") as file:
             dtype, shape, _, _ = read_npy_header(file, path.stat().st_size, str(path))
@@ -241,6 +244,8 @@ def _read_row(array: np.ndarray, row: int, name: str, shape: Shape, eval_crop: f
 
 def _begins_like_one(path: Path) -> bool:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False  # a pipe would be waited for
         with path.open("rb") as file:
             return holds_image(file.read(HEAD))
     except OSError:

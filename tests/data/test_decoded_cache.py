@@ -8,6 +8,7 @@ from PIL import Image
 
 from sem_jax.data import Reading, load
 from sem_jax.data import decoded_cache as cache
+from sem_jax.errors import ConfigError
 from tests.helpers.data_sets import write_arrays, write_tree
 
 
@@ -91,3 +92,11 @@ def test_damage_is_said_once(tmp_path, caplog):
     load("image_folder", data_dir=str(root))
     load("image_folder", data_dir=str(root))
     assert caplog.text.count("damaged") == 1
+
+
+def test_without_a_home_folder_one_line_says_what_to_set(monkeypatch):
+    for name in ("HOME", "SEM_JAX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])  # nobody of this number, as in some containers
+    with pytest.raises(ConfigError, match="no home folder for the cache\nSet SEM_JAX_CACHE"):
+        cache.cache_dir()

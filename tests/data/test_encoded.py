@@ -1,6 +1,7 @@
 """Images that stay encoded: the array they stand for, crops, batches by number, shards, damaged files."""
 
 import io
+import os
 import sys
 
 import jax
@@ -142,7 +143,9 @@ def test_worker_processes_make_the_same_batches_and_name_a_damaged_file(tree, so
     pytest.importorskip("grain")
     batches = [source()[k] for k in range(10)]
     path = next((tree / "train/dog").iterdir())
-    path.write_bytes(path.read_bytes()[:100])
+    before, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:100] + bytes(len(content) - 100))  # as of a disk: neither size nor time tell
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     iterator = open_batches(source(), 0, workers)
     got = []
     with pytest.raises(DataError) as error:
@@ -236,3 +239,19 @@ def test_digest_and_statistics_are_taken_in_one_pass(tree, monkeypatch):
     monkeypatch.setattr(encoded, "decode", lambda *args, **named: decoded.append(1) or decode(*args, **named))
     splits.digest(images), splits.channel_stats(images), splits.digest(images)
     assert len(decoded) == len(names)
+
+
+def test_a_picture_that_is_replaced_during_a_run_is_refused(tree):
+    """It would be trained on under the fingerprint of the picture before."""
+    dataset = load_encoded(tree, image_size=12)
+    images, names = dataset.splits["train"].images, [str(path) for path in sorted((tree / "train").rglob("*.png"))]
+    images.batch(np.array([0, 1]))
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(names[0])
+    row = np.array([0])
+    for read in (lambda: images.batch(row), lambda: images.cropped(row, seed=0, epoch=1, scale=0.5)):
+        with pytest.raises(DataError) as caught:
+            read()
+        check_message(caught.value, names[0], "has changed since the data was read first")
+    images.batch(np.array([1]))
+    again = load_encoded(tree, image_size=12)
+    assert again.fingerprint != dataset.fingerprint

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -214,3 +215,24 @@ def test_what_the_library_writes(tmp_path, monkeypatch):
         (tmp_path / "tables").mkdir(exist_ok=True)
         it.to_parquet(tmp_path / "tables" / f"{split}-00000-of-00001.parquet")
     check(load("hf", data_dir=str(tmp_path / "tables")))
+
+
+@pytest.mark.parametrize("column", ["image", "struct", "label"])
+def test_a_small_file_whose_rows_share_a_large_value_is_refused_within_bounds(tmp_path, column):
+    """400 rows of one image of 8 MB, in a file of less than a kilobyte or two."""
+    count, value = 400, bytes(8 << 20)
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value], pa.binary()))
+    images, labels = shared, pa.array([i % 2 for i in range(count)])
+    if column == "struct":
+        images = pa.StructArray.from_arrays([shared, pa.array([""] * count)], ["bytes", "path"])
+    elif column == "label":
+        texts = pa.array([value.decode()], pa.string())
+        images, labels = pa.array([b""] * count), pa.DictionaryArray.from_arrays(shared.indices, texts)
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", pa.table({"image": images, "label": labels}), **options)
+    assert (tmp_path / "train.parquet").stat().st_size < 4096
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    words = "a text of more than" if column == "label" else "row 16: the images so far have more than 134,217,728 bytes"
+    refused(tmp_path, words, cache=False)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10  # KiB

@@ -77,3 +77,18 @@ def test_command_line(tmp_path, own_home):
         failed = run([*command, *arguments], env=mirror)
         assert failed.returncode == 2 and "Traceback" not in failed.stderr
         assert word in failed.stderr and len(failed.stderr.strip().splitlines()) <= 3, failed.stderr
+
+
+def test_the_lock_is_no_way_to_another_file(tmp_path, monkeypatch):
+    """A link is refused, and what is in the file stays."""
+    spec, raw = small_cifar10(monkeypatch), write_cifar10(tmp_path / "raw")
+    lock, other = tmp_path / "sets/cifar10/.prepare.lock", tmp_path / "precious"
+    lock.parent.mkdir(parents=True)
+    other.write_text("precious")
+    lock.symlink_to(other)
+    with pytest.raises(DataError, match="cannot write .*prepare.lock"):
+        prepare(spec, data_dir=tmp_path / "sets", source=raw)
+    lock.unlink()
+    lock.write_text("mine")
+    prepare(spec, data_dir=tmp_path / "sets", source=raw)
+    assert other.read_text() == "precious" and lock.read_text() == "mine"

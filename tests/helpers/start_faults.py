@@ -106,6 +106,14 @@ def manifest_of_a_step_beyond_integers(home):
     return start(home), goes_on_from(10, [10])
 
 
+def settings_of_another_run(home):
+    """The end of mixing follows the length, and is not named."""
+    settings = [{"train": {"epochs": n}, "mixer": {"stop_epoch": n}} for n in (2, 1)]
+    RunFolder(home).claim(settings[0], FACTS)
+    there = "(train.epochs: 2 there, 1 now).\nTo continue it, give the settings that are there."
+    return lambda: RunFolder(home).claim(settings[1], FACTS), there
+
+
 def file_named_damaged(home):
     (write(home) / "checkpoints/damaged").write_text("mine")
     (home / "checkpoints/20/manifest.json").write_text("")
@@ -209,6 +217,7 @@ STARTS = [
     files_and_links_named_as_unfinished_saves,
     manifest_with_a_number_beyond_floats,
     manifest_of_a_step_beyond_integers,
+    settings_of_another_run,
     file_named_damaged,
     file_named_as_a_checkpoint,
     lock_is_a_link,

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -122,6 +124,15 @@ def test_broken_pictures_are_named_or_counted(photos, tmp_path):
         list_inputs([empty])
 
 
+@pytest.mark.parametrize("name", ["notes", "x.png", "x.npy"])
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / name)
+    assert len(list_inputs([tmp_path])) == 1 + name.endswith(".png")
+    with pytest.raises(DataError, match=name):
+        Inputs(list_inputs([tmp_path / name]), SHAPE)[0:1]
+
+
 @pytest.fixture(scope="module")
 def run(run_dir):
     return sj.load(run_dir)
@@ -175,6 +186,30 @@ def test_a_broken_picture_leaves_no_file(run_dir, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([f"--workdir={run_dir}", str(tmp_path), f"--out={tmp_path}/out.csv"])
     assert "bad.png is empty" in capsys.readouterr().err and [it.name for it in tmp_path.iterdir()] == ["bad.png"]
+
+
+def test_the_file_is_written_through_no_link_and_beside_nobody_elses(run_dir, photos, tmp_path, capsys):
+    (other := tmp_path / "other").write_text("mine")
+    (tmp_path / "out.csv.part").symlink_to(other)
+    (tmp_path / "out.csv").symlink_to(other)
+    command(capsys, f"--workdir={run_dir}", photos / "0000.png", f"--out={tmp_path}/out.csv")
+    assert other.read_text() == "mine" and (tmp_path / "out.csv").read_text().startswith("file,class,")
+    assert {it.name for it in tmp_path.iterdir()} == {"other", "out.csv.part", "out.csv"}
+
+
+def test_a_terminal_is_told_nothing_by_names(run_dir, photos, tmp_path, capsys):
+    """Class names are a stranger's."""
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    facts = json.loads((copy / "data.json").read_text())
+    facts["class_names"] = [f"\x1b]0;owned\x07{name}" for name in facts["class_names"]]
+    (copy / "data.json").write_text(json.dumps(facts))
+    said = command(capsys, f"--workdir={copy}", photos / "0000.png").out
+    assert "\x1b" not in said and "\\x1b]0;owned\\x07" in said
+
+
+def test_names_of_files_need_not_be_utf_8(run_dir, photos, tmp_path, capsysbinary):
+    shutil.copy(photos / "0000.png", odd := tmp_path / os.fsdecode(b"caf\xe9.png"))
+    assert b"caf\xe9.png," in command(capsysbinary, f"--workdir={run_dir}", odd).out
 
 
 def test_results_become_tables_of_pandas(run):

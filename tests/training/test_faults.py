@@ -371,6 +371,8 @@ def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     with pytest.raises(RunError, match="Cannot write the run folder .*Not a directory") as caught:
         run(tmp_path / "file")
     assert len(str(caught.value).splitlines()) <= 3
+    with pytest.raises(RunError, match="cannot be read: File name too long"):
+        run(tmp_path / ("x" * 300))
 
 
 def test_a_disk_that_fills_while_logging_ends_in_one_message_and_the_run_continues_later(tmp_path, monkeypatch):
