@@ -39,8 +39,7 @@ SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 SUFFIXES = (".parquet", ".arrow")
 FILE, GROUP, ROWS = 1 << 36, 1 << 32, 1 << 27  # bytes of a file; bytes that a row group inflates to; rows of a file
 UNPACKED = 1 << 27  # bytes of all images of a file, if RATIO_LIMIT times its own are not more
-BATCH = 4096  # rows of whole numbers that are read at a time
-NAME = 200  # letters of a label that is a text
+BATCH, NAME = 4096, 200  # rows of whole numbers that are read at a time; letters of a label that is a text
 
 
 class Table(NamedTuple):
@@ -240,8 +239,7 @@ def _rows(path: Path, asked: tuple[str, str], *, images: bool) -> Iterator[tuple
     table = _table(path)
     image, label = _columns(table, asked)
     with _reading(path):
-        number = total = 0
-        limit = max(UNPACKED, RATIO_LIMIT * path.stat().st_size)
+        number, total, limit = 0, 0, max(UNPACKED, RATIO_LIMIT * path.stat().st_size)
         for batch in _batches(table, [image, label] if images else [label]):
             batch.validate(full=True)
             labels = batch.column(label).to_pylist()

@@ -9,7 +9,6 @@ named module:factory in config.json is imported only if the caller gives the sam
 
 import hashlib
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,8 +115,7 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
     folder = workdir if manifest else _locate(workdir, checkpoint)[0]
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
-        found = type(values).__name__
-        raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {found}")
+        raise RunError(f"{folder / 'config.json'} must hold fields of a configuration, not a {type(values).__name__}")
     _check_trust(values, folder / "config.json", trust_model)
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
@@ -214,7 +212,7 @@ def _check_size(path: Path, like: Any) -> None:
         return
     try:
         manifest = read_manifest(path)
-        if not os.path.lexists(path / TRAINER):  # what it says of files that are not there is only said
+        if not (path / TRAINER).exists():  # what it says of files that are not there is only said
             manifest["files"] = {k: it for k, it in manifest["files"].items() if not k.startswith(f"{TRAINER}/")}
         check_size(manifest, like)
     except Damaged as error:
