@@ -46,7 +46,7 @@ def quiet_for_gone_readers() -> Iterator[None]:
         if not _reader_has_gone():  # another pipe or socket is broken
             raise
     finally:
-        if _reader_has_gone():  # what still waits for it goes nowhere
+        if sys.stdout is not None and _reader_has_gone():  # what still waits for it goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
