@@ -27,6 +27,7 @@ from sem_jax.data.splits import check_class_names
 from sem_jax.errors import DataError
 from sem_jax.interfaces import Split
 
+ROUNDED = 2 * 10**9  # ns by which a server may round a file's time, some while after it was written
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 
 
@@ -115,9 +116,12 @@ class FileRecords:
 
     def read(self, index: int) -> bytes:
         content = self._files.read(self._names[index])
-        if self._stamps is not None and stamp(where := self.where(index))[:2] != self._stamps[index].tolist():
-            message = f"{where} has changed since the data was read first"
-            raise DataError(message, "Put the file back as it was, or start a run on the new data.")
+        if self._stamps is not None:
+            where, (size, changed) = self.where(index), self._stamps[index].tolist()
+            now = stamp(where)[:2] or (-1, -1)
+            if now[0] != size or abs(now[1] - changed) > ROUNDED:
+                message = f"{where} has changed since the data was read first"
+                raise DataError(message, "Put the file back as it was, or start a run on the new data.")
         return content
 
     def where(self, index: int) -> str:
