@@ -58,8 +58,8 @@ def extend(folder: Path, there: Mapping[str, Any], write: Any) -> None:
     write(folder / NAME, [it for it in earlier if it["epochs"] < epochs] + [entry])
     if (folder / "result.json").exists():
         kept = folder / "earlier" / f"{epochs}_epochs"
-        if kept.is_symlink():
-            raise RunError(f"{kept} is a link; a run writes through none.", "Remove it.")
+        if links := [it for it in (kept.parent, kept) if it.is_symlink()]:
+            raise RunError(f"{links[0]} is a link; a run writes through none.", "Remove it.")
         kept.mkdir(parents=True, exist_ok=True)
         for name in _ENDS:
             with contextlib.suppress(FileNotFoundError):
