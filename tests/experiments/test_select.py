@@ -139,7 +139,7 @@ def test_a_folder_of_another_search_is_refused(tmp_path, capsys):
 
 def test_without_optuna_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"needs Optuna.*\n.*sem-jax\[sweep\]"):
+    with pytest.raises(ConfigError, match=r"needs Optuna.*\npip install optuna"):
         select.open_study(tmp_path / "study.db", 4)
 
 
