@@ -193,9 +193,11 @@ def test_a_configuration_is_found_by_name_or_path(tmp_path, monkeypatch):
             find_config(text)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/digits.py").write_text("get_config = 3\n")
-    assert find_config("digits") == (Path("configs/digits.py"), "")
+    (tmp_path / "configs/mine.py").write_text("")
+    assert find_config("digits") == (shipped() / "digits.py", "")  # a stranger's folder may have one, too
+    assert find_config("mine") == (Path("configs/mine.py"), "")
     with pytest.raises(ConfigError, match="has no function get_config"):
-        load_config("digits")
+        load_config("configs/digits.py")
     (tmp_path / "mine.py").write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(ConfigError, match="mine.py failed: ZeroDivisionError: division by zero"):
         load_config("mine.py")

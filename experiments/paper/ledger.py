@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sem_jax.errors import RunError
+from sem_jax.runs.records import replacing
 
 FORMAT = 1  # raise it when the meaning of a field changes
 STATUSES = ("done", "failed")
@@ -67,9 +68,8 @@ class Ledger:
             content = pack(items)
             path = self.folder / "items" / f"{entry['id']}.npz"
             path.parent.mkdir(exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            with replacing(path) as file:
+                file.write(content)
             entry["items"] = {"file": f"items/{path.name}", "sha256": hashlib.sha256(content).hexdigest()}
         line = json.dumps(entry, allow_nan=False) + "\n"
         with open(self.path, "a+b") as file:

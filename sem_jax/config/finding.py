@@ -3,8 +3,9 @@
     load_config("digits:mixup+es+sem")              # comes with the package
     load_config("experiments/mine.py")              # Python, which is executed
 
-A name is looked up in configs/ of the working directory, then among those that come with the package. So is the path
-of a file that is not there, such as configs/digits.py outside of a checkout.
+A name is looked up among those that come with the package, then in configs/ of the working directory, which may be a
+stranger's: there a name of the package's never runs another file. So is the path of a file that is not there, such as
+configs/digits.py outside of a checkout.
 """
 
 import ast
@@ -38,7 +39,7 @@ def shipped() -> Path:
 
 def known_configs() -> dict[str, Path]:
     """The configurations that have a name."""
-    folders = (shipped(), Path("configs"))  # the later one counts
+    folders = (Path("configs"), shipped())  # the later one counts
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.py")) if path.stem[0] != "_"}
 
 

@@ -130,8 +130,7 @@ def _secret() -> bytes:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{KEY}.{os.getpid()}")
-            temporary.unlink(missing_ok=True)
+            temporary = path.with_name(f".{KEY}.{os.getpid()}-{secrets.token_hex(4)}")
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(KEY_BYTES))
             os.replace(temporary, path)

@@ -20,6 +20,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -240,8 +241,7 @@ def _place(source: Path, target: Path, expected: str, place: Place) -> str:
     if target.exists() and os.path.samefile(source, target):
         return sha256
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         os.link(source.resolve(), temporary)
     except OSError:  # another disk, or one without links

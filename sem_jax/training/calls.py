@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sem_jax.errors import RunError, one_line
 from sem_jax.interfaces import Key, Mean
 from sem_jax.runs.state import TrainState
 from sem_jax.training.step import TrainStep
@@ -113,3 +114,16 @@ def from_plain(values: dict, like: Sums) -> Sums:
     means = like.means | {name: Mean(*mean) for name, mean in values["means"].items() if name in like.means}
     saved = Sums(means, *(values[name] for name in Sums._fields[1:]))
     return jax.tree.map(lambda value, zero: np.asarray(value, zero.dtype), saved, like)
+
+
+def read_progress(progress: dict, like: Sums) -> tuple[Sums, float]:
+    """(sums, seconds) of the steps that an epoch had when a checkpoint was saved in its middle.
+
+    Raises:
+      RunError: it is not as a run writes it.
+    """
+    try:
+        return from_plain(progress["sums"], like), float(progress.get("seconds", 0.0))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        message = f"the checkpoint's progress within its epoch is not as a run writes it: {one_line(error)}"
+        raise RunError(message, "Delete that checkpoint; the one before it is continued.") from None

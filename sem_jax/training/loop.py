@@ -31,7 +31,7 @@ from sem_jax.system.progress import bar as progress_bar
 from sem_jax.system.signals import TIME_IS_UP, Interrupted, StopRequest
 from sem_jax.training import start as beginning
 from sem_jax.training import summary
-from sem_jax.training.calls import from_plain, to_plain
+from sem_jax.training.calls import read_progress, to_plain
 from sem_jax.training.epoch_log import line_of, record_of
 from sem_jax.training.programs import Programs
 from sem_jax.training.step import QUANTITIES
@@ -191,10 +191,11 @@ class _Run:
         mixing = cfg.mixer.name != "none" and epoch < cfg.mixer.stop_epoch
         stage = programs.mixing if mixing else programs.plain
         sums = programs.prepare(stage, self.state, order)
+        seconds = 0.0
         if progress:
-            sums = jax.device_put(from_plain(progress["sums"], jax.device_get(sums)), programs.replicated)
+            saved, seconds = read_progress(progress, jax.device_get(sums))
+            sums = jax.device_put(saved, programs.replicated)
         done = int(self.state.step) - epoch * steps
-        seconds = progress.get("seconds", 0.0)
         count = programs.steps_per_call or 1
         host = sums
         while done < steps:

@@ -8,7 +8,8 @@ import pytest
 
 from sem_jax import config
 from sem_jax.data.pipeline import as_rows, epoch_order, make_fetch
-from sem_jax.interfaces import Batch
+from sem_jax.errors import RunError
+from sem_jax.interfaces import Batch, Mean
 from sem_jax.mixers import MIXERS, make_mix
 from sem_jax.models import MODELS
 from sem_jax.objectives.build import make_objective
@@ -17,7 +18,7 @@ from sem_jax.objectives.sem import rising, sem_penalty
 from sem_jax.rngs import key_for
 from sem_jax.runs.state import init_state, jit_init_state
 from sem_jax.training import assemble
-from sem_jax.training.calls import make_advance, make_call, zero_sums
+from sem_jax.training.calls import Sums, make_advance, make_call, read_progress, to_plain, zero_sums
 from sem_jax.training.draw import draw_clean
 from sem_jax.training.forward import make_forward
 from sem_jax.training.gradient import make_gradient
@@ -332,3 +333,14 @@ def test_the_first_step_that_is_not_finite_is_named(calls):
         state, sums = single(state, sums, data, order, i, 1, key)
     assert int(sums.first_bad) == 7 and int(sums.bad_steps) == 2 and float(sums.means["loss"].total) == 0.0
     assert int(sums.first_bad_parts) & 0b11 == 0b11  # loss and gradient
+
+
+def test_progress_that_no_run_wrote_is_refused_in_words():
+    zero = np.float32(0)
+    like = Sums({"loss": Mean(zero, zero)}, np.int32(0), np.int32(-1), np.int32(0))
+    written = {"sums": to_plain(like), "seconds": 2.5}
+    assert read_progress(written, like) == (like, 2.5)
+    wrong = {"means": {"loss": ["a", 1]}, "bad_steps": 0, "first_bad": 0, "first_bad_parts": 0}
+    for progress in ({"seconds": 1.0}, {"sums": []}, {"sums": {}}, {"sums": wrong}, written | {"seconds": "long"}):
+        with pytest.raises(RunError, match="progress within its epoch is not as a run writes it"):
+            read_progress(progress, like)
