@@ -115,7 +115,8 @@ def _open_run(workdir: str | Path, checkpoint: str | int, trust_model: str) -> R
     folder = workdir if manifest else _locate(workdir, checkpoint)[0]
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
-        raise RunError(f"{folder / 'config.json'} must hold fields of a configuration, not a {type(values).__name__}")
+        found = type(values).__name__
+        raise RunError(f"{folder / 'config.json'} must hold the fields of a configuration, not a {found}")
     _check_trust(values, folder / "config.json", trust_model)
     cfg, facts = config_lib.from_dict(values), read_facts(folder / "data.json")
     if cfg.model.num_classes not in (0, len(facts.class_names)):
