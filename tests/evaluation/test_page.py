@@ -221,6 +221,8 @@ def drawn():
     anchor, partner, lams = rng.normal(size=(20, 8)), rng.normal(size=(20, 8)), np.linspace(0, 1, 5)
     mixed = np.tanh(equivariance.mixtures(anchor, partner, lams))
     runs = [(name, equivariance.equivariance(mixed, anchor, partner, lams)) for name in ("mixup", "_$SEM$", "third")]
+    zeros = np.zeros((20, 8))
+    collapsed = [("collapsed", equivariance.equivariance(np.zeros((5, 20, 8)), zeros, zeros, lams))]
     cells = {(name, severity): 0.9 - 0.1 * severity for name in ("fog", "jpeg_compression") for severity in (1, 2, 3)}
     table = metrics.corruption_table(cells)
     roc = {name: (*ood.roc_curve(inside, s), ood.detection(inside, s).auroc) for name, s in outside.items()}
@@ -239,7 +241,9 @@ def drawn():
         "reliability_mass": figures.reliability_diagram(result.before["mass"]),
         "path": equivariance_figures.equivariance_path(pair, [("mixup", path), ("_$SEM$", path)]),
         "error": equivariance_figures.equivariance_error(runs),
+        "error_collapsed": equivariance_figures.equivariance_error(collapsed),
         "features": equivariance_figures.equivariance_features(runs[:1]),
+        "features_collapsed": equivariance_figures.equivariance_features(collapsed),
         "embedding": equivariance_figures.embedding([("mixup", plane), ("_$SEM$", plane)], ("cat", "$dog$")),
     }
 

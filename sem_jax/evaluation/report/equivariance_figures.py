@@ -38,7 +38,8 @@ def _against_lam(figure: Figure, axes: np.ndarray, names: Sequence[tuple[str, st
         axis.set(xlim=(-0.02, 1.02))  # room for the markers at both ends
     for axis in from_zero:
         high = axis.dataLim.y1
-        axis.set_ylim(-0.03 * high, 1.04 * high)  # room for the markers at 0 and at the top
+        if 0 < high < np.inf:  # else nothing is drawn: features that do not differ have no relative error
+            axis.set_ylim(-0.03 * high, 1.04 * high)  # room for the markers at 0 and at the top
     legend_below(figure, axes[0, 0])
     return figure
 
