@@ -75,6 +75,9 @@ def effects(cfg: ConfigDict, num_devices: int) -> Rules:
     yield "optim.nesterov", not (optim.nesterov and optim.name == "adamw"), "False with optim.name='adamw'"
     warm = objective.gamma_warmup
     yield "objective.gamma_warmup", not warm or objective.gamma > 0, "0 with objective.gamma=0"
+    own = objective.clean_features != "ema_teacher" and objective.penalty_every == 1
+    needs = "another one where the clean pass is a teacher's or is not in every step (objective.penalty_every)"
+    yield "objective.bn_running", objective.bn_running != "clean" or own, needs
     if cfg.mixer.name != "none":
         mixes = f"at least 1 with mixer.name={cfg.mixer.name!r}: at 0 nothing is ever mixed, which is mixer.name='none'"
         yield "mixer.stop_epoch", stop >= 1, mixes
@@ -149,9 +152,6 @@ def penalty(cfg: ConfigDict) -> Rules:
     clean = needs_clean_pass(gamma, clean_features, objective.regmixup)
     needed = "both or three_passes without the clean pass (gamma > 0 or clean_features='grad')"
     yield "objective.bn_running", clean or objective.bn_running in ("both", "three_passes"), needed
-    own = clean_features != "ema_teacher" and objective.penalty_every == 1
-    needs = "another one where the clean pass is a teacher's or is not in every step (objective.penalty_every)"
-    yield "objective.bn_running", objective.bn_running != "clean" or own, needs
     cheaper = {
         "clean_features": clean_features == "ema_teacher",
         "penalty_fraction": fraction < 1,

@@ -102,9 +102,10 @@ def sample_fmix(
     """lam ~ Beta(alpha, alpha) and a mask with that mean, up to one pixel."""
     height, width, _ = image_shape
     lam_key, noise_key, up_key = jax.random.split(key, 3)
-    lam = sample_beta(lam_key, alpha)
     if reformulate:
         lam = jax.random.beta(lam_key, alpha + 1.0, alpha, dtype=jnp.float32)
+    else:
+        lam = sample_beta(lam_key, alpha)
     if variant == "official":
         normal = jax.random.normal(noise_key, (2, width // 2 + 1 + width % 2, 2), jnp.float32)
         noise = official_noise(normal, (height, width), decay)

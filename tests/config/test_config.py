@@ -220,3 +220,11 @@ def test_a_wrong_command_line_ends_in_a_message_and_not_in_a_traceback(arguments
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3 and not re.search("Traceback", done.stderr), done.stderr
+
+
+def test_a_saved_run_with_a_setting_that_is_refused_now_can_be_opened():
+    cfg = config_lib.get_default()
+    cfg.objective.bn_running, cfg.objective.penalty_every = "clean", 2
+    with pytest.raises(ConfigError, match="objective.bn_running"):
+        config_lib.validate(cfg)
+    assert config_lib.from_dict(config_lib.to_dict(cfg)).objective.bn_running == "clean"
